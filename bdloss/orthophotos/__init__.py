@@ -1,0 +1,1 @@
+"""Geography: rasters, windows, seamless merging, polygons."""

@@ -1,0 +1,1 @@
+"""Experiments: training, prediction, evaluation, reports."""

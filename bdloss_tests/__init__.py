@@ -1,0 +1,1 @@
+"""Tests of bdloss, one file a module."""
