@@ -1,0 +1,151 @@
+"""Boundaries of maps and their BF1 score: Equations 1 to 4 of the paper.
+
+`theta0` and `theta` are sides of pooling windows, odd, in pixels. They are not the
+`tolerance` of `bdloss.metrics`, which is a distance: on hard masks theta = 5 gives
+the score of an 8-neighbour boundary and a tolerance of 3 pixels, since the pixels
+closer than 3 are just those of a 5 x 5 window.
+
+Ignored pixels are treated like what lies beyond the edge of the image: nothing is
+known there, so nothing there counts as background, as boundary or as a mistake.
+"""
+
+from keras import ops
+
+SMOOTH = 1.0  # pixels, above and below the line of Eq. 3
+EMPTY = 1e-7  # pixels: a boundary shorter than this is no boundary
+
+
+def check_windows(theta0: int, theta: int) -> None:
+    """Refuse pooling windows that Eqs. 1 and 2 cannot use.
+
+    Args:
+        theta0: Side of the window of Eq. 1, in pixels.
+        theta: Side of the window of Eq. 2, in pixels.
+
+    Raises:
+        ValueError: If one is even or below 1, or theta is below theta0.
+    """
+    for name, side in (("theta0", theta0), ("theta", theta)):
+        if int(side) != side or side < 1 or side % 2 == 0:
+            raise ValueError(f"{name} must be an odd number of pixels, got {side}")
+    if theta < theta0:
+        raise ValueError(
+            f"theta must not be less than theta0, got theta={theta}, theta0={theta0}"
+        )
+
+
+def extract_boundary(y, theta0: int = 3, valid=None):
+    """Return the boundary of a map (Eq. 1).
+
+    Args:
+        y: Map of shape `(batch, height, width, classes)`, values in [0, 1].
+        theta0: Side of the pooling window, in pixels.
+        valid: Map of the same shape, 1 where the pixel counts and 0 where it is
+            ignored; None if all count.
+
+    Returns:
+        Map of the same shape: what of the object has background in the window
+        around it. Nothing beyond the edge of the image counts as background.
+
+    Example:
+        >>> row = ops.reshape([0.0, 1.0, 1.0, 1.0, 0.0], (1, 1, 5, 1))
+        >>> ops.convert_to_numpy(extract_boundary(row)).ravel().tolist()
+        [0.0, 1.0, 0.0, 1.0, 0.0]
+    """
+    background = 1.0 - y
+    if valid is None:
+        return _max_pool(background, theta0) - background
+    background = background * valid
+    return (_max_pool(background, theta0) - background) * valid
+
+
+def extend_boundary(boundary, theta: int = 5):
+    """Return a boundary widened by half a window to every side (Eq. 2).
+
+    Args:
+        boundary: Map of shape `(batch, height, width, classes)`, values in [0, 1].
+        theta: Side of the pooling window, in pixels.
+
+    Returns:
+        Map of the same shape: the largest value in the window around each pixel.
+
+    Example:
+        >>> row = ops.reshape([0.0, 0.0, 0.0, 1.0, 0.0], (1, 1, 5, 1))
+        >>> ops.convert_to_numpy(extend_boundary(row, theta=3)).ravel().tolist()
+        [0.0, 0.0, 1.0, 1.0, 1.0]
+    """
+    return _max_pool(boundary, theta)
+
+
+def soft_precision_recall(
+    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+):
+    """Return precision and recall of the predicted boundary (Eq. 3).
+
+    Precision is the share of the predicted boundary that lies in the extended true
+    one; recall the share of the true boundary that lies in the extended predicted
+    one. With `smooth` 0 an empty boundary has made no mistake: its share is 1.
+
+    Args:
+        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_pred: Prediction of the same shape, values in [0, 1].
+        theta0: Side of the window that finds boundaries, in pixels.
+        theta: Side of the window that extends them, in pixels.
+        smooth: Pixels added above and below the line.
+        valid: As in `extract_boundary`.
+
+    Returns:
+        Precision and recall, each of shape `(batch, classes)`, values in [0, 1].
+    """
+    true = extract_boundary(y_true, theta0, valid)
+    pred = extract_boundary(y_pred, theta0, valid)
+    precision = _share(pred, extend_boundary(true, theta), smooth)
+    recall = _share(true, extend_boundary(pred, theta), smooth)
+    return precision, recall
+
+
+def soft_boundary_f1(
+    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+):
+    """Return BF1 of maps, the harmonic mean 2PR / (P + R) that Eq. 4 takes from 1.
+
+    Args:
+        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_pred: Prediction of the same shape, values in [0, 1].
+        theta0: Side of the window that finds boundaries, in pixels.
+        theta: Side of the window that extends them, in pixels.
+        smooth: Pixels added above and below the line of Eq. 3.
+        valid: As in `extract_boundary`.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
+
+    Example:
+        >>> house = ops.pad(ops.ones((1, 5, 5, 1)), [[0, 0], [2, 2], [2, 2], [0, 0]])
+        >>> float(soft_boundary_f1(house, house)[0, 0])
+        1.0
+        >>> field = ops.zeros_like(house)
+        >>> round(float(soft_boundary_f1(house, field)[0, 0]), 4)  # 2 / (2 + 16)
+        0.1111
+    """
+    precision, recall = soft_precision_recall(
+        y_true, y_pred, theta0, theta, smooth, valid
+    )
+    total = precision + recall
+    safe = ops.where(total > 0.0, total, 1.0)
+    return 2.0 * precision * recall / safe
+
+
+def _max_pool(y, side: int):
+    """Return the largest value in the window around each pixel, of the same shape."""
+    return y if side == 1 else ops.max_pool(y, side, strides=1, padding="same")
+
+
+def _share(boundary, region, smooth: float):
+    """Return the share of a boundary that lies in a region, per image and class."""
+    inside = ops.sum(boundary * region, axis=(1, 2))
+    whole = ops.sum(boundary, axis=(1, 2))
+    if smooth > 0.0:
+        return (inside + smooth) / (whole + smooth)
+    some = whole > EMPTY
+    return ops.where(some, inside / ops.where(some, whole, 1.0), 1.0)

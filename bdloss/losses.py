@@ -1,0 +1,408 @@
+"""The losses of the paper (Section 2, Eq. 4) and their combination.
+
+Each loss is a function of `y_true, y_pred` that returns one value per image, and a
+Keras class of the same name above it. All share four settings:
+
+* `from_logits`: the predictions are logits; a sigmoid is applied to each class.
+* `ignore`: pixels of the mask with this value drop out of every sum.
+* `class_weights`: one weight a class for the mean over classes; equal if None.
+* `data_format`: `"channels_last"` (batch, height, width, classes) or
+  `"channels_first"`; a tensor of rank 3 is (batch, height, width), one class.
+
+Masks may be of any dtype; all sums are taken in float32.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import ops
+
+from bdloss import boundary
+
+PACKAGE = "bdloss"  # the name under which Keras saves and finds these classes
+
+
+def _loss_of_images(score: Callable) -> Callable:
+    """Turn a function of float32 maps into a loss of whatever Keras code passes.
+
+    Args:
+        score: Takes truth, prediction and validity, float32 of shape `(batch,
+            height, width, classes)` (validity None if all pixels count), and its own
+            settings; returns `(batch, classes)`.
+
+    Returns:
+        Function of `y_true, y_pred`, the four shared settings and those of `score`,
+        which returns the mean over classes, of shape `(batch,)`.
+    """
+
+    @functools.wraps(score)
+    def loss(
+        y_true,
+        y_pred,
+        *,
+        from_logits: bool = False,
+        ignore: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        data_format: str = "channels_last",
+        **settings,
+    ):
+        y_true = _as_maps(y_true, data_format)
+        y_pred = _as_maps(y_pred, data_format)
+        _check_shapes(y_true.shape, y_pred.shape)
+        valid = None
+        if ignore is not None:
+            valid = ops.cast(ops.not_equal(y_true, ignore), "float32")
+            y_true = y_true * valid
+        if from_logits:
+            y_pred = ops.sigmoid(y_pred)
+        return _mean_over_classes(score(y_true, y_pred, valid, **settings), class_weights)
+
+    del loss.__wrapped__  # the signature is that of the loss, not of the score
+    return loss
+
+
+def _as_maps(y, data_format: str):
+    """Return a tensor as float32 of shape `(batch, height, width, classes)`."""
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            f'data_format must be "channels_last" or "channels_first", '
+            f"got {data_format!r}"
+        )
+    y = ops.cast(y, "float32")
+    if len(y.shape) == 3:
+        return ops.expand_dims(y, -1)
+    if len(y.shape) != 4:
+        raise ValueError(
+            "masks and predictions must have rank 3 (batch, height, width) or 4 "
+            f"(with classes), got shape {tuple(y.shape)}"
+        )
+    return ops.moveaxis(y, 1, -1) if data_format == "channels_first" else y
+
+
+def _check_shapes(true, pred) -> None:
+    """Refuse shapes that are known to differ."""
+    for a, b in zip(true, pred, strict=True):
+        if isinstance(a, int) and isinstance(b, int) and a != b:
+            raise ValueError(
+                "y_true and y_pred must have the same shape, "
+                f"got {tuple(true)} and {tuple(pred)}"
+            )
+
+
+def _mean_over_classes(values, class_weights: Sequence[float] | None):
+    """Return the (weighted) mean of `(batch, classes)` over classes."""
+    if class_weights is None:
+        return ops.mean(values, axis=-1)
+    if len(class_weights) != values.shape[-1]:
+        raise ValueError(
+            f"class_weights must have one weight a class, got {len(class_weights)} "
+            f"for {values.shape[-1]} classes"
+        )
+    weights = ops.convert_to_tensor(class_weights, dtype="float32")
+    return ops.sum(values * weights, axis=-1) / ops.sum(weights)
+
+
+@_loss_of_images
+def binary_crossentropy(y_true, y_pred, valid):
+    """Return the mean binary cross-entropy of each image, over its valid pixels.
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+
+    Returns:
+        Loss of shape `(batch,)`, at least 0; 0 if all pixels are ignored.
+
+    Example:
+        >>> round(float(binary_crossentropy(ops.ones((1, 2, 3)),
+        ...     ops.full((1, 2, 3), 0.5))[0]), 4)
+        0.6931
+    """
+    losses = ops.binary_crossentropy(y_true, y_pred)
+    if valid is None:
+        return ops.mean(losses, axis=(1, 2))
+    count = ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
+    return ops.sum(losses * valid, axis=(1, 2)) / count
+
+
+@_loss_of_images
+def iou_loss(y_true, y_pred, valid, smooth: float = boundary.SMOOTH):
+    """Return one minus the soft intersection over union (Section 2).
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+        smooth: Pixels added above and below the line, so that two empty masks
+            cost 0.
+
+    Returns:
+        Loss of shape `(batch,)`, in [0, 1].
+
+    Example:
+        >>> mask = ops.reshape([1.0, 1.0, 0.0, 0.0], (1, 1, 4))
+        >>> half = ops.reshape([1.0, 0.0, 0.0, 0.0], (1, 1, 4))
+        >>> round(float(iou_loss(mask, half)[0]), 4)  # 1 - (1 + 1) / (2 + 1)
+        0.3333
+    """
+    if valid is not None:
+        y_pred = y_pred * valid
+    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
+    union = ops.sum(y_true + y_pred, axis=(1, 2)) - intersection
+    if smooth > 0.0:
+        return 1.0 - (intersection + smooth) / (union + smooth)
+    some = union > boundary.EMPTY
+    return ops.where(some, 1.0 - intersection / ops.where(some, union, 1.0), 0.0)
+
+
+@_loss_of_images
+def boundary_loss(
+    y_true,
+    y_pred,
+    valid,
+    theta0: int = 3,
+    theta: int = 5,
+    smooth: float = boundary.SMOOTH,
+):
+    """Return one minus the soft BF1 of the boundaries (Eq. 4).
+
+    With `smooth` 1 two empty boundaries cost 0; 16 true boundary pixels of which
+    none was found and none invented cost 1 - 2 / 18 = 0.89; a prediction where
+    nothing is costs nearly 1 and its gradient removes it. With `smooth` 0 this is
+    Eq. 3 to the letter: 0, 1 and 1 in these three cases.
+
+    It does not train a network alone: where the prediction is constant its gradient
+    is exactly zero, and a hollow outline costs nothing. See `CombinedLoss`.
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+        theta0: Side of the window that finds boundaries (Eq. 1), odd, in pixels.
+        theta: Side of the window that extends them (Eq. 2), odd, in pixels, less
+            than the gap between buildings. A window, not a distance: see
+            `bdloss.boundary`.
+        smooth: Pixels added above and below the line of Eq. 3.
+
+    Returns:
+        Loss of shape `(batch,)`, in [0, 1].
+
+    Raises:
+        ValueError: If theta0 or theta is even or theta is less than theta0.
+
+    Example:
+        >>> house = ops.pad(ops.ones((1, 9, 9)), [[0, 0], [4, 4], [4, 4]])
+        >>> float(boundary_loss(house, ops.roll(house, 1, axis=2))[0])
+        0.0
+    """
+    boundary.check_windows(theta0, theta)
+    return 1.0 - boundary.soft_boundary_f1(
+        y_true, y_pred, theta0, theta, smooth, valid
+    )
+
+
+class _ImageLoss(keras.losses.Loss):
+    """A loss of one value per image, with the four settings that all share."""
+
+    def __init__(
+        self,
+        *,
+        from_logits: bool = False,
+        ignore: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        data_format: str = "channels_last",
+        name: str | None = None,
+        reduction: str = "sum_over_batch_size",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.from_logits = from_logits
+        self.ignore = ignore
+        self.class_weights = None if class_weights is None else list(class_weights)
+        self.data_format = data_format
+
+    @property
+    def shared(self) -> dict:
+        """The four settings that all losses share, by name."""
+        return {
+            "from_logits": self.from_logits,
+            "ignore": self.ignore,
+            "class_weights": self.class_weights,
+            "data_format": self.data_format,
+        }
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {**super().get_config(), **self.shared}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BinaryCrossentropy(_ImageLoss):
+    """Binary cross-entropy that knows ignored pixels: see `binary_crossentropy`."""
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return binary_crossentropy(y_true, y_pred, **self.shared)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class IoULoss(_ImageLoss):
+    """One minus the soft intersection over union (Section 2): see `iou_loss`.
+
+    Args:
+        smooth: Pixels added above and below the line.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+    """
+
+    def __init__(self, smooth: float = boundary.SMOOTH, **shared):
+        super().__init__(**shared)
+        self.smooth = smooth
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return iou_loss(y_true, y_pred, smooth=self.smooth, **self.shared)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {**super().get_config(), "smooth": self.smooth}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BoundaryLoss(_ImageLoss):
+    """One minus the soft BF1 of the boundaries (Eq. 4): see `boundary_loss`.
+
+    Args:
+        theta0: Side of the window that finds boundaries (Eq. 1), odd, in pixels.
+        theta: Side of the window that extends them (Eq. 2), odd, in pixels.
+        smooth: Pixels added above and below the line of Eq. 3.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+
+    Raises:
+        ValueError: If theta0 or theta is even or theta is less than theta0.
+    """
+
+    def __init__(
+        self,
+        theta0: int = 3,
+        theta: int = 5,
+        smooth: float = boundary.SMOOTH,
+        **shared,
+    ):
+        boundary.check_windows(theta0, theta)
+        super().__init__(**shared)
+        self.theta0 = theta0
+        self.theta = theta
+        self.smooth = smooth
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return boundary_loss(
+            y_true,
+            y_pred,
+            theta0=self.theta0,
+            theta=self.theta,
+            smooth=self.smooth,
+            **self.shared,
+        )
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {
+            **super().get_config(),
+            "theta0": self.theta0,
+            "theta": self.theta,
+            "smooth": self.smooth,
+        }
+
+
+EXTRAS: dict[str, type[_ImageLoss]] = {"boundary": BoundaryLoss}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class CombinedLoss(_ImageLoss):
+    """`BCE + w * L_extra + (1 - w) * L_IoU`, what the paper trains with.
+
+    `w` is a `keras.Variable`: `loss.w.assign(0.7)` changes a compiled model at the
+    next step, with no new trace. `bdloss.callbacks.BoundaryWeight` does so over
+    epochs.
+
+    Args:
+        extra: The loss beside IoU: a name (`"boundary"`), a loss of this module, or
+            None for `BCE + L_IoU`.
+        w: Weight of `extra`, in [0, 1].
+        bce: Whether the binary cross-entropy is added.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`. They hold for every part; an
+            `extra` given as a loss must agree.
+
+    Raises:
+        ValueError: If w is outside [0, 1], or `extra` is not known or disagrees.
+
+    Example:
+        >>> loss = CombinedLoss(BoundaryLoss(theta=7), w=0.3)
+        >>> _ = loss.w.assign(0.5)
+        >>> float(loss.w.value)
+        0.5
+    """
+
+    def __init__(
+        self,
+        extra: str | _ImageLoss | None = "boundary",
+        w: float = 0.5,
+        bce: bool = True,
+        **shared,
+    ):
+        super().__init__(**shared)
+        if not 0.0 <= w <= 1.0:
+            raise ValueError(f"w must lie in [0, 1], got {w}")
+        if isinstance(extra, dict):
+            extra = keras.saving.deserialize_keras_object(extra)
+        self.extra = self._make_extra(extra)
+        self.iou = IoULoss(**self.shared)
+        self.bce = BinaryCrossentropy(**self.shared) if bce else None
+        self.w = keras.Variable(w, trainable=False, dtype="float32", name="w")
+        if w == 1.0 and self.bce is None and isinstance(self.extra, BoundaryLoss):
+            warnings.warn(
+                "the boundary loss alone does not train a network: at a constant "
+                "prediction its gradient is zero; keep bce=True or w below 1",
+                stacklevel=2,
+            )
+
+    def _make_extra(self, extra: str | _ImageLoss | None) -> _ImageLoss | None:
+        if extra is None:
+            return None
+        if isinstance(extra, str):
+            if extra not in EXTRAS:
+                raise ValueError(
+                    f"extra must be one of {', '.join(EXTRAS)} or None, got {extra!r}"
+                )
+            return EXTRAS[extra](**self.shared)
+        if extra.shared != self.shared:
+            raise ValueError(
+                "extra must have the settings of the combined loss, "
+                f"got {extra.shared} and {self.shared}"
+            )
+        return extra
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        loss = self.iou.call(y_true, y_pred)
+        if self.extra is not None:
+            w = ops.convert_to_tensor(self.w)
+            loss = w * self.extra.call(y_true, y_pred) + (1.0 - w) * loss
+        if self.bce is not None:
+            loss = loss + self.bce.call(y_true, y_pred)
+        return loss
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {
+            **super().get_config(),
+            "extra": keras.saving.serialize_keras_object(self.extra),
+            "w": float(self.w.value),
+            "bce": self.bce is not None,
+        }

@@ -1,0 +1,245 @@
+"""Networks: pixels 0..255 in, probabilities out; what trains in which stage.
+
+Each network scales its pixels itself, in its first layer, so that training and
+prediction cannot disagree.
+"""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("SM_FRAMEWORK", "keras")
+
+import keras
+from keras import layers, ops
+
+FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
+# Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
+MOMENTUM = 0.9
+TRAINABLE = ("decoder", "decoder and batch norm", "all")
+DECODER = ("bands", "decoder", "center", "final", "probability", "sigmoid")
+
+
+def build_model(
+    backbone: str = "plain",
+    bands: int = 3,
+    classes: int = 1,
+    filters: int = 16,
+    blocks: int = 4,
+    encoder_weights: str | None = None,
+) -> keras.Model:
+    """Build a segmentation network.
+
+    Args:
+        backbone: `plain` (a small U-Net), `convnn` (Section 4.1: without skips), or
+            the name of an encoder of segmodels-keras (`resnet34`, `vgg16`, ...).
+        bands: Bands of the image. An encoder takes three; other counts pass through
+            a 1 x 1 convolution first.
+        classes: Number of maps that come out.
+        filters: Filters of the first block of `plain` and `convnn`.
+        blocks: Times that `plain` and `convnn` halve the image.
+        encoder_weights: `imagenet`, a path to a weights file, or None for random
+            ones; encoders only.
+
+    Returns:
+        Model of pixels `(batch, height, width, bands)`, 0..255, to float32
+        probabilities `(batch, height, width, classes)`. Height and width must be
+        multiples of 32, for `plain` and `convnn` of 2 ** blocks.
+
+    Raises:
+        ValueError: If no network has this name.
+    """
+    pixels = keras.Input((None, None, bands), name="pixels")
+    if backbone in ("plain", "convnn"):
+        scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(pixels)
+        build = _plain if backbone == "plain" else _convnn
+        maps = build(scaled, filters, blocks)
+        maps = layers.Conv2D(classes, 1, dtype="float32", name="final")(maps)
+        maps = layers.Activation("sigmoid", dtype="float32", name="probability")(maps)
+        return keras.Model(pixels, maps, name=backbone)
+    x = pixels
+    if bands != 3:
+        x = layers.Conv2D(3, 1, name="bands")(x)
+    unet = _encoder_unet(backbone, classes, encoder_weights)
+    maps = unet(_scaling(backbone)(x))
+    maps = layers.Activation("linear", dtype="float32", name="probability")(maps)
+    return keras.Model(pixels, maps, name=backbone)
+
+
+def _plain(x, filters: int, blocks: int):
+    """A U-Net (Ronneberger et al. 2015) with batch norm, small enough for a CPU."""
+    skips = []
+    for depth in range(blocks):
+        x = _convolve(x, filters * 2**depth, 2, f"encoder{depth}")
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"encoder{depth}_pool")(x)
+    x = _convolve(x, filters * 2**blocks, 2, "center")
+    for depth in reversed(range(blocks)):
+        x = layers.UpSampling2D(2, name=f"decoder{depth}_up")(x)
+        x = layers.Concatenate(name=f"decoder{depth}_skip")([x, skips[depth]])
+        x = _convolve(x, filters * 2**depth, 2, f"decoder{depth}")
+    return x
+
+
+def _convnn(x, filters: int, blocks: int):
+    """The paper's ConvNN (Section 4.1): an encoder and a decoder without skips."""
+    for depth in range(blocks):
+        x = _convolve(x, filters * 2**depth, 1, f"encoder{depth}")
+        x = layers.MaxPooling2D(2, name=f"encoder{depth}_pool")(x)
+    for depth in reversed(range(blocks)):
+        x = layers.UpSampling2D(2, name=f"decoder{depth}_up")(x)
+        x = _convolve(x, filters * 2**depth, 1, f"decoder{depth}")
+    return x
+
+
+def _convolve(x, filters: int, times: int, name: str):
+    for i in range(times):
+        x = layers.Conv2D(
+            filters, 3, padding="same", use_bias=False, name=f"{name}_conv{i}"
+        )(x)
+        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn{i}")(x)
+        x = layers.Activation("relu", name=f"{name}_relu{i}")(x)
+    return x
+
+
+def encoder_names() -> list[str]:
+    """Return the names of the encoders of segmodels-keras."""
+    import segmodels_keras
+
+    return sorted(segmodels_keras.Backbones.models_names())
+
+
+def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Model:
+    import segmodels_keras
+
+    if backbone not in encoder_names():
+        raise ValueError(
+            f"backbone must be plain, convnn or one of {', '.join(encoder_names())}, "
+            f"got {backbone!r}"
+        )
+    skips: str | list[str] = "default"
+    if backbone.startswith("densenet"):  # Keras 3 names the stem with an underscore
+        names = segmodels_keras.Backbones.get_feature_layers(backbone, n=4)
+        skips = [name.replace("conv1/relu", "conv1_relu") for name in names]
+    unet = segmodels_keras.Unet(
+        backbone,
+        input_shape=(None, None, 3),
+        classes=classes,
+        encoder_weights=weights,
+        encoder_features=skips,
+    )
+    for layer in unet.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    return unet
+
+
+def _scaling(backbone: str) -> keras.layers.Layer:
+    """Return the scaling that an encoder of segmodels-keras was trained with."""
+    if backbone.startswith(("resnet50", "resnet101", "resnet152", "vgg")) and (
+        not backbone.endswith("v2")
+    ):
+        return Caffe(name="scaling")
+    if backbone.startswith("densenet"):
+        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        return layers.Rescaling(
+            [1 / (255 * s) for s in std],
+            offset=[-m / s for m, s in zip(mean, std, strict=True)],
+            name="scaling",
+        )
+    if backbone.startswith("efficientnet"):  # these scale their pixels themselves
+        return layers.Rescaling(1.0, name="scaling")
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")
+
+
+@keras.saving.register_keras_serializable("bdloss")
+class Caffe(layers.Layer):
+    """The scaling of VGG and ResNet50+: blue first, less ImageNet's mean pixel."""
+
+    MEAN = (103.939, 116.779, 123.68)  # blue, green, red
+
+    def call(self, pixels):
+        """Scale pixels 0..255 of shape `(batch, height, width, 3)`."""
+        pixels = ops.flip(pixels, axis=-1)
+        return pixels - ops.convert_to_tensor(self.MEAN, dtype=pixels.dtype)
+
+
+def set_trainable(model: keras.Model, which: str) -> None:
+    """Choose what trains in a stage. Compile the model afterwards.
+
+    Frozen batch norm layers also keep their moving averages.
+
+    Args:
+        model: A model of `build_model`.
+        which: `decoder`, `decoder and batch norm` (of the encoder too), or `all`.
+
+    Raises:
+        ValueError: If `which` is none of these.
+    """
+    if which not in TRAINABLE:
+        raise ValueError(f"trainable must be one of {TRAINABLE}, got {which!r}")
+    for layer in _leaves(model):
+        is_decoder = layer.name.startswith(DECODER)
+        is_batch_norm = isinstance(layer, layers.BatchNormalization)
+        layer.trainable = (
+            which == "all"
+            or is_decoder
+            or (which == "decoder and batch norm" and is_batch_norm)
+        )
+
+
+def _leaves(model: keras.Model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def save_model(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
+    """Save a model with what it must be told at prediction.
+
+    Args:
+        model: Any Keras model.
+        path: File that ends in `.keras`; replaced whole if it exists.
+        facts: What is known of the model: bands, classes, window, resolution in
+            metres, threshold, name.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    model.save(partial)
+    with zipfile.ZipFile(partial, "a") as archive:
+        archive.writestr(FACTS, json.dumps(facts, indent=2))
+    partial.replace(path)
+
+
+def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
+    """Load a model, in Keras's safe mode, and what it says of itself.
+
+    Args:
+        path: A `.keras` file.
+
+    Returns:
+        The model, not compiled, and its facts (empty for a model that another
+        program saved).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Keras model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"not a Keras model: {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"not a Keras model: {path} ({reason[0] if reason else error})"
+        ) from error
+    with zipfile.ZipFile(path) as archive:
+        known = FACTS in archive.namelist()
+        facts = json.loads(archive.read(FACTS)) if known else {}
+    return model, facts
