@@ -1,0 +1,324 @@
+"""Rasters: orthophotos and masks in any format that GDAL opens, bands last."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.transform import xy
+from rasterio.warp import transform
+
+from bdloss.orthophotos.windows import Window
+
+IGNORED = 255  # the value of a mask where nothing is known
+DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
+SAMPLES = 8  # windows along each axis that the percentiles are taken from
+SAMPLE_SIDE = 256  # pixels
+EARTH_RADIUS = 6_378_137.0  # metres, at the equator
+ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
+MASK_PROFILE = {
+    "driver": "GTiff",
+    "dtype": "uint8",
+    "count": 1,
+    "nodata": IGNORED,
+    "tiled": True,
+    "blockxsize": 512,
+    "blockysize": 512,
+    "compress": "deflate",
+    "bigtiff": "if_safer",  # if_needed fails with compression
+}
+
+_ranges: WeakKeyDictionary[rasterio.DatasetReader, tuple[float, float]] = (
+    WeakKeyDictionary()
+)
+
+
+class Grid(NamedTuple):
+    """Where the pixels of a raster lie on the ground.
+
+    Attributes:
+        height: Number of rows.
+        width: Number of columns.
+        transform: From (column, row) to the coordinates of `crs`.
+        crs: Coordinate reference system; None if the raster has none.
+    """
+
+    height: int
+    width: int
+    transform: Affine
+    crs: CRS | None
+
+    @property
+    def resolution(self) -> float | None:
+        """Side of a pixel on the ground, in metres, to three digits.
+
+        Measured at the centre of the raster, so it is right in degrees, feet and Web
+        Mercator too (whose metres are longer than those of the ground). None if the
+        raster has no CRS.
+
+        Example:
+            >>> from rasterio.transform import from_origin
+            >>> corner = from_origin(353875, 3057565, 0.3, 0.3)
+            >>> Grid(90, 60, corner, CRS.from_epsg(32645)).resolution
+            0.3
+        """
+        if self.crs is None:
+            return None
+        col, row = self.width / 2, self.height / 2
+        rows, cols = [row, row, row + 1], [col, col + 1, col]
+        x, y = xy(self.transform, rows, cols, offset="ul")
+        lon, lat = np.radians(transform(self.crs, "EPSG:4326", x, y))
+        curvature = 1 - (ECCENTRICITY * math.sin(lat[0])) ** 2
+        radius = EARTH_RADIUS * math.sqrt(1 - ECCENTRICITY**2) / curvature
+        east, north = (lon[1:] - lon[0]) * math.cos(lat[0]), lat[1:] - lat[0]
+        area = abs(east[0] * north[1] - east[1] * north[0])
+        return float(f"{radius * math.sqrt(area):.3g}")
+
+
+def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
+    """Open a raster for reading; the caller closes it.
+
+    Args:
+        path: Anything that GDAL opens: a file, a virtual raster, a `/vsi` path, a URL.
+
+    Returns:
+        The open dataset.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a raster.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(path)
+    except RasterioIOError as error:
+        if Path(path).exists():
+            raise ValueError(f"not a raster: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
+    if not source.count:
+        source.close()
+        raise ValueError(f"not a raster, but several or none: {path}")
+    return source
+
+
+def grid_of(source: rasterio.DatasetReader) -> Grid:
+    """Return where the pixels of an open raster lie on the ground."""
+    return Grid(source.height, source.width, source.transform, source.crs)
+
+
+def image_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Return the numbers of the bands of the picture, from 1, without alpha."""
+    return [
+        band
+        for band, colour in zip(source.indexes, source.colorinterp, strict=True)
+        if colour != ColorInterp.alpha
+    ]
+
+
+def read_pixels(
+    source: rasterio.DatasetReader,
+    window: Window,
+    bands: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Read a window of an orthophoto.
+
+    Bands of 8 bits come as they are. Others (16 bits, floating point) are scaled by one
+    rule for the whole raster: the 1st percentile of its values becomes 0 and the
+    99th 255, taken over all bands of the picture in windows spread evenly over it.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+        bands: Numbers of the bands, from 1; None for the picture without alpha.
+
+    Returns:
+        Pixels of shape `(height, width, bands)`, uint8, values in [0, 255].
+
+    Raises:
+        ValueError: If a band does not exist, the raster has a palette instead of
+            colours, or its data are damaged.
+    """
+    picture = image_bands(source)
+    chosen = picture if bands is None else list(bands)
+    if not set(chosen) <= set(source.indexes):
+        raise ValueError(
+            f"bands must be from 1 to {source.count}, got {chosen}: {source.name}"
+        )
+    if ColorInterp.palette in source.colorinterp:
+        raise ValueError(
+            "an image has colours, not a palette (gdal_translate -expand rgb makes "
+            f"them): {source.name}"
+        )
+    pixels = _read(source, chosen, window)
+    if pixels.dtype != np.uint8:
+        low, high = _range_of(source, picture)
+        scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+        pixels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def read_valid(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+    """Read where a raster has data.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+
+    Returns:
+        Array of shape `(height, width)`, bool: False where every band is nodata, where
+        alpha is 0, or where the mask of the file says so.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    with _damage_named(source):
+        return source.dataset_mask(window=_rasterio_window(window)) > 0
+
+
+def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+    """Read a window of a mask of buildings.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8: 1 where any band is not zero, else 0,
+        and `IGNORED` where the raster has no data. A mask that calls 0 its nodata
+        value means background by it, so nothing is ignored there.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    mask = (_read(source, image_bands(source), window) != 0).any(axis=0)
+    mask = mask.astype(np.uint8)
+    if source.nodata != 0:
+        mask[~read_valid(source, window)] = IGNORED
+    return mask
+
+
+class MaskWriter:
+    """What `create_mask` gives: writes a mask window by window."""
+
+    def __init__(self, target: rasterio.io.DatasetWriter):
+        self._target = target
+
+    def write(self, mask: np.ndarray, window: Window) -> None:
+        """Write a window of the mask.
+
+        Args:
+            mask: Array of shape `(height, width)`, uint8: 0, 1 or `IGNORED`.
+            window: Where to write it; it lies inside the raster.
+        """
+        self._target.write(mask, 1, window=_rasterio_window(window))
+
+
+@contextmanager
+def create_mask(
+    path: str | PathLike, grid: Grid, tags: Mapping[str, object] | None = None
+) -> Iterator[MaskWriter]:
+    """Create a mask as a GeoTIFF that is there only when it is whole.
+
+    Args:
+        path: Where to write it; a file that exists is replaced.
+        grid: Where its pixels lie on the ground.
+        tags: Metadata to write into the file.
+
+    Yields:
+        The writer. What it is not given stays `IGNORED`, the nodata value.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    with replaced_when_whole(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(partial, "w", **MASK_PROFILE, **grid._asdict()) as target:
+            target.update_tags(**(tags or {}))
+            yield MaskWriter(target)
+
+
+@contextmanager
+def replaced_when_whole(path: str | PathLike) -> Iterator[Path]:
+    """Let a file be written under another name; rename it when it is whole.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The name to write to: `map.partial.tif` for `map.tif`. Nothing of it stays if
+        the block fails.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {path.parent}")
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rasterio_window(window: Window) -> rasterio.windows.Window:
+    return rasterio.windows.Window(
+        col_off=window.col,
+        row_off=window.row,
+        width=window.width,
+        height=window.height,
+    )
+
+
+@contextmanager
+def _damage_named(source: rasterio.DatasetReader) -> Iterator[None]:
+    try:
+        yield
+    except RasterioIOError as error:
+        raise ValueError(f"damaged raster: {source.name}") from error
+
+
+def _read(
+    source: rasterio.DatasetReader, bands: Sequence[int], window: Window
+) -> np.ndarray:
+    with _damage_named(source):
+        return source.read(bands, window=_rasterio_window(window))
+
+
+def _range_of(
+    source: rasterio.DatasetReader, bands: Sequence[int]
+) -> tuple[float, float]:
+    """Return the values that become 0 and 255, found once for an open raster."""
+    if source not in _ranges:
+        samples = []
+        for row in _spread(source.height):
+            for col in _spread(source.width):
+                side = SAMPLE_SIDE
+                window = Window(
+                    row, col, min(side, source.height), min(side, source.width)
+                )
+                values = _read(source, bands, window)[:, read_valid(source, window)]
+                samples.append(values[np.isfinite(values)])
+        values = np.concatenate(samples)
+        low, high = (
+            np.percentile(values, (DARKEST, BRIGHTEST)) if values.size else (0, 1)
+        )
+        _ranges[source] = float(low), float(max(high, low + 1e-6))
+    return _ranges[source]
+
+
+def _spread(length: int) -> list[int]:
+    last = max(length - SAMPLE_SIDE, 0)
+    return sorted({round(last * step / (SAMPLES - 1)) for step in range(SAMPLES)})

@@ -1,0 +1,84 @@
+"""Windows: the rectangles in which an orthophoto is read, predicted and written."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """A rectangle of a raster, in pixels.
+
+    Attributes:
+        row: First row, counted from the top.
+        col: First column, counted from the left.
+        height: Number of rows.
+        width: Number of columns.
+
+    Example:
+        >>> Window(row=2, col=0, height=3, width=4).slices
+        (slice(2, 5, None), slice(0, 4, None))
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index an array of shape `(height, width, ...)`."""
+        return (
+            slice(self.row, self.row + self.height),
+            slice(self.col, self.col + self.width),
+        )
+
+
+def starts(length: int, side: int, stride: int) -> list[int]:
+    """Return where the windows along one axis start.
+
+    Args:
+        length: Length of the axis, in pixels.
+        side: Side of a window, in pixels.
+        stride: Step from a window to the next, in pixels, from 1 to `side`.
+
+    Returns:
+        0, `stride`, 2 `stride` and so on; the last window is shifted in, so that it
+        ends where the axis ends. Only 0 where the axis is no longer than a window.
+
+    Raises:
+        ValueError: If `length` is below 1 or `stride` would leave gaps.
+
+    Example:
+        >>> starts(10, side=4, stride=4)
+        [0, 4, 6]
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if not 1 <= stride <= side:
+        raise ValueError(f"stride must be from 1 to the side {side}, got {stride}")
+    if length <= side:
+        return [0]
+    return [*range(0, length - side, stride), length - side]
+
+
+def grid(height: int, width: int, side: int, stride: int) -> Iterator[Window]:
+    """Yield the windows that cover a raster, row by row.
+
+    Args:
+        height: Height of the raster, in pixels.
+        width: Width of the raster, in pixels.
+        side: Side of a window, in pixels.
+        stride: Step from a window to the next, in pixels, from 1 to `side`.
+
+    Yields:
+        Windows of `side` x `side`, cut to the raster where it is smaller than that.
+
+    Raises:
+        ValueError: As `starts` does.
+
+    Example:
+        >>> [(window.row, window.col) for window in grid(4, 10, side=4, stride=4)]
+        [(0, 0), (0, 4), (0, 6)]
+    """
+    for row in starts(height, side, stride):
+        for col in starts(width, side, stride):
+            yield Window(row, col, min(side, height), min(side, width))
