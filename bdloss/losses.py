@@ -57,7 +57,9 @@ def _loss_of_images(score: Callable) -> Callable:
             y_true = y_true * valid
         if from_logits:
             y_pred = ops.sigmoid(y_pred)
-        return _mean_over_classes(score(y_true, y_pred, valid, **settings), class_weights)
+        return _mean_over_classes(
+            score(y_true, y_pred, valid, **settings), class_weights
+        )
 
     del loss.__wrapped__  # the signature is that of the loss, not of the score
     return loss
@@ -174,8 +176,9 @@ def boundary_loss(
     nothing is costs nearly 1 and its gradient removes it. With `smooth` 0 this is
     Eq. 3 to the letter: 0, 1 and 1 in these three cases.
 
-    It does not train a network alone: where the prediction is constant its gradient
-    is exactly zero, and a hollow outline costs nothing. See `CombinedLoss`.
+    It does not train a network alone: a constant added to the prediction changes
+    nothing (its gradient sums to zero over each image), and a hollow outline costs
+    nothing. See `CombinedLoss`.
 
     Args:
         y_true: Mask, 0 or 1.
@@ -199,9 +202,7 @@ def boundary_loss(
         0.0
     """
     boundary.check_windows(theta0, theta)
-    return 1.0 - boundary.soft_boundary_f1(
-        y_true, y_pred, theta0, theta, smooth, valid
-    )
+    return 1.0 - boundary.soft_boundary_f1(y_true, y_pred, theta0, theta, smooth, valid)
 
 
 class _ImageLoss(keras.losses.Loss):
@@ -367,8 +368,8 @@ class CombinedLoss(_ImageLoss):
         self.w = keras.Variable(w, trainable=False, dtype="float32", name="w")
         if w == 1.0 and self.bce is None and isinstance(self.extra, BoundaryLoss):
             warnings.warn(
-                "the boundary loss alone does not train a network: at a constant "
-                "prediction its gradient is zero; keep bce=True or w below 1",
+                "the boundary loss alone does not train a network: it does not see "
+                "the level of a prediction; keep bce=True or w below 1",
                 stacklevel=2,
             )
 
