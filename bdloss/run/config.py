@@ -1,0 +1,332 @@
+"""Experiments as TOML files: what may stand in one, read, changed and checked."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from bdloss import models
+
+EXTRAS = ("boundary", "none")
+POLICIES = ("ramp", "constant")
+AUGMENTATIONS = ("none", "light", "strong")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
+
+    extra: str = "boundary"  # boundary | none
+    theta0: int = 3  # window side, pixels (Eq. 1)
+    theta: int = 5  # window side, pixels (Eq. 2)
+    smooth: float = 1.0  # pixels
+
+    def check(self) -> None:
+        """Raise a ValueError for a setting out of its range."""
+        _check_choice("loss.extra", self.extra, EXTRAS)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The weight w of the extra loss over epochs."""
+
+    policy: str = "ramp"  # ramp | constant
+    start: float = 0.1
+    end: float = 0.5
+    first: int = 0  # epoch at which w begins to change, counted from 0
+    last: int = 10  # epoch at which it has changed
+
+    def check(self) -> None:
+        """Raise a ValueError for a setting out of its range."""
+        _check_choice("weight.policy", self.policy, POLICIES)
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"weight.{name} must lie in [0, 1], got {value}")
+        if self.policy == "ramp" and not 0 <= self.first < self.last:
+            raise ValueError(
+                "weight.last must come after weight.first, "
+                f"got first = {self.first}, last = {self.last}"
+            )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training."""
+
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    schedule: str = "constant"  # constant | cosine (down to zero within the stage)
+    trainable: str = "all"  # decoder | decoder and batch norm | all
+
+    def check(self) -> None:
+        """Raise a ValueError for a setting out of its range."""
+        _check_positive("stage.epochs", self.epochs)
+        _check_positive("stage.learning_rate", self.learning_rate)
+        _check_choice("stage.schedule", self.schedule, SCHEDULES)
+        _check_choice("stage.trainable", self.trainable, models.TRAINABLE)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training, whole: its data, its network, its loss and its schedule."""
+
+    dataset: str = "folder"
+    data: str = ""
+    validation: float | list[str] = 0.2  # share of each scene, or names of scenes
+    test: list[str] = field(default_factory=list)  # names of scenes
+    backbone: str = "plain"
+    encoder_weights: str = ""  # imagenet | a file | nothing for random weights
+    filters: int = 16
+    blocks: int = 4
+    patch: int = 256  # pixels
+    batch: int = 8  # patches
+    steps: int = 0  # batches an epoch; 0 covers the scenes once
+    augment: str = "light"  # none | light | strong
+    building_bias: float = 0.0  # share of patches that are centred on a building
+    threshold: float = 0.5  # probability from which a pixel is building
+    workers: int = 2  # threads that load patches
+    seed: int = 0
+    loss: Loss = field(default_factory=Loss)
+    weight: Weight = field(default_factory=Weight)
+    stage: list[Stage] = field(default_factory=lambda: [Stage()])
+
+    def check(self) -> None:
+        """Raise a ValueError for a setting out of its range."""
+        for name in ("filters", "blocks", "patch", "batch", "workers"):
+            _check_positive(name, getattr(self, name))
+        _check_choice("augment", self.augment, AUGMENTATIONS)
+        for name in ("threshold", "building_bias"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        multiple = 2**self.blocks if self.backbone in ("plain", "convnn") else 32
+        if self.patch % multiple:
+            raise ValueError(
+                f"patch must be a multiple of {multiple} for {self.backbone}, "
+                f"got {self.patch}"
+            )
+        if not self.stage:
+            raise ValueError("an experiment needs at least one [[stage]], got none")
+        for part in (self.loss, self.weight, *self.stage):
+            part.check()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.stage)
+
+
+def config_names() -> list[str]:
+    """Return the names of the experiments that come with the package."""
+    return sorted(path.name[:-5] for path in _configs() if path.name.endswith(".toml"))
+
+
+def _configs() -> list[Any]:
+    """Return the experiment files: of the wheel, or of the checkout beside it."""
+    beside = Path(__file__).parents[2] / "configs"
+    if beside.is_dir():
+        return list(beside.iterdir())
+    return list(resources.files("bdloss.configs").iterdir())
+
+
+def read_named(name: str) -> dict[str, Any]:
+    """Read an experiment that comes with the package.
+
+    Args:
+        name: Its name without the ending, one of `config_names`.
+
+    Returns:
+        Settings as they stand in the file.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    for path in _configs():
+        if path.name == f"{name}.toml":
+            return tomllib.loads(path.read_text())
+    raise ValueError(
+        f"dataset must be one of {', '.join(config_names())}, got {name!r}"
+    )
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read an experiment file.
+
+    Args:
+        path: A TOML file.
+
+    Returns:
+        Settings as they stand in the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not TOML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a TOML file: {path} ({error})") from error
+
+
+def change(settings: dict[str, Any], assignment: str) -> None:
+    """Change one setting in place, as `--set` says it.
+
+    Args:
+        settings: Settings as they stand in a file.
+        assignment: `key=value`, the key with dots for tables and numbers from 0 for
+            stages: `loss.theta=7`, `stage.0.epochs=1`. The value is TOML; what is
+            not TOML is text.
+
+    Raises:
+        ValueError: If there is no `=`, or no such stage.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ValueError(f"a setting must read key=value, got {assignment!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.split(".")
+    place: Any = settings
+    for part in tables:
+        if isinstance(place, list):
+            place = _item(place, part, key)
+        else:
+            place = place.setdefault(part, {})
+    if not isinstance(place, dict):
+        raise ValueError(f"{key} does not name a setting")
+    place[last] = value
+
+
+def _item(stages: list, number: str, key: str) -> Any:
+    if not number.isdigit() or int(number) >= len(stages):
+        raise ValueError(
+            f"{key}: stages are counted from 0 to {len(stages) - 1}, got {number}"
+        )
+    return stages[int(number)]
+
+
+def make_experiment(settings: dict[str, Any]) -> Experiment:
+    """Check settings and make the experiment.
+
+    Args:
+        settings: Settings as they stand in a file.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ValueError: If a key is unknown (it names the nearest known one), a value is
+            of another type, or out of its range.
+
+    Example:
+        >>> make_experiment({"loss": {"theta": 7}}).loss.theta
+        7
+        >>> make_experiment({"pach": 512})
+        Traceback (most recent call last):
+        ValueError: unknown setting 'pach'; did you mean 'patch'?
+    """
+    experiment = _make(Experiment, settings, "")
+    experiment.check()
+    return experiment
+
+
+def _make(kind: type, settings: Any, where: str) -> Any:
+    if not isinstance(settings, dict):
+        raise ValueError(f"{where.rstrip('.')} must be a table, got {settings!r}")
+    known = get_type_hints(kind)
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"unknown setting {where + key!r}; did you mean {where + near!r}?"
+            )
+    return kind(
+        **{
+            key: _convert(known[key], value, where + key)
+            for key, value in settings.items()
+        }
+    )
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _make(kind, value, f"{where}.")  # type: ignore[arg-type]
+    if get_origin(kind) is list and dataclasses.is_dataclass(get_args(kind)[0]):
+        if not isinstance(value, list):
+            raise ValueError(f"{where} must be written [[{where}]], got {value!r}")
+        return [
+            _make(get_args(kind)[0], item, f"{where}.{i}.")
+            for i, item in enumerate(value)
+        ]
+    kinds = get_args(kind) if get_origin(kind) not in (list, None) else (kind,)
+    for wanted in kinds:
+        if get_origin(wanted) is list:
+            if isinstance(value, list) and all(isinstance(v, str) for v in value):
+                return value
+        elif wanted is float and type(value) in (int, float):
+            return float(value)
+        elif type(value) is wanted:
+            return value
+    names = " or ".join(_kind_name(wanted) for wanted in kinds)
+    raise ValueError(f"{where} must be {names}, got {value!r}")
+
+
+def _kind_name(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return "a list of texts"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "a bool"}[
+        kind
+    ]
+
+
+def write_experiment(experiment: Experiment) -> str:
+    """Return an experiment as the TOML file from which it can be run again.
+
+    Args:
+        experiment: The experiment as it was run.
+
+    Returns:
+        Text of a TOML file.
+    """
+    settings = dataclasses.asdict(experiment)
+    lines = [
+        f"{key} = {_toml(value)}"
+        for key, value in settings.items()
+        if key not in ("loss", "weight", "stage")
+    ]
+    for name in ("loss", "weight"):
+        lines += ["", f"[{name}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in settings[name].items()]
+    for stage in settings["stage"]:
+        lines += ["", "[[stage]]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in stage.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
