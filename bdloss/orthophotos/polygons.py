@@ -1,0 +1,240 @@
+"""Outlines: buildings as polygons, to masks and from masks."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataSourceError
+from rasterio import features, windows
+from rasterio.crs import CRS
+from rasterio.warp import transform, transform_bounds
+
+from bdloss.orthophotos.raster import Grid, replaced_when_whole
+from bdloss.orthophotos.windows import Window
+
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+POLYGON = 3  # shapely's number of the type
+
+
+def read_outlines(
+    path: str | PathLike,
+    crs: CRS | None,
+    bounds: tuple[float, float, float, float] | None = None,
+) -> list[shapely.Polygon]:
+    """Read the outlines of buildings in the coordinates of an orthophoto.
+
+    Args:
+        path: A vector file in any format that GDAL reads, in any CRS.
+        crs: The CRS to bring the outlines to; None for a raster without one, which
+            takes only outlines without one.
+        bounds: Left, bottom, right and top in `crs`; only outlines that reach into
+            them are read. None for all.
+
+    Returns:
+        The polygons; a multipolygon gives one for each part. Points and lines that lie
+        among them are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no outlines or several layers of them, only one of
+            file and raster has a CRS, or the outlines lie wholly outside `bounds`.
+    """
+    layer = _layer_of(path)
+    info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    if (info["crs"] is None) != (crs is None):
+        raise ValueError(
+            "outlines and raster both have a CRS or both have none, "
+            f"the outlines have {info['crs']} and the raster {crs}: {path}"
+        )
+    source = CRS.from_user_input(info["crs"]) if info["crs"] else None
+    box = _reproject_bounds(crs, source, bounds) if bounds else None
+    extent = info["total_bounds"]
+    if box and extent is not None and not _overlap(np.array([extent]), box).any():
+        raise ValueError(
+            f"outlines must overlap the raster, which covers {_round(box)}, "
+            f"they cover {_round(extent)} ({info['crs']}): {path}"
+        )
+    wkb = pyogrio.raw.read(path, layer=layer, columns=[], bbox=box, force_2d=True)[2]
+    geometries = shapely.from_wkb(wkb)
+    parts = shapely.get_parts(geometries[~shapely.is_missing(geometries)])
+    polygons = parts[shapely.get_type_id(parts) == POLYGON]
+    if len(parts) and not len(polygons):
+        raise ValueError(
+            f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
+        )
+    polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
+    if bounds:
+        polygons = polygons[_overlap(shapely.bounds(polygons), bounds)]
+    return polygons.tolist()
+
+
+def rasterise(
+    outlines: Sequence[shapely.Polygon], grid: Grid, window: Window | None = None
+) -> np.ndarray:
+    """Draw outlines as a mask.
+
+    Args:
+        outlines: Polygons in the CRS of the grid.
+        grid: Where the pixels lie.
+        window: The part of the grid to draw; None for all of it.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8: 1 where the centre of the pixel lies in
+        a polygon, else 0.
+
+    Example:
+        >>> from affine import Affine
+        >>> house = shapely.box(1, 1, 3.4, 2)
+        >>> rasterise([house], Grid(3, 5, Affine.identity(), None))
+        array([[0, 0, 0, 0, 0],
+               [0, 1, 1, 0, 0],
+               [0, 0, 0, 0, 0]], dtype=uint8)
+    """
+    window = window or Window(0, 0, grid.height, grid.width)
+    part = windows.Window(window.col, window.row, window.width, window.height)
+    mask = np.zeros((window.height, window.width), np.uint8)
+    if len(outlines):
+        placed = windows.transform(part, grid.transform)
+        features.rasterize(outlines, out=mask, transform=placed, default_value=1)
+    return mask
+
+
+def mask_to_polygons(
+    mask: np.ndarray, grid: Grid, min_area: float = 0.0, simplify: float = 0.0
+) -> list[shapely.Polygon]:
+    """Outline the buildings of a mask.
+
+    Pixels that share an edge are one building, pixels that share a corner are two.
+    Simplified polygons that touch still touch, without gap or overlap.
+
+    Args:
+        mask: Array of shape `(height, width)`, uint8; 1 is building.
+        grid: Where its pixels lie.
+        min_area: Smaller polygons are left out, in square metres.
+        simplify: How far an outline may move, in pixels.
+
+    Returns:
+        Valid polygons in the CRS of the grid, with their holes.
+
+    Raises:
+        ValueError: If the mask is not of the size of the grid, or `min_area` is given
+            and the grid has no CRS.
+
+    Example:
+        >>> from affine import Affine
+        >>> mask = np.array([[0, 1, 1, 0]], np.uint8)
+        >>> house, = mask_to_polygons(mask, Grid(1, 4, Affine.identity(), None))
+        >>> house.bounds
+        (1.0, 0.0, 3.0, 1.0)
+    """
+    if mask.shape != (grid.height, grid.width):
+        raise ValueError(
+            f"mask must be of the size {(grid.height, grid.width)}, got {mask.shape}"
+        )
+    if min_area and grid.resolution is None:
+        raise ValueError("min_area is in square metres, which a grid without CRS lacks")
+    shapes = [
+        json.dumps(shape)
+        for shape, _ in features.shapes(mask, mask=mask == 1, connectivity=4)
+    ]
+    polygons = shapely.from_geojson(shapes)
+    if simplify:
+        # The tolerance is the root of the area of a triangle that may be cut off.
+        polygons = shapely.coverage_simplify(polygons, simplify)
+    if grid.resolution:
+        area = shapely.area(polygons) * grid.resolution**2
+        polygons = polygons[area >= min_area]
+    a, b, c, d, e, f = grid.transform[:6]
+    matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
+    return shapely.transform(polygons, lambda xy: xy @ matrix.T + origin).tolist()
+
+
+def write_outlines(
+    path: str | PathLike,
+    polygons: Sequence[shapely.Polygon],
+    crs: CRS | None,
+    **attributes: np.ndarray,
+) -> None:
+    """Write polygons as a vector file that is there only when it is whole.
+
+    Args:
+        path: Where to write them; the suffix (.gpkg, .geojson or .fgb) says the format.
+            A file that exists is replaced.
+        polygons: The polygons.
+        crs: Their CRS. GeoJSON is written in degrees (EPSG:4326), whatever it is.
+        **attributes: Columns of the table, arrays of one value for each polygon.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If the suffix is unknown, or GeoJSON is asked for without a CRS.
+    """
+    path = Path(path)
+    if path.suffix not in DRIVERS:
+        raise ValueError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
+    if path.suffix == ".geojson" and crs is None:
+        raise ValueError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
+    with replaced_when_whole(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        pyogrio.raw.write(
+            partial,
+            shapely.to_wkb(np.array(polygons, dtype=object)),
+            list(attributes.values()),
+            list(attributes),
+            layer=path.stem,
+            driver=DRIVERS[path.suffix],
+            geometry_type="Polygon",
+            crs=crs.to_wkt() if crs else None,
+            layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
+        )
+
+
+def _layer_of(path: str | PathLike) -> str:
+    """Return the name of the one layer that may hold polygons."""
+    try:
+        layers = pyogrio.list_layers(path)
+    except DataSourceError as error:
+        if Path(path).exists():
+            raise ValueError(f"not a file of outlines: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
+    names = [
+        name
+        for name, kind in layers
+        if kind and "Point" not in kind and "Line" not in kind
+    ]
+    if len(names) != 1:
+        raise ValueError(
+            f"outlines must be one layer of polygons, got {names or 'none'}: {path}"
+        )
+    return names[0]
+
+
+def _overlap(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
+    """Return which boxes of shape `(n, 4)` overlap the bounds."""
+    left, bottom, right, top = bounds
+    return (
+        (boxes[:, 0] < right)
+        & (boxes[:, 2] > left)
+        & (boxes[:, 1] < top)
+        & (boxes[:, 3] > bottom)
+    )
+
+
+def _round(bounds: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(float(bound), 4) for bound in bounds)
+
+
+def _reproject(xy: np.ndarray, source: CRS | None, target: CRS | None) -> np.ndarray:
+    if source == target:
+        return xy
+    return np.stack(transform(source, target, xy[:, 0], xy[:, 1]), axis=1)
+
+
+def _reproject_bounds(
+    source: CRS | None, target: CRS | None, bounds: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    return bounds if source == target else transform_bounds(source, target, *bounds)
