@@ -1,0 +1,40 @@
+# `make` lists the targets.
+PYTHON ?= python3.11
+BIN := .venv/bin
+SAMPLE := samples/banepa
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minutes)
+	$(BIN)/python train.py --out runs/demo --overwrite
+	$(BIN)/python predict.py $(SAMPLE)/images/banepa_south.tif \
+	  --model runs/demo/model.keras --masks $(SAMPLE)/buildings.geojson \
+	  --tta flips --overlay --out runs/demo/prediction --overwrite
+
+test: .venv/ready  ## run all tests and the examples of the documentation
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock:  ## renew constraints.txt from the newest versions
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q -e '.[dev]'
+	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
+	rm -rf .venv-lock
+
+clean:  ## remove the virtual environments
+	rm -rf .venv .venv-*
+
+# Made once, and again when the requirements change.
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
