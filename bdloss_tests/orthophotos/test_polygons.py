@@ -1,0 +1,281 @@
+import json
+import warnings
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio.crs import CRS
+from rasterio.transform import array_bounds, from_origin
+from rasterio.warp import transform
+
+from bdloss.orthophotos.polygons import (
+    mask_to_polygons,
+    rasterise,
+    read_outlines,
+    write_outlines,
+)
+from bdloss.orthophotos.raster import Grid
+from bdloss.orthophotos.windows import Window
+from bdloss_tests.drawing import draw
+
+UTM = CRS.from_epsg(32645)
+HEIGHT, WIDTH = 60, 90
+GRID = Grid(HEIGHT, WIDTH, from_origin(353875, 3057565, 0.3, 0.3), UTM)
+BOUNDS = array_bounds(HEIGHT, WIDTH, GRID.transform)
+PIXELS = Grid(HEIGHT, WIDTH, Affine.identity(), None)
+
+
+def on_ground(*polygons):
+    """Bring polygons from pixels of `GRID` to metres."""
+    return [
+        shapely.transform(polygon, lambda xy: xy * (0.3, -0.3) + (353875, 3057565))
+        for polygon in polygons
+    ]
+
+
+def write(path, polygons, crs):
+    """Write polygons whose coordinates are UTM in another CRS, with pyogrio alone."""
+    moved = shapely.transform(
+        np.array(polygons, dtype=object),
+        lambda xy: np.stack(transform(UTM, crs, *xy.T), axis=1) if crs else xy,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no CRS is what one test is about
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(moved),
+            [],
+            [],
+            geometry_type="Unknown",
+            crs=crs.to_wkt() if crs else None,
+        )
+    return path
+
+
+# Edges half a pixel from every centre, so that an error of half a pixel shows.
+HOUSES = [shapely.box(10, 5, 31, 22), shapely.box(40, 30, 77, 58)]
+HOUSES[1] = HOUSES[1].difference(shapely.box(50, 40, 60, 47))
+MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
+MASK[5:22, 10:31] = 1
+MASK[30:58, 40:77] = 1
+MASK[40:47, 50:60] = 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "epsg"),
+    [
+        (".geojson", 4326),
+        (".gpkg", 4326),
+        (".shp", 3857),
+        (".fgb", 32644),  # the next zone
+        (".gpkg", 32645),  # the raster's own
+    ],
+)
+def test_outlines_in_any_crs_land_on_their_pixels(tmp_path, suffix, epsg):
+    path = write(tmp_path / f"a{suffix}", on_ground(*HOUSES), CRS.from_epsg(epsg))
+    mask = rasterise(read_outlines(path, UTM, BOUNDS), GRID)
+    np.testing.assert_array_equal(mask, MASK)
+
+
+@pytest.mark.parametrize(
+    ("shift", "moved"), [(0.4, 0), (0.6, 1), (-0.4, 0), (-0.6, -1)]
+)
+def test_a_pixel_belongs_to_the_outline_that_holds_its_centre(shift, moved):
+    house = shapely.box(10 + shift, 5, 31 + shift, 22)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[5:22, 10 + moved : 31 + moved] = 1
+    np.testing.assert_array_equal(rasterise([house], PIXELS), expected)
+
+
+def test_a_window_is_that_part_of_the_whole_mask():
+    window = Window(15, 20, 31, 44)
+    mask = rasterise(on_ground(*HOUSES), GRID, window)
+    np.testing.assert_array_equal(mask, MASK[window.slices])
+
+
+def test_no_outlines_make_an_empty_mask():
+    assert rasterise([], GRID).shape == (HEIGHT, WIDTH)
+    assert not rasterise([], GRID).any()
+
+
+def test_parts_that_overlap_are_building(tmp_path):
+    parts = shapely.multipolygons([HOUSES[0], shapely.box(20, 10, 50, 18)])
+    path = write(tmp_path / "a.gpkg", on_ground(parts), UTM)
+    outlines = read_outlines(path, UTM)
+    assert len(outlines) == 2
+    assert rasterise(outlines, GRID)[12, 25] == 1
+
+
+def test_only_outlines_within_the_bounds_are_read(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), CRS.from_epsg(3857))
+    north = array_bounds(25, WIDTH, GRID.transform)
+    assert len(read_outlines(path, UTM)) == 2
+    (house,) = read_outlines(path, UTM, north)
+    assert house.hausdorff_distance(on_ground(HOUSES[0])[0]) < 0.001  # metres
+
+
+def test_a_site_without_buildings_among_the_outlines_is_empty(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), UTM)
+    left, _, _, top = BOUNDS
+    between = (left + 9.9, top - 8.4, left + 11.4, top - 7.2)
+    assert read_outlines(path, UTM, between) == []
+
+
+def test_points_and_lines_among_outlines_are_left_out(tmp_path):
+    line = shapely.linestrings([(1, 1), (20, 20)])
+    mixed = on_ground(HOUSES[0], shapely.points(50, 10), line)
+    path = write(tmp_path / "a.gpkg", mixed, UTM)
+    assert [shape.geom_type for shape in read_outlines(path, UTM)] == ["Polygon"]
+
+
+def test_outlines_must_overlap_the_raster(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), UTM)
+    with pytest.raises(ValueError, match=f"^outlines must overlap the raster.*{path}$"):
+        read_outlines(path, UTM, (0, 0, 100, 100))
+
+
+@pytest.mark.parametrize(("crs", "wanted"), [(None, UTM), (UTM, None)])
+def test_one_crs_alone_is_an_error(tmp_path, crs, wanted):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), crs)
+    with pytest.raises(ValueError, match=f"both have a CRS or both have none.*{path}$"):
+        read_outlines(path, wanted)
+
+
+def test_without_any_crs_outlines_are_in_pixels(tmp_path):
+    path = write(tmp_path / "a.gpkg", HOUSES, None)
+    np.testing.assert_array_equal(rasterise(read_outlines(path, None), PIXELS), MASK)
+
+
+def test_a_file_must_be_there_and_hold_one_layer_of_polygons(tmp_path):
+    text = tmp_path / "a.gpkg"
+    text.write_text("no outlines")
+    points = write(tmp_path / "b.gpkg", [shapely.points(0, 0)], None)
+    two = write(tmp_path / "c.gpkg", HOUSES, UTM)
+    pyogrio.raw.write(
+        two,
+        shapely.to_wkb(HOUSES),
+        [],
+        [],
+        layer="roads",
+        geometry_type="Polygon",
+        crs="EPSG:32645",
+        append=True,
+    )
+    with pytest.raises(FileNotFoundError, match=f"^no such file: {tmp_path}/d.gpkg$"):
+        read_outlines(tmp_path / "d.gpkg", UTM)
+    with pytest.raises(ValueError, match=f"^not a file of outlines: {text}$"):
+        read_outlines(text, UTM)
+    with pytest.raises(ValueError, match=f"^outlines must be polygons, .*: {points}$"):
+        read_outlines(points, None)
+    with pytest.raises(ValueError, match=f"one layer of polygons, .*'roads'.*: {two}$"):
+        read_outlines(two, UTM)
+
+
+@given(arrays(np.uint8, (13, 17), elements=st.sampled_from([0, 1, 255])))
+@settings(max_examples=50, deadline=None)
+def test_polygons_of_a_mask_are_valid_and_draw_the_same_mask(mask):
+    grid = GRID._replace(height=13, width=17)
+    polygons = mask_to_polygons(mask, grid)
+    assert all(polygon.is_valid for polygon in polygons)
+    np.testing.assert_array_equal(rasterise(polygons, grid), mask == 1)
+
+
+@given(
+    arrays(np.uint8, (13, 17), elements=st.integers(0, 1)),
+    st.sampled_from([0.5, 1.0, 3.0]),
+)
+@settings(max_examples=50, deadline=None)
+def test_simplified_polygons_are_valid_and_do_not_overlap(mask, simplify):
+    grid = PIXELS._replace(height=13, width=17)
+    polygons = mask_to_polygons(mask, grid, simplify=simplify)
+    assert all(polygon.is_valid for polygon in polygons)
+    together = shapely.union_all(polygons).area
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(together)
+
+
+def test_simplifying_straightens_a_slanted_wall():
+    wall = shapely.Polygon([(5, 5), (70, 21), (70, 50), (5, 34)])
+    mask = rasterise([wall], PIXELS)
+    (stairs,) = mask_to_polygons(mask, PIXELS)
+    (straight,) = mask_to_polygons(mask, PIXELS, simplify=1.5)
+    assert shapely.get_num_coordinates(stairs) > 60
+    assert shapely.get_num_coordinates(straight) < 20
+    assert straight.hausdorff_distance(wall) < 1.5
+
+
+def test_a_hole_stays_and_a_corner_does_not_join():
+    mask = draw(
+        """
+        ###..
+        #.#..
+        ###..
+        ...##
+        """
+    ).astype(np.uint8)
+    ring, house = mask_to_polygons(mask, Grid(4, 5, Affine.identity(), None))
+    assert (ring.area, len(ring.interiors)) == (8, 1)
+    assert (house.area, len(house.interiors)) == (2, 0)
+
+
+def test_small_buildings_are_left_out_by_their_area_on_the_ground():
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[3:13, 4:14] = 1  # 9 square metres
+    mask[30:41, 4:14] = 1  # 9.9
+    assert len(mask_to_polygons(mask, GRID, min_area=8.9)) == 2
+    (larger,) = mask_to_polygons(mask, GRID, min_area=9.1)
+    assert larger.area == pytest.approx(9.9)
+    with pytest.raises(ValueError, match="min_area is in square metres"):
+        mask_to_polygons(mask, PIXELS, min_area=1)
+
+
+def test_a_mask_has_the_size_of_its_grid():
+    with pytest.raises(ValueError, match=r"size \(60, 90\), got \(60, 89\)"):
+        mask_to_polygons(MASK[:, 1:], GRID)
+
+
+def test_an_empty_mask_has_no_polygons():
+    assert mask_to_polygons(np.zeros_like(MASK), GRID, min_area=1, simplify=1) == []
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def test_written_outlines_read_the_same(tmp_path, suffix):
+    path = tmp_path / f"roofs{suffix}"
+    path.write_text("old")
+    written = on_ground(*HOUSES)
+    write_outlines(path, written, UTM, storeys=np.array([2, 5]))
+    read = sorted(read_outlines(path, UTM), key=lambda polygon: polygon.area)
+    for before, after in zip(written, read, strict=True):
+        assert before.hausdorff_distance(after) < 0.02  # metres
+    _, _, _, (storeys,) = pyogrio.raw.read(path)
+    assert sorted(storeys.tolist()) == [2, 5]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_geojson_is_in_degrees(tmp_path):
+    write_outlines(tmp_path / "a.geojson", on_ground(HOUSES[0]), UTM)
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    lon, lat = content["features"][0]["geometry"]["coordinates"][0][0]
+    assert (lon, lat) == pytest.approx((85.519, 27.634), abs=0.001)
+    with pytest.raises(ValueError, match="GeoJSON is in degrees"):
+        write_outlines(tmp_path / "b.geojson", HOUSES, None)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def test_no_outlines_are_a_layer_without_features(tmp_path, suffix):
+    write_outlines(tmp_path / f"a{suffix}", [], UTM, area=np.array([]))
+    assert read_outlines(tmp_path / f"a{suffix}", UTM, BOUNDS) == []
+
+
+def test_outlines_that_cannot_be_written_leave_nothing(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"to \.gpkg, \.geojson, \.fgb, got .*/a\.shp$"
+    ):
+        write_outlines(tmp_path / "a.shp", HOUSES, None)
+    with pytest.raises(ValueError):
+        write_outlines(tmp_path / "a.gpkg", HOUSES, UTM, storeys=np.array([1]))
+    assert list(tmp_path.iterdir()) == []
