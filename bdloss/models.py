@@ -4,11 +4,16 @@ Each network scales its pixels itself, in its first layer, so that training and
 prediction cannot disagree.
 """
 
+import contextlib
+import io
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 os.environ.setdefault("SM_FRAMEWORK", "keras")
 
@@ -18,8 +23,20 @@ from keras import layers, ops
 FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
 MOMENTUM = 0.9
+WINDOW = 512  # pixels, for a model that does not say what it was trained on
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
+OURS = ("plain", "convnn")  # the others are encoders of segmodels-keras
 DECODER = ("bands", "decoder", "center", "final", "probability", "sigmoid")
+
+
+def size_multiple(backbone: str, blocks: int) -> int:
+    """Return what height and width of a patch must be multiples of, in pixels.
+
+    Args:
+        backbone: Name of a network, as in `build_model`.
+        blocks: Times that `plain` and `convnn` halve the image.
+    """
+    return 2**blocks if backbone in OURS else 32
 
 
 def build_model(
@@ -46,13 +63,13 @@ def build_model(
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
         probabilities `(batch, height, width, classes)`. Height and width must be
-        multiples of 32, for `plain` and `convnn` of 2 ** blocks.
+        multiples of `size_multiple`.
 
     Raises:
         ValueError: If no network has this name.
     """
     pixels = keras.Input((None, None, bands), name="pixels")
-    if backbone in ("plain", "convnn"):
+    if backbone in OURS:
         scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(pixels)
         build = _plain if backbone == "plain" else _convnn
         maps = build(scaled, filters, blocks)
@@ -106,20 +123,22 @@ def _convolve(x, filters: int, times: int, name: str):
 
 def encoder_names() -> list[str]:
     """Return the names of the encoders of segmodels-keras."""
-    import segmodels_keras
+    with contextlib.redirect_stdout(io.StringIO()):  # it greets
+        import segmodels_keras
 
     return sorted(segmodels_keras.Backbones.models_names())
 
 
 def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Model:
-    import segmodels_keras
+    with contextlib.redirect_stdout(io.StringIO()):  # it greets
+        import segmodels_keras
 
     if backbone not in encoder_names():
         raise ValueError(
             f"backbone must be plain, convnn or one of {', '.join(encoder_names())}, "
             f"got {backbone!r}"
         )
-    skips: str | list[str] = "default"
+    skips: Any = "default"
     if backbone.startswith("densenet"):  # Keras 3 names the stem with an underscore
         names = segmodels_keras.Backbones.get_feature_layers(backbone, n=4)
         skips = [name.replace("conv1/relu", "conv1_relu") for name in names]
@@ -212,6 +231,77 @@ def save_model(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
     with zipfile.ZipFile(partial, "a") as archive:
         archive.writestr(FACTS, json.dumps(facts, indent=2))
     partial.replace(path)
+
+
+class Predictor(NamedTuple):
+    """A model ready to predict, and what must be known of it.
+
+    Attributes:
+        name: What it is called.
+        predict: Callable from pixels `(batch, window, window, bands)`, 0..255, to
+            probabilities `(batch, window, window, 1)`, as NumPy arrays.
+        bands: Number of bands that it takes.
+        window: Side of the patches that it was trained on, in pixels.
+        multiple: What the side of a window must be a multiple of.
+        threshold: Probability from which a pixel is building.
+        resolution: Side of a pixel that it was trained on, in metres; None if unknown.
+    """
+
+    name: str
+    predict: Callable[[np.ndarray], np.ndarray]
+    bands: int
+    window: int
+    multiple: int
+    threshold: float
+    resolution: float | None
+
+    def check_window(self, window: int) -> None:
+        """Refuse a window that the network cannot halve often enough.
+
+        Args:
+            window: Side in pixels.
+
+        Raises:
+            ValueError: If it is not a multiple of `multiple`.
+        """
+        if window < 1 or window % self.multiple:
+            raise ValueError(
+                f"window must be a multiple of {self.multiple} pixels for this model, "
+                f"got {window}"
+            )
+
+
+def load_predictor(path: Path) -> Predictor:
+    """Load a model to predict with.
+
+    Args:
+        path: A `.keras` file of this package, or any other of a network from
+            `(batch, height, width, bands)` to one map of probabilities.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Keras model, or not such a network.
+    """
+    model, facts = load_model(path)
+    taken, given = model.input_shape, model.output_shape
+    if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
+        raise ValueError(
+            f"a model must take images of known bands, got {taken}: {path}"
+        )
+    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != 1:
+        raise ValueError(f"a model must give one map of buildings, got {given}: {path}")
+    return Predictor(
+        name=facts.get("name", path.stem),
+        predict=model.predict_on_batch,
+        bands=taken[-1],
+        window=facts.get("window") or taken[1] or WINDOW,
+        multiple=facts.get("multiple", 1),
+        threshold=facts.get("threshold", 0.5),
+        resolution=facts.get("resolution"),
+    )
 
 
 def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:

@@ -172,16 +172,60 @@ def load_scene(scene: Scene, bands: Sequence[int] | None = None) -> SceneData:
             the outlines lie outside the image or cannot be brought to its CRS.
     """
     with raster.open_raster(scene.image) as source:
+        area = scene.area or Window(0, 0, source.height, source.width)
+        pixels = raster.read_pixels(source, area, bands)
+    return SceneData(pixels, load_mask(scene))
+
+
+def load_mask(scene: Scene) -> np.ndarray:
+    """Read the truth of a scene into memory.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8, as in `SceneData`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As in `load_scene`.
+    """
+    with raster.open_raster(scene.image) as source:
         grid = raster.grid_of(source)
         area = scene.area or Window(0, 0, grid.height, grid.width)
-        pixels = raster.read_pixels(source, area, bands)
         valid = raster.read_valid(source, area)
     if scene.truth.suffix.lower() in OUTLINE_SUFFIXES:
         mask = _draw_outlines(scene, grid, area)
     else:
         mask = _read_mask(scene, grid, area)
     mask[~valid] = IGNORED
-    return SceneData(pixels, mask)
+    return mask
+
+
+def find_truth(image: Path, truths: Path) -> Path:
+    """Return the truth of an image.
+
+    Args:
+        image: An orthophoto.
+        truths: A folder of masks, one of which has the image's name (or that and
+            `_mask`), a mask, or a vector file of outlines.
+
+    Returns:
+        The mask or the file of outlines.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If no mask in the folder has the image's name.
+    """
+    if not truths.is_dir():
+        if not truths.exists():
+            raise FileNotFoundError(f"no such file or folder: {truths}")
+        return truths
+    masks = _by_stem(_files(truths, IMAGE_SUFFIXES))
+    for name in (image.stem, f"{image.stem}_mask"):
+        if name in masks:
+            return masks[name]
+    raise ValueError(f"an image needs a mask {truths / image.stem}.*: {image}")
 
 
 def _files(folder: Path, suffixes: set[str]) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.transform import xy
 from rasterio.warp import transform
@@ -160,12 +160,35 @@ def read_pixels(
             "an image has colours, not a palette (gdal_translate -expand rgb makes "
             f"them): {source.name}"
         )
-    pixels = _read(source, chosen, window)
+    return _to_bytes(source, _read(source, chosen, window))
+
+
+def _to_bytes(source: rasterio.DatasetReader, pixels: np.ndarray) -> np.ndarray:
+    """Return bands-first values as bands-last pixels 0..255."""
     if pixels.dtype != np.uint8:
-        low, high = _range_of(source, picture)
+        low, high = _range_of(source, image_bands(source))
         scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
         pixels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def read_reduced(source: rasterio.DatasetReader, longest: int) -> np.ndarray:
+    """Read the whole picture at a size that a person looks at.
+
+    Args:
+        source: The open raster.
+        longest: Most pixels of the longer side; a smaller raster comes as it is.
+
+    Returns:
+        Pixels of shape `(height, width, bands)`, uint8, averaged.
+
+    Raises:
+        ValueError: As in `read_pixels`.
+    """
+    factor = min(1.0, longest / max(source.shape))
+    shape = tuple(max(1, round(side * factor)) for side in source.shape)
+    whole = Window(0, 0, source.height, source.width)
+    return _to_bytes(source, _read(source, image_bands(source), whole, shape))
 
 
 def read_valid(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
@@ -291,10 +314,18 @@ def _damage_named(source: rasterio.DatasetReader) -> Iterator[None]:
 
 
 def _read(
-    source: rasterio.DatasetReader, bands: Sequence[int], window: Window
+    source: rasterio.DatasetReader,
+    bands: Sequence[int],
+    window: Window,
+    shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     with _damage_named(source):
-        return source.read(bands, window=_rasterio_window(window))
+        return source.read(
+            bands,
+            window=_rasterio_window(window),
+            out_shape=shape and (len(bands), *shape),
+            resampling=Resampling.average,
+        )
 
 
 def _range_of(

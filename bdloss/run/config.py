@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bdloss import models
+from bdloss.data.augment import Strength
 
 EXTRAS = ("boundary", "none")
 POLICIES = ("ramp", "constant")
-AUGMENTATIONS = ("none", "light", "strong")
 SCHEDULES = ("constant", "cosine")
 
 
@@ -87,7 +87,7 @@ class Experiment:
     patch: int = 256  # pixels
     batch: int = 8  # patches
     steps: int = 0  # batches an epoch; 0 covers the scenes once
-    augment: str = "light"  # none | light | strong
+    augment: Strength = "light"  # none | light | strong
     building_bias: float = 0.0  # share of patches that are centred on a building
     threshold: float = 0.5  # probability from which a pixel is building
     workers: int = 2  # threads that load patches
@@ -100,12 +100,12 @@ class Experiment:
         """Raise a ValueError for a setting out of its range."""
         for name in ("filters", "blocks", "patch", "batch", "workers"):
             _check_positive(name, getattr(self, name))
-        _check_choice("augment", self.augment, AUGMENTATIONS)
+        _check_choice("augment", self.augment, get_args(Strength))
         for name in ("threshold", "building_bias"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
-        multiple = 2**self.blocks if self.backbone in ("plain", "convnn") else 32
+        multiple = models.size_multiple(self.backbone, self.blocks)
         if self.patch % multiple:
             raise ValueError(
                 f"patch must be a multiple of {multiple} for {self.backbone}, "
@@ -113,8 +113,10 @@ class Experiment:
             )
         if not self.stage:
             raise ValueError("an experiment needs at least one [[stage]], got none")
-        for part in (self.loss, self.weight, *self.stage):
-            part.check()
+        self.loss.check()
+        self.weight.check()
+        for stage in self.stage:
+            stage.check()
 
     @property
     def epochs(self) -> int:
@@ -268,6 +270,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             _make(get_args(kind)[0], item, f"{where}.{i}.")
             for i, item in enumerate(value)
         ]
+    if get_origin(kind) is Literal:
+        kind = str
     kinds = get_args(kind) if get_origin(kind) not in (list, None) else (kind,)
     for wanted in kinds:
         if get_origin(wanted) is list:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
 LINE = 2  # pixels
-SIDE = 512  # pixels of the longer side of a sample
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -99,13 +98,11 @@ def draw_outlines(
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write an RGB picture as PNG, whole or not at all.
+    """Write an RGB picture as PNG.
 
     Args:
         picture: Array of shape `(height, width, 3)`, uint8.
         path: PNG file to write; replaced if it exists.
     """
     _, data = cv2.imencode(".png", picture[..., ::-1])
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data.tobytes())
-    partial.replace(path)
+    path.write_bytes(data.tobytes())

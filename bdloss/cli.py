@@ -1,0 +1,217 @@
+"""The commands: each parses, loads, calls one function and prints.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXISTING = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+BAR = (
+    "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
+)
+DEFAULT = "banepa"  # the experiment of `train` without options
+
+
+class BadInput(click.ClickException):
+    """One line on standard error and exit code 2."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn what the user can mend into one line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(lines[0]) from error
+
+
+def _quiet() -> None:
+    """Keep TensorFlow's start-up messages from the screen; must come before it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+@click.group()
+@click.version_option(package_name="bdloss")
+def main() -> None:
+    """Sharp building edges from orthophotos."""
+
+
+@main.command()
+@click.option("--dataset", metavar="NAME", help="An experiment that comes with us.")
+@click.option("--config", type=EXISTING, help="An experiment file of your own (TOML).")
+@click.option("--data", type=FOLDER, help="Folder of the data set.")
+@click.option("--out", type=FOLDER, help="Run folder to write.  [runs/NAME]")
+@click.option("--loss", metavar="NAME", help="Loss beside IoU: boundary or none.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change any setting, as in --set loss.theta=7 --set stage.0.epochs=1.",
+)
+@click.option("--seed", type=int, help="Seed of all randomness.  [0]")
+@click.option("--overwrite", is_flag=True, help="Write into a run folder that exists.")
+def train(
+    dataset: str | None,
+    config: Path | None,
+    data: Path | None,
+    out: Path | None,
+    loss: str | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    overwrite: bool,
+) -> None:
+    """Train a network; without options, on the sample that comes with the project."""
+    _quiet()
+    with _one_line_errors():
+        from bdloss.run import config as configs
+        from bdloss.run import training
+
+        if dataset and config:
+            raise ValueError("give --dataset or --config, not both")
+        name = config.stem if config else dataset or DEFAULT
+        settings = configs.read_file(config) if config else configs.read_named(name)
+        _change(settings, data, loss, changes, seed)
+        experiment = configs.make_experiment(settings)
+        folder = out or Path("runs") / name
+        result = training.train(experiment, folder, overwrite=overwrite, say=click.echo)
+    for part in ("validation", "test"):
+        if part in result:
+            click.echo(f"{part:<11} {_scores(result[part])}")
+    click.echo(f"model       {folder / 'model.keras'}")
+    click.echo(f"pictures    {folder / 'curves.png'}, {folder / 'samples.png'}")
+
+
+def _change(
+    settings: dict[str, Any],
+    data: Path | None,
+    loss: str | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+) -> None:
+    """Put the options of the command line into the settings of a file."""
+    from bdloss.run.config import change
+
+    for key, value in (("data", data), ("seed", seed)):
+        if value is not None:
+            settings[key] = value if key == "seed" else str(value)
+    if loss is not None:
+        settings.setdefault("loss", {})["extra"] = loss
+    for assignment in changes:
+        change(settings, assignment)
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    """Return scores as one line for a person."""
+    names = {"iou": "IoU", "bf1_3": "BF1 (3 px)", "bf1_5": "BF1 (5 px)"}
+    return "   ".join(
+        f"{label} " + ("none" if scores[key] is None else f"{scores[key]:.3f}")
+        for key, label in names.items()
+    )
+
+
+@main.command()
+@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.option("--model", required=True, type=EXISTING, help="A model.keras.")
+@click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Probability from which a pixel is building.  [the model's]",
+)
+@click.option("--window", type=int, help="Side of a window in pixels.  [the model's]")
+@click.option("--overlap", type=int, help="Pixels that windows share.  [a quarter]")
+@click.option("--batch", type=int, default=4, show_default=True, help="Windows a step.")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "flips", "d4"]),
+    default="none",
+    show_default=True,
+    help="Average over flips, or flips and turns.",
+)
+@click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
+@click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
+@click.option(
+    "--min-area",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Smallest polygon, square metres.",
+)
+@click.option(
+    "--simplify",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Tolerance of outlines, pixels.",
+)
+@click.option(
+    "--masks",
+    type=EXISTING,
+    help="Truth to score against: a folder of masks, a mask, or a file of outlines.",
+)
+@click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def predict(
+    rasters: tuple[Path, ...],
+    model: Path,
+    out: Path,
+    masks: Path | None,
+    **options: Any,
+) -> None:
+    """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg."""
+    _quiet()
+    with _one_line_errors():
+        import json
+
+        from bdloss.models import load_predictor
+        from bdloss.run import evaluation, mapping
+
+        mapping.check_names(rasters)
+        predictor = load_predictor(model)
+        settings = mapping.Settings(**options)
+        scores = {}
+        pairs = []
+        for raster in rasters:
+            with _megapixels(raster) as bar:
+                mapped = mapping.map_buildings(
+                    raster, predictor, out, settings, masks, bar.update
+                )
+            _describe(raster, mapped)
+            if mapped.truth is not None:
+                pairs.append((mapped.truth, mapped.pred))
+                scores[raster.stem] = evaluation.score_masks(pairs[-1:])
+        if scores:
+            scores["all"] = evaluation.score_masks(pairs)
+            (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    width = max((len(name) for name in scores), default=0)
+    for name, values in scores.items():
+        click.echo(f"{name:<{width}}  {_scores(values)}")
+
+
+def _megapixels(raster: Path) -> Any:
+    """Return a progress bar over the pixels of a raster."""
+    from tqdm import tqdm
+
+    from bdloss.orthophotos.raster import open_raster
+
+    with open_raster(raster) as source:
+        total = source.width * source.height / 1e6
+    return tqdm(total=total, desc=raster.name, bar_format=BAR)
+
+
+def _describe(raster: Path, mapped: Any) -> None:
+    """Name the files that came of a raster."""
+    found = "" if mapped.buildings is None else f"{mapped.buildings} buildings: "
+    click.echo(f"{raster.name}: {found}{', '.join(str(path) for path in mapped.files)}")

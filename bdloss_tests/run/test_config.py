@@ -1,0 +1,87 @@
+import tomllib
+
+import pytest
+
+from bdloss.run import config
+from bdloss.run.config import Experiment, Stage, make_experiment
+
+
+def test_experiments_that_come_with_us_are_valid():
+    assert {"banepa", "folder", "inria"} <= set(config.config_names())
+    for name in config.config_names():
+        make_experiment(config.read_named(name))
+
+
+def test_written_experiment_can_be_read_again():
+    experiment = Experiment(
+        data='a "quoted" \\ path', validation=["north"], stage=[Stage(3), Stage(5)]
+    )
+    again = make_experiment(tomllib.loads(config.write_experiment(experiment)))
+    assert again == experiment
+    assert again.epochs == 8
+
+
+def test_changes_of_the_command_line():
+    settings = {"stage": [{"epochs": 3}, {"epochs": 5}]}
+    for assignment in [
+        "loss.theta=7",
+        "stage.1.epochs=1",
+        "stage.0.learning_rate=1e-4",
+        "backbone=resnet34",
+        'test=["north", "south"]',
+    ]:
+        config.change(settings, assignment)
+    experiment = make_experiment(settings)
+    assert experiment.loss.theta == 7
+    assert [stage.epochs for stage in experiment.stage] == [3, 1]
+    assert experiment.stage[0].learning_rate == 1e-4
+    assert experiment.backbone == "resnet34"
+    assert experiment.test == ["north", "south"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"pach": 512}, "unknown setting 'pach'; did you mean 'patch'?"),
+        ({"loss": {"teta": 7}}, "unknown setting 'loss.teta'; did you mean"),
+        ({"stage": [{"epoch": 7}]}, "unknown setting 'stage.0.epoch'; did you mean"),
+        ({"patch": "big"}, "patch must be a whole number, got 'big'"),
+        ({"batch": True}, "batch must be a whole number, got True"),
+        ({"loss": 3}, "loss must be a table, got 3"),
+        ({"stage": {}}, "stage must be written"),
+        ({"stage": []}, "at least one"),
+        ({"stage": [{"learning_rate": 0}]}, "learning_rate must be above 0, got 0"),
+        ({"stage": [{"learning_rate": -1}]}, "learning_rate must be above 0, got -1"),
+        ({"patch": 100}, "patch must be a multiple of 16 for plain, got 100"),
+        ({"patch": 48, "backbone": "vgg16"}, "multiple of 32 for vgg16, got 48"),
+        ({"loss": {"extra": "sharp"}}, "loss.extra must be one of"),
+        ({"weight": {"end": 2}}, "weight.end must lie in"),
+        ({"weight": {"first": 5, "last": 5}}, "weight.last must come after"),
+    ],
+)
+def test_bad_settings(settings, rule):
+    with pytest.raises(ValueError, match=rule.replace("?", r"\?")):
+        make_experiment(settings)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "rule"),
+    [
+        ("patch", "must read key=value, got 'patch'"),
+        ("stage.2.epochs=1", "counted from 0 to 0, got 2"),
+        ("seed.x=1", "does not name a setting"),
+    ],
+)
+def test_bad_changes(assignment, rule):
+    with pytest.raises(ValueError, match=rule):
+        config.change({"seed": 1, "stage": [{}]}, assignment)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        config.read_file(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("patch = = 3")
+    with pytest.raises(ValueError, match="not a TOML file"):
+        config.read_file(tmp_path / "bad.toml")
+    with pytest.raises(ValueError, match=r"dataset must be one of .* got 'mars'"):
+        config.read_named("mars")
