@@ -25,8 +25,8 @@ class Patches(keras.utils.PyDataset):
     A scene smaller than a patch is reflected, and what is added is ignored in its mask.
 
     Attributes:
-        epoch: The epoch that batches are drawn for, from 0. Keras moves it on; to
-            resume a run, set it.
+        epoch: The epoch that batches are drawn for, from 0. Keras moves it on, through
+            several calls of `fit` too; to resume a run, set it.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Patches(keras.utils.PyDataset):
         if not 0 <= building_bias <= 1:
             raise ValueError(f"building_bias must be in [0, 1], got {building_bias}")
         self.epoch = 0
+        self._begun = False
         self._scenes = [_padded(scene, patch) for scene in scenes]
         self._patch = patch
         self._batch = batch
@@ -118,9 +119,14 @@ class Patches(keras.utils.PyDataset):
         pixels, masks = zip(*cuts, strict=True)
         return np.stack(pixels), np.stack(masks)[..., np.newaxis]
 
+    def on_epoch_begin(self) -> None:
+        """Start an epoch; Keras calls it."""
+        self._begun = True
+
     def on_epoch_end(self) -> None:
-        """Move on to the next epoch; Keras calls it."""
-        self.epoch += 1
+        """Move on to the next epoch; Keras calls it, and once before the first."""
+        self.epoch += self._begun
+        self._begun = False
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Cut a random patch that is not wholly ignored, if ten draws find one."""

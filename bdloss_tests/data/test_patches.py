@@ -1,0 +1,178 @@
+import keras
+import numpy as np
+import pytest
+
+from bdloss.data.augment import augmentation
+from bdloss.data.datasets import SceneData
+from bdloss.data.patches import Patches
+
+
+def make_scene(height, width, bands=2, seed=0):
+    """Make a scene whose first two bands are the row and column of a pixel."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (height, width, bands), np.uint8)
+    pixels[..., 0] = np.arange(height)[:, np.newaxis]
+    pixels[..., 1] = np.arange(width)
+    return SceneData(pixels, random.integers(0, 2, (height, width), np.uint8))
+
+
+SCENE = make_scene(40, 90)
+
+
+def corners(pixels):
+    return pixels[:, 0, 0, :2].tolist()
+
+
+def test_a_grid_covers_every_scene_in_order():
+    patches = Patches([SCENE, make_scene(16, 20)], 16, 4)
+    batches = [patches[index] for index in range(len(patches))]
+    assert [len(pixels) for pixels, _ in batches] == [4, 4, 4, 4, 4]
+    got = [corner for pixels, _ in batches for corner in corners(pixels)]
+    columns = [0, 16, 32, 48, 64, 74]
+    first = [[row, column] for row in (0, 16, 24) for column in columns]
+    assert got == [*first, [0, 0], [0, 4]]
+
+
+def test_the_last_batch_of_a_grid_may_be_smaller():
+    patches = Patches([SCENE], 16, 4)
+    assert [len(patches[index][0]) for index in range(len(patches))] == [4] * 4 + [2]
+
+
+@pytest.mark.parametrize("steps", [None, 6])
+def test_pixels_and_mask_are_those_of_the_scene(steps):
+    patches = Patches([SCENE], 16, 3, steps=steps)
+    for index in range(6):
+        pixels, masks = patches[index]
+        assert (pixels.shape, pixels.dtype) == ((3, 16, 16, 2), np.uint8)
+        assert (masks.shape, masks.dtype) == ((3, 16, 16, 1), np.uint8)
+        for patch, mask, (row, column) in zip(
+            pixels, masks, corners(pixels), strict=True
+        ):
+            part = (slice(row, row + 16), slice(column, column + 16))
+            np.testing.assert_array_equal(patch, SCENE.pixels[part])
+            np.testing.assert_array_equal(mask[..., 0], SCENE.mask[part])
+
+
+def test_random_patches_lie_anywhere_and_as_often_in_each_pixel_of_all_scenes():
+    small = make_scene(24, 24)
+    small.pixels[..., 0] += 100
+    patches = Patches([make_scene(18, 18), small], 16, 500, steps=2)
+    got = corners(np.concatenate([patches[0][0], patches[1][0]]))
+    # 3 x 3 positions in one, 9 x 9 in the other
+    assert {tuple(corner) for corner in got} == {
+        *((row, column) for row in range(3) for column in range(3)),
+        *((row, column) for row in range(100, 109) for column in range(9)),
+    }
+    share = np.mean([row < 100 for row, _ in got])
+    assert share == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone():
+    def batch(seed, epoch, index):
+        patches = Patches([SCENE], 16, 4, steps=9, seed=seed, augment=augment)
+        patches.epoch = epoch
+        return patches[index]
+
+    augment = augmentation("strong")
+    patches = Patches([SCENE], 16, 4, steps=9, seed=1, augment=augment)
+    patches.on_epoch_begin()
+    patches[5], patches[0]
+    patches.on_epoch_end()
+    for one, other in zip(patches[3], batch(1, 1, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
+    places = [(1, 1, 3), (2, 1, 3), (1, 2, 3), (1, 1, 2), (1, 3, 1)]
+    assert len({batch(*place)[0].tobytes() for place in places}) == len(places)
+
+
+class Recorder(Patches):
+    """Keeps what Keras asks for."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.asked = []
+
+    def __getitem__(self, index):
+        batch = super().__getitem__(index)
+        self.asked.append((self.epoch, index, batch[0].tobytes()))
+        return batch
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_keras_moves_the_epoch_on_through_several_fits(workers):
+    patches = Recorder([SCENE], 16, 2, steps=4, workers=workers)
+    model = keras.Sequential(
+        [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(1, 1)]
+    )
+    model.compile(loss="mse")
+    model.fit(patches, epochs=1, verbose=0)
+    model.fit(patches, initial_epoch=1, epochs=3, verbose=0)
+    assert patches.epoch == 3
+    expected = Patches([SCENE], 16, 2, steps=4)
+    batches = set()
+    for expected.epoch in range(3):
+        for index in range(4):
+            content = expected[index][0].tobytes()
+            batches.add((expected.epoch, index, content))
+    assert set(patches.asked) == batches
+
+
+def test_augmented_patches_differ_from_each_other():
+    flat = SceneData(np.full((16, 16, 3), 100, np.uint8), np.zeros((16, 16), np.uint8))
+    patches = Patches([flat], 16, 40, steps=1, augment=augmentation("light"))
+    means = patches[0][0].mean(axis=(1, 2, 3))
+    assert len(set(means)) > 10
+
+
+def test_a_building_bias_draws_patches_with_buildings():
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:10, :10] = 1  # in 19 % of the patches' positions, if one looks ten times 88 %
+    scene = SceneData(make_scene(100, 100).pixels, mask)
+
+    def share(bias):
+        masks = Patches([scene], 40, 300, steps=1, building_bias=bias)[0][1]
+        return (masks == 1).any(axis=(1, 2, 3)).mean()
+
+    assert share(0) == pytest.approx((10 / 61) ** 2, abs=0.03)
+    assert share(1) == pytest.approx(1 - (1 - (10 / 61) ** 2) ** 10, abs=0.08)
+    assert share(0.5) == pytest.approx((share(0) + share(1)) / 2, abs=0.08)
+
+
+def test_a_patch_is_not_wholly_ignored_where_others_are():
+    mask = np.full((50, 100), 255, np.uint8)
+    mask[:, 60:] = 0
+    scene = SceneData(make_scene(50, 100).pixels, mask)
+    masks = Patches([scene], 20, 200, steps=1)[0][1]
+    assert (masks != 255).any(axis=(1, 2, 3)).all()
+    ignored = SceneData(scene.pixels, np.full_like(mask, 255))
+    assert (Patches([ignored], 20, 2, steps=1)[0][1] == 255).all()
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_a_scene_smaller_than_a_patch_is_reflected_and_ignored_there(steps):
+    scene = make_scene(5, 12)
+    pixels, masks = Patches([scene], 8, 2, steps=steps)[0]
+    rows = [0, 1, 2, 3, 4, 3, 2, 1]
+    for patch, mask in zip(pixels, masks[..., 0], strict=True):
+        assert patch[:, 0, 0].tolist() == rows
+        column = patch[0, 0, 1]
+        np.testing.assert_array_equal(mask[:5], scene.mask[:, column : column + 8])
+        assert (mask[5:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scenes": []}, "there must be scenes to cut patches out of, got none"),
+        (
+            {"scenes": [SCENE, make_scene(20, 30, bands=4)]},
+            r"the same number of bands, got \[2, 4\]",
+        ),
+        ({"patch": 0}, "must be at least 1, got 0, 4 and None"),
+        ({"batch": 0}, "must be at least 1, got 16, 0 and None"),
+        ({"steps": 0}, "must be at least 1, got 16, 4 and 0"),
+        ({"building_bias": 1.1}, r"building_bias must be in \[0, 1\], got 1.1"),
+    ],
+)
+def test_what_patches_need(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Patches(**{"scenes": [SCENE], "patch": 16, "batch": 4, **arguments})
