@@ -88,7 +88,7 @@ def rasterise(
         a polygon, else 0.
 
     Example:
-        >>> from affine import Affine
+        >>> from rasterio import Affine
         >>> house = shapely.box(1, 1, 3.4, 2)
         >>> rasterise([house], Grid(3, 5, Affine.identity(), None))
         array([[0, 0, 0, 0, 0],
@@ -126,7 +126,7 @@ def mask_to_polygons(
             and the grid has no CRS.
 
     Example:
-        >>> from affine import Affine
+        >>> from rasterio import Affine
         >>> mask = np.array([[0, 1, 1, 0]], np.uint8)
         >>> house, = mask_to_polygons(mask, Grid(1, 4, Affine.identity(), None))
         >>> house.bounds

@@ -3,10 +3,11 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
+from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
-from rasterio.transform import Affine, from_origin
+from rasterio.transform import from_origin
 
 from bdloss.orthophotos.raster import (
     Grid,
