@@ -35,10 +35,22 @@ def _one_line_errors() -> Iterator[None]:
         raise BadInput(lines[0]) from error
 
 
-def _quiet() -> None:
-    """Keep TensorFlow's start-up messages from the screen; must come before it."""
+def _start_keras() -> None:
+    """Load Keras without its backend's start-up messages.
+
+    TensorFlow writes some of them to the file descriptor, whatever its log level.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    screen = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras
+
+        keras.ops.zeros(())  # looks for devices
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
 
 
 @click.group()
@@ -73,7 +85,7 @@ def train(
     overwrite: bool,
 ) -> None:
     """Train a network; without options, on the sample that comes with the project."""
-    _quiet()
+    _start_keras()
     with _one_line_errors():
         from bdloss.run import config as configs
         from bdloss.run import training
@@ -145,7 +157,7 @@ def _scores(scores: dict[str, Any]) -> str:
 @click.option(
     "--min-area",
     type=float,
-    default=2.0,
+    default=5.0,
     show_default=True,
     help="Smallest polygon, square metres.",
 )
@@ -171,7 +183,7 @@ def predict(
     **options: Any,
 ) -> None:
     """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg."""
-    _quiet()
+    _start_keras()
     with _one_line_errors():
         import json
 

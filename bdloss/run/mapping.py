@@ -23,7 +23,7 @@ from bdloss.run import report
 from bdloss.run.prediction import predict_raster
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
-PICTURE = 2048  # pixels of the longer side of an overlay
+PICTURE = 3000  # pixels: the most of the longer side of an overlay
 
 
 class Settings(NamedTuple):
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     tta: str = "none"
     prob: bool = False
     polygons: bool = True
-    min_area: float = 2.0
+    min_area: float = 5.0
     simplify: float = 1.0
     overlay: bool = False
     overwrite: bool = False
@@ -192,12 +192,13 @@ def _write_polygons(
 def _draw_overlay(
     path: Path, image: Path, pred: np.ndarray, truth: np.ndarray | None
 ) -> None:
-    """Draw outlines on the image, reduced to a size that a person looks at."""
+    """Draw outlines on the image, at a size that a person looks at."""
     with open_raster(image) as source:
         pixels = read_reduced(source, PICTURE)
     shape = pixels.shape[:2]
     true = None if truth is None else _reduce(truth, shape)
-    picture = report.draw_outlines(pixels, _reduce(pred, shape), true)
+    zoom = max(1, PICTURE // max(shape))
+    picture = report.draw_outlines(pixels, _reduce(pred, shape), true, zoom)
     with replaced_when_whole(path) as partial:
         report.write_picture(picture, partial)
 

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
-LINE = 2  # pixels
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -75,7 +74,10 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def draw_outlines(
-    pixels: np.ndarray, pred: np.ndarray, true: np.ndarray | None = None
+    pixels: np.ndarray,
+    pred: np.ndarray,
+    true: np.ndarray | None = None,
+    zoom: int = 1,
 ) -> np.ndarray:
     """Draw predicted outlines (red) over true ones (yellow) on an image.
 
@@ -83,17 +85,24 @@ def draw_outlines(
         pixels: Array of shape `(height, width, bands)`, 0..255.
         pred: Predicted mask `(height, width)`.
         true: True mask of the same shape, if known.
+        zoom: How many pixels of the picture a pixel becomes; lines stay thin.
 
     Returns:
-        Picture of shape `(height, width, 3)`, uint8.
+        Picture of shape `(zoom * height, zoom * width, 3)`, uint8.
     """
-    picture = as_rgb(pixels).copy()
+
+    def enlarge(array: np.ndarray) -> np.ndarray:
+        return array.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+    picture = enlarge(as_rgb(pixels))
     for mask, colour in ((true, TRUE), (pred, PRED)):
         if mask is not None:
             lines, _ = cv2.findContours(
-                (mask == 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+                enlarge(mask == 1).astype(np.uint8),
+                cv2.RETR_CCOMP,
+                cv2.CHAIN_APPROX_NONE,
             )
-            cv2.drawContours(picture, lines, -1, colour, LINE)
+            cv2.drawContours(picture, lines, -1, colour, 1)
     return picture
 
 

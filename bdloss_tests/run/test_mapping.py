@@ -1,0 +1,111 @@
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+
+from bdloss.models import Predictor
+from bdloss.run import mapping
+from bdloss.run.mapping import Settings
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
+
+PIXELS, MASK = make_scene(7, 70, 110)
+
+
+def bright(batch):
+    """A network that calls bright pixels buildings."""
+    return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
+
+
+PREDICTOR = Predictor("bright", bright, 3, 32, 16, 0.5, 0.3)
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write_raster(tmp_path / "town.tif", PIXELS)
+
+
+def test_products_lie_on_the_image(image, tmp_path):
+    truth = write_raster(tmp_path / "truth" / "town.tif", MASK * 255)
+    settings = Settings(prob=True, overlay=True)
+    mapped = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "out", settings, truth.parent
+    )
+    names = [
+        "town_mask.tif",
+        "town_prob.tif",
+        "town_buildings.gpkg",
+        "town_overlay.png",
+    ]
+    assert [path.name for path in mapped.files] == names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(names)
+    with rasterio.open(mapped.files[0]) as source:
+        assert (source.crs, source.transform) == (UTM, CORNER)
+        assert source.shape == MASK.shape
+        np.testing.assert_array_equal(source.read(1), MASK)
+        assert source.tags()["model"] == "bright"
+    np.testing.assert_array_equal(mapped.truth, MASK)
+    np.testing.assert_array_equal(mapped.pred, MASK)
+
+
+def test_polygons_cover_the_mask_and_know_their_area(image, tmp_path):
+    settings = Settings(simplify=0, min_area=0)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    info, _, shapes, (areas,) = pyogrio.raw.read(mapped.files[1])
+    polygons = shapely.from_wkb(shapes)
+    assert info["crs"] == "EPSG:32645"
+    assert len(polygons) == mapped.buildings > 1
+    assert shapely.is_valid(polygons).all()
+    assert shapely.area(polygons).sum() == pytest.approx(MASK.sum() * 0.09)
+    assert areas.sum() == pytest.approx(MASK.sum() * 0.09, rel=0.01)
+
+
+def test_small_polygons_are_left_out(image, tmp_path):
+    every = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "every", Settings(min_area=0)
+    )
+    areas = pyogrio.raw.read(every.files[1])[3][0]
+    settings = Settings(min_area=float(np.median(areas)))
+    large = mapping.map_buildings(image, PREDICTOR, tmp_path / "large", settings)
+    assert 0 < large.buildings < every.buildings
+
+
+def test_raster_without_crs_keeps_none(tmp_path):
+    image = write_raster(tmp_path / "plain.tif", PIXELS, crs=None, transform=None)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    assert mapped.buildings > 1
+    assert pyogrio.read_info(mapped.files[1])["crs"] is None
+
+
+def test_outputs_that_exist_are_kept_unless_overwritten(image, tmp_path):
+    mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    with pytest.raises(FileExistsError, match=r"town_mask\.tif exists"):
+        mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    settings = Settings(overwrite=True, threshold=1.0)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    assert mapped.buildings == 0
+
+
+def test_bad_input_leaves_no_output(image, tmp_path):
+    out = tmp_path / "out"
+    one_band = write_raster(tmp_path / "grey.tif", PIXELS[..., :1])
+    small = write_raster(tmp_path / "truth" / "town.tif", MASK[:50])
+    text = tmp_path / "text.tif"
+    text.write_text("hello")
+    for call, rule in [
+        (lambda: (one_band, Settings(), None), "takes 3 bands, grey.tif has 1"),
+        (lambda: (image, Settings(), small.parent), "a mask is of the size"),
+        (lambda: (image, Settings(window=40), None), "multiple of 16"),
+        (lambda: (image, Settings(overlap=32), None), "overlap must be"),
+        (lambda: (text, Settings(), None), "not a raster"),
+    ]:
+        raster, settings, truths = call()
+        with pytest.raises(ValueError, match=rule):
+            mapping.map_buildings(raster, PREDICTOR, out, settings, truths)
+        assert not out.exists()
+
+
+def test_names_must_differ(tmp_path):
+    mapping.check_names([tmp_path / "a.tif", tmp_path / "b.tif"])
+    with pytest.raises(ValueError, match="names of their own"):
+        mapping.check_names([tmp_path / "a.tif", tmp_path / "x" / "a.tif"])

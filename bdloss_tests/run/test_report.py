@@ -1,0 +1,44 @@
+import cv2
+import numpy as np
+
+from bdloss.run import report
+from bdloss_tests.drawing import HOUSE
+
+MASK = np.kron(HOUSE, np.ones((4, 4))).astype(np.uint8)
+GREY = np.full((*MASK.shape, 3), 120, np.uint8)
+
+
+def test_outlines_are_drawn_at_the_edge_of_buildings_only():
+    picture = report.draw_outlines(GREY, MASK)
+    changed = (picture != GREY).any(-1)
+    assert changed[8, 8:28].all()  # the upper edge of the house
+    assert not changed[14:22, 14:22].any()
+    assert not changed[:6].any()
+
+
+def test_prediction_lies_over_truth():
+    picture = report.draw_outlines(GREY, MASK, np.roll(MASK, 4, axis=1))
+    colours = {tuple(int(c) for c in pixel) for pixel in picture.reshape(-1, 3)}
+    assert colours == {(120, 120, 120), report.TRUE, report.PRED}
+    assert tuple(picture[8, 20]) == report.PRED
+
+
+def test_pictures_are_written(tmp_path):
+    report.write_picture(report.draw_outlines(GREY, MASK), tmp_path / "a.png")
+    read = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]
+    np.testing.assert_array_equal(read, report.draw_outlines(GREY, MASK))
+    rows = [
+        {"epoch": 1, "loss": 1.0, "iou": 0.2, "w": 0.1},
+        {"epoch": 2, "loss": 0.5, "iou": 0.6, "w": 0.2},
+    ]
+    report.draw_curves(rows, tmp_path / "curves.png")
+    grey = GREY[..., :1]
+    report.draw_samples([("a", grey, MASK, MASK)] * 2, tmp_path / "samples.png")
+    for name in ("curves", "samples"):
+        assert cv2.imread(str(tmp_path / f"{name}.png")).std() > 10
+
+
+def test_any_number_of_bands_has_a_picture():
+    assert report.as_rgb(GREY[..., :1]).shape == GREY.shape
+    five = np.dstack([GREY, GREY])[..., :5]
+    assert report.as_rgb(five).shape == GREY.shape

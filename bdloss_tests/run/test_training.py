@@ -1,0 +1,141 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from bdloss import models
+from bdloss.losses import BoundaryLoss
+from bdloss.run import training
+from bdloss.run.config import Experiment, Loss, Stage, Weight, make_experiment
+from bdloss_tests.scenes import make_scene, write_folder, write_raster
+
+FILES = {
+    "model.keras",
+    "experiment.toml",
+    "history.csv",
+    "curves.png",
+    "samples.png",
+    "metrics.json",
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Settings of an experiment that takes seconds and learns."""
+    folder = write_folder(tmp_path_factory.mktemp("town"))
+    return {
+        "data": str(folder),
+        "validation": 0.3,
+        "test": ["b"],
+        "filters": 4,
+        "blocks": 2,
+        "patch": 32,
+        "batch": 4,
+        "steps": 10,
+        "workers": 1,
+        "weight": {"start": 0.0, "end": 0.4, "first": 0, "last": 2},
+        "stage": [
+            {"epochs": 3, "learning_rate": 1e-2},
+            {"epochs": 2, "learning_rate": 5e-3, "schedule": "cosine"},
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "town"
+    lines = []
+    result = training.train(make_experiment(small), out, say=lines.append, verbose=0)
+    return out, result, lines
+
+
+def test_run_folder_is_whole(run):
+    out, result, _ = run
+    assert {path.name for path in out.iterdir()} == FILES
+    assert json.loads((out / "metrics.json").read_text()) == result
+
+
+def test_network_has_learned(run):
+    _, result, _ = run
+    assert result["test"]["iou"] > 0.7
+    assert result["test"]["images"] == 1
+    assert 0 < result["test"]["bf1_3"] <= 1
+
+
+def test_history_covers_all_stages(run):
+    out, result, _ = run
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert result["epochs"] == 5
+    weights = [float(row["w"]) for row in rows]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.4, 0.4])
+    assert {"loss", "iou", "val_loss", "val_iou"} <= set(rows[0])
+
+
+def test_model_knows_what_it_was_trained_on(run):
+    predictor = models.load_predictor(run[0] / "model.keras")
+    assert (predictor.name, predictor.bands, predictor.window) == ("plain", 3, 32)
+    assert predictor.resolution == pytest.approx(0.3, rel=0.01)
+    assert predictor.multiple == 4
+
+
+def test_header_says_what_it_trains_on(run):
+    text = "\n".join(run[2])
+    assert "training    1 scene, 0.01 megapixels" in text
+    assert "% building" in text
+    assert "plain" in text
+
+
+def test_same_seed_gives_the_same_network(small, run, tmp_path):
+    training.train(make_experiment(small), tmp_path / "again", verbose=0)
+    first, second = (
+        models.load_model(out / "model.keras")[0].get_weights()
+        for out in (run[0], tmp_path / "again")
+    )
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_existing_run_is_kept(small, run):
+    with pytest.raises(FileExistsError, match="exists; give another --out"):
+        training.train(make_experiment(small), run[0])
+
+
+def test_bad_data_leaves_no_folder(small, tmp_path):
+    for change, error in [
+        ({"data": ""}, ValueError),
+        ({"data": str(tmp_path / "nowhere")}, FileNotFoundError),
+        ({"dataset": "mars"}, ValueError),
+        ({"test": ["c"]}, ValueError),
+    ]:
+        with pytest.raises(error):
+            training.train(make_experiment({**small, **change}), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_scenes_must_have_the_same_bands(small, tmp_path):
+    root = write_folder(tmp_path / "town", [(64, 64)])
+    pixels, mask = make_scene(5, 60, 70, bands=4)
+    write_raster(root / "images" / "z.tif", pixels, photometric="minisblack")
+    write_raster(root / "masks" / "z.tif", mask)
+    settings = {**small, "data": str(root), "test": []}
+    with pytest.raises(ValueError, match=r"as many bands as a \(3\), z has 4"):
+        training.train(make_experiment(settings), tmp_path / "out")
+
+
+def test_loss_is_made_from_the_settings():
+    loss = training.make_loss(
+        Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
+    )
+    assert isinstance(loss.extra, BoundaryLoss)
+    assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
+    assert float(loss.w.value) == pytest.approx(0.2)
+    assert training.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
+
+
+def test_cosine_falls_to_zero_within_its_stage():
+    schedule = training._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
+    values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
+    assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)

@@ -1,0 +1,53 @@
+"""Small orthophotos made in the tests: bright roofs on dark ground."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+UTM = CRS.from_epsg(32645)
+CORNER = Affine.translation(353900, 3057500) @ Affine.scale(0.3, -0.3)
+
+
+def make_scene(seed: int, height: int, width: int, bands: int = 3):
+    """Return pixels `(height, width, bands)` and mask `(height, width)`, uint8."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(max(2, height * width // 1500)):
+        row, col = random.integers(0, (height - 8, width - 8))
+        tall, wide = random.integers(8, 24, 2)
+        mask[row : row + tall, col : col + wide] = 1
+    pixels = random.normal(70, 12, (height, width, bands)) + 110 * mask[..., None]
+    return np.clip(pixels, 0, 255).astype(np.uint8), mask
+
+
+def write_raster(path: Path, array: np.ndarray, **profile) -> Path:
+    """Write `(height, width, bands)` or `(height, width)` as a GeoTIFF at 0.3 m."""
+    array = array[..., None] if array.ndim == 2 else array
+    height, width, bands = array.shape
+    settings = {
+        "driver": "GTiff",
+        "crs": UTM,
+        "transform": CORNER,
+        "dtype": array.dtype,
+        "height": height,
+        "width": width,
+        "count": bands,
+        **profile,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", **settings) as target:
+        target.write(np.moveaxis(array, -1, 0))
+    return path
+
+
+def write_folder(root: Path, sizes=((90, 130), (70, 84))) -> Path:
+    """Write scenes `a`, `b`, ... in the layout of a folder of one's own."""
+    for seed, (height, width) in enumerate(sizes):
+        pixels, mask = make_scene(seed, height, width)
+        name = f"{chr(ord('a') + seed)}.tif"
+        write_raster(root / "images" / name, pixels)
+        write_raster(root / "masks" / name, mask * 255)
+    return root

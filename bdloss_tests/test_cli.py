@@ -1,0 +1,156 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bdloss import cli, models
+from bdloss_tests.scenes import make_scene, write_folder, write_raster
+
+HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
+
+
+def invoke(*words):
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A network that calls bright pixels buildings."""
+    pixels = keras.Input((None, None, 3))
+    conv = keras.layers.Conv2D(1, 1, activation="sigmoid", name="conv")
+    bright = keras.Model(pixels, conv(pixels))
+    conv.set_weights([np.full((1, 1, 3, 1), 0.1), np.array([-37.5])])
+    path = tmp_path / "bright.keras"
+    models.save_model(bright, path, {"window": 32})
+    return path
+
+
+@pytest.fixture
+def image(tmp_path):
+    pixels, mask = make_scene(3, 50, 70)
+    write_raster(tmp_path / "truth" / "town.tif", mask)
+    return write_raster(tmp_path / "town.tif", pixels)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"]])
+def test_help_loads_nothing_heavy(command):
+    code = (
+        "import sys; from bdloss.cli import main; "
+        f"main({[*command, '--help']!r}, standalone_mode=False); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_predict_and_score(tmp_path):
+    folder = write_folder(tmp_path / "town")
+    settings = ["filters=2", "blocks=1", "patch=32", "batch=2", "steps=2", "workers=1"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    done = invoke(
+        *("train", "--dataset", "folder", "--data", folder, "--out", tmp_path / "run"),
+        *(*sets, "--set", "stage.0.epochs=1", "--loss", "none", "--seed", 3),
+    )
+    assert done.exit_code == 0, done.output
+    assert "validation  IoU" in done.stdout
+    assert str(tmp_path / "run" / "model.keras") in done.stdout
+    written = (tmp_path / "run" / "experiment.toml").read_text()
+    for line in ("seed = 3", 'extra = "none"', "filters = 2", "epochs = 1"):
+        assert line in written
+
+    done = invoke(
+        *("predict", *sorted((folder / "images").iterdir())),
+        *("--model", tmp_path / "run" / "model.keras", "--masks", folder / "masks"),
+        *("--out", tmp_path / "out", "--tta", "flips", "--no-polygons", "--overlay"),
+    )
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("a_mask.tif", "a_overlay.png", "b_mask.tif", "b_overlay.png"),
+        "metrics.json",
+    }
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(scores) == {"a", "b", "all"}
+    assert scores["all"]["images"] == 2
+
+
+def test_predict_scores_what_it_finds(model, image, tmp_path):
+    done = invoke(
+        *("predict", image, "--model", model, "--out", tmp_path / "out"),
+        *("--masks", tmp_path / "truth"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "IoU 1.000   BF1 (3 px) 1.000" in done.stdout
+
+
+def test_config_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("pach = 64")
+    done = invoke("train", "--config", path)
+    assert done.exit_code == 2
+    assert done.stderr == "Error: unknown setting 'pach'; did you mean 'patch'?\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "--config", "none.toml"], "no such file: none.toml"),
+        (["train", "--dataset", "mars"], "dataset must be one of"),
+        (["train", "--dataset", "folder"], "the folder data set needs its folder"),
+        (["train", "--dataset", "folder", "--config", "a.toml"], "not both"),
+        (["train", "--set", "loss.teta=7"], "did you mean 'loss.theta'"),
+        (["train", "--dataset", "folder", "--data", "nowhere"], "no such folder"),
+        (["predict", "none.tif", "--model", "MODEL"], "no such file: none.tif"),
+        (["predict", "TEXT", "--model", "MODEL"], "not a raster"),
+        (["predict", "GREY", "--model", "MODEL"], "takes 3 bands, grey.tif has 1"),
+        (["predict", "IMAGE", "--model", "none.keras"], "no such file: none.keras"),
+        (["predict", "IMAGE", "--model", "TEXT"], "not a Keras model"),
+        (["predict", "IMAGE", "--model", "MODEL", "--masks", "SMALL"], "of the size"),
+        (["predict", "IMAGE", "--model", "MODEL", "--masks", "AWAY"], "overlap"),
+        (["predict", "IMAGE", "IMAGE", "--model", "MODEL"], "names of their own"),
+        (["predict", "IMAGE", "--model", "MODEL", "--overlap", "32"], "overlap must"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words, says, model, image, tmp_path, monkeypatch
+):
+    pixels, mask = make_scene(3, 50, 70)
+    places = {
+        "MODEL": model,
+        "IMAGE": image,
+        "TEXT": tmp_path / "text.tif",
+        "GREY": write_raster(tmp_path / "grey.tif", pixels[..., :1]),
+        "SMALL": write_raster(tmp_path / "small.tif", mask[:40]),
+        "AWAY": tmp_path / "away.geojson",
+    }
+    places["TEXT"].write_text("hello")
+    places["AWAY"].write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": '
+        '{}, "geometry": {"type": "Polygon", "coordinates": '
+        "[[[10, 50], [11, 50], [11, 51], [10, 50]]]}}]}"
+    )
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = invoke(*(places.get(word, word) for word in words), "--out", tmp_path / "o")
+    assert done.exit_code == 2
+    lines = [line for line in done.stderr.splitlines() if "Mpx" not in line and line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    assert says in lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_output_that_exists_is_kept(model, image, tmp_path):
+    words = ["predict", image, "--model", model, "--out", tmp_path / "out"]
+    assert invoke(*words).exit_code == 0
+    again = invoke(*words)
+    assert again.exit_code == 2
+    assert "town_mask.tif exists; give --overwrite" in again.stderr
+    assert invoke(*words, "--overwrite").exit_code == 0
