@@ -17,6 +17,7 @@ from bdloss.orthophotos.raster import (
     open_raster,
     read_mask,
     read_pixels,
+    read_reduced,
     read_valid,
 )
 from bdloss.orthophotos.windows import Window
@@ -120,6 +121,16 @@ def test_a_constant_or_empty_float_raster_has_pixels(tmp_path, value):
     values = np.full((1, HEIGHT, WIDTH), value, np.float32)
     with open_raster(write(tmp_path / "a.tif", values)) as source:
         assert (read_pixels(source, WHOLE) == 0).all()
+
+
+def test_a_reduced_picture_is_averaged_and_never_enlarged(tmp_path):
+    values = noise(3)
+    with open_raster(write(tmp_path / "a.tif", values)) as source:
+        half = read_reduced(source, WIDTH // 2)
+        whole = read_reduced(source, WIDTH + 1)
+    blocks = values.reshape(3, HEIGHT // 2, 2, WIDTH // 2, 2).mean((2, 4))
+    np.testing.assert_allclose(half, np.moveaxis(blocks, 0, -1), atol=0.51)
+    np.testing.assert_array_equal(whole, np.moveaxis(values, 0, -1))
 
 
 def test_resolution_is_measured_on_the_ground():
