@@ -1,0 +1,328 @@
+"""Prediction over a raster of any size, as a stream of windows.
+
+    reading thread -> windows -> batches -> TTA -> model -> merge -> writing thread
+
+The model is any callable from a batch of patches to maps of probabilities. It sees one
+shape only, `(batch, window, window, bands)`: a raster smaller than a window is padded
+by reflection, the last batch by repetition. What is in memory is a few windows and a
+band of rows as high as a window, whatever the height of the raster.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from bdloss.orthophotos.merge import merge_windows
+from bdloss.orthophotos.raster import (
+    IGNORED,
+    create_mask,
+    grid_of,
+    image_bands,
+    open_raster,
+    read_pixels,
+    read_valid,
+)
+from bdloss.orthophotos.windows import Window, grid
+from bdloss.run.tta import augment_prediction
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SCALE = 254  # the value of probability 1 in the map of probabilities
+BATCHES_AHEAD = 2  # that the reading thread may have ready
+BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
+
+
+class Prediction(NamedTuple):
+    """What a prediction over a raster came to.
+
+    Attributes:
+        pixels: Number of pixels of the raster.
+        masked: How many of them are masked in the raster, and so in the mask.
+        building: How many of them are building.
+        seconds: Time it took.
+    """
+
+    pixels: int
+    masked: int
+    building: int
+    seconds: float
+
+
+def predict_array(
+    pixels: np.ndarray,
+    predict: Callable,
+    window: int = 512,
+    overlap: int = 128,
+    batch: int = 4,
+    tta: str = "none",
+) -> np.ndarray:
+    """Predict the probabilities of an image in memory.
+
+    Args:
+        pixels: Image of shape `(height, width, bands)`, uint8.
+        predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
+            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+        window: Side of the windows, in pixels.
+        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
+        batch: Number of windows that the model is given at a time.
+        tta: Test-time augmentation, a name in `tta.MODES`.
+
+    Returns:
+        Map of shape `(height, width)`, float32, in [0, 1].
+
+    Raises:
+        ValueError: If the image is not uint8 with three axes, if a setting is out of
+            its range, or if the model gives something else than probabilities.
+
+    Example:
+        >>> image = np.full((5, 7, 3), 51, np.uint8)
+        >>> grey = lambda batch: batch[..., :1] / 255
+        >>> predict_array(image, grey, window=4, overlap=1).round(3)[4, :3].tolist()
+        [0.20000000298023224, 0.20000000298023224, 0.20000000298023224]
+    """
+    if pixels.ndim != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            "an image must be uint8 of shape (height, width, bands): "
+            f"{pixels.dtype} of shape {pixels.shape} came"
+        )
+    _check_settings(window, overlap, batch)
+    height, width, _ = pixels.shape
+    probabilities = np.empty((height, width), np.float32)
+    blocks = _predict_rows(
+        lambda place: pixels[place.slices],
+        height,
+        width,
+        augment_prediction(predict, tta),
+        window,
+        overlap,
+        batch,
+    )
+    for row, block in blocks:
+        probabilities[row : row + len(block)] = block
+    return probabilities
+
+
+def predict_raster(
+    image: str | PathLike,
+    predict: Callable,
+    mask_path: str | PathLike,
+    *,
+    window: int = 512,
+    overlap: int = 128,
+    batch: int = 4,
+    bands: int | None = None,
+    threshold: float = 0.5,
+    tta: str = "none",
+    probability_path: str | PathLike | None = None,
+    tags: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[float], Any] | None = None,
+) -> Prediction:
+    """Predict the mask of a raster file, in memory that does not grow with its height.
+
+    The mask is 1 where the probability reaches the threshold, 0 where it does not and
+    255 where the raster is masked (nodata, alpha). It lies on the grid of the raster.
+    A failed run leaves no file. Windows that are masked altogether cost nothing.
+
+    Args:
+        image: Raster to read, of any format of GDAL.
+        predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
+            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+        mask_path: GeoTIFF to write.
+        window: Side of the windows, in pixels.
+        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
+        batch: Number of windows that the model is given at a time.
+        bands: Number of bands that the model takes, alpha not counted; None for any.
+        threshold: Least probability of a building, in [0, 1].
+        tta: Test-time augmentation, a name in `tta.MODES`.
+        probability_path: GeoTIFF to write the probabilities to, as 0 to 254, masked
+            pixels 255; None for none.
+        tags: Tags of the files that are written, beside the settings used here.
+        overwrite: Whether files that exist may be replaced.
+        progress: Called after each block of rows is written, with its size in
+            megapixels: `update` of a tqdm bar will do.
+
+    Returns:
+        Counts of pixels and the time taken.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        FileExistsError: If an output exists and `overwrite` is not set.
+        ValueError: If the raster has not the bands that the model takes, if a setting
+            is out of its range, if a file would be written twice or over the raster, or
+            if the model gives something else than probabilities.
+    """
+    began = time.perf_counter()
+    _check_settings(window, overlap, batch)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be 0 to 1: {threshold} came")
+    predict_mean = augment_prediction(predict, tta)
+    outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
+    _check_outputs(Path(image), outputs, overwrite)
+
+    # GDAL wants a handle for each thread: the writing thread asks for masked pixels.
+    with open_raster(image) as source, open_raster(image) as masked_source:
+        numbers = image_bands(source)
+        if bands is not None and len(numbers) != bands:
+            raise ValueError(
+                f"the model takes {bands} bands, {Path(image).name} has {len(numbers)}"
+            )
+        extent = grid_of(source)
+
+        def read(place: Window) -> np.ndarray | None:
+            if not read_valid(source, place).any():
+                return None
+            return read_pixels(source, place, numbers)
+
+        def write(block: tuple[int, np.ndarray]) -> tuple[int, int, int]:
+            row, values = block
+            place = Window(row, 0, *values.shape)
+            masked = ~read_valid(masked_source, place)
+            building = (values >= threshold) & ~masked
+            layers = [building]
+            if probability_path is not None:
+                layers.append(np.rint(SCALE * values))
+            for writer, layer in zip(writers, layers, strict=True):
+                pixels = layer.astype(np.uint8)
+                pixels[masked] = IGNORED
+                writer.write(pixels, place)
+            return masked.size, int(masked.sum()), int(building.sum())
+
+        used = {
+            "threshold": threshold,
+            "window": window,
+            "overlap": overlap,
+            "tta": tta,
+        }
+        if extent.resolution is not None:
+            used["resolution"] = extent.resolution
+        blocks = _predict_rows(
+            read, extent.height, extent.width, predict_mean, window, overlap, batch
+        )
+        totals = np.zeros(3, np.int64)
+        with ExitStack() as files:
+            writers = [
+                files.enter_context(create_mask(path, extent, {**(tags or {}), **used}))
+                for path in outputs
+            ]
+            # Whatever fails, the threads come to rest before the files are closed.
+            files.enter_context(closing(blocks))
+            written = _map_in_thread(write, blocks, BLOCKS_BEHIND)
+            for counts in files.enter_context(closing(written)):
+                totals += counts
+                if progress is not None:
+                    progress(counts[0] / 1e6)
+    pixels, masked, building = totals.tolist()
+    return Prediction(pixels, masked, building, time.perf_counter() - began)
+
+
+def _predict_rows(
+    read: Callable[[Window], np.ndarray | None],
+    height: int,
+    width: int,
+    predict: Callable,
+    window: int,
+    overlap: int,
+    batch: int,
+) -> Generator[tuple[int, np.ndarray], None, None]:
+    """Yield the merged map as blocks of rows, from the top.
+
+    `read` gives the pixels of a window, or None for a window that nobody asks about.
+    It is called in a thread of its own.
+    """
+    stride = window - overlap
+
+    def read_patch(place: Window) -> tuple[Window, np.ndarray | None]:
+        pixels = read(place)
+        return place, None if pixels is None else _pad_patch(pixels, window)
+
+    places = grid(height, width, window, stride)
+    # Closed here, so that no thread reads from a raster that the caller closes.
+    with closing(_map_in_thread(read_patch, places, BATCHES_AHEAD * batch)) as reads:
+        patches = ((place, patch) for place, patch in reads if patch is not None)
+        maps = _predict_patches(patches, predict, batch)
+        yield from merge_windows(maps, height, width, window, stride)
+
+
+def _predict_patches(
+    patches: Iterator[tuple[Window, np.ndarray]], predict: Callable, batch: int
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Yield each window with its map, of shape `(window, window)`."""
+    while ready := list(islice(patches, batch)):
+        places, pixels = zip(*ready, strict=True)
+        pixels += pixels[-1:] * (batch - len(ready))
+        maps = predict(np.stack(pixels))
+        _check_maps(maps, (batch, *pixels[0].shape[:2], 1))
+        yield from zip(places, maps[: len(ready), :, :, 0], strict=True)
+
+
+def _map_in_thread(
+    function: Callable[[Item], Result], items: Iterable[Item], depth: int
+) -> Generator[Result, None, None]:
+    """Yield `function(item)` in order, worked out in one thread.
+
+    At most `depth` results wait. What `function` raises is raised here; closing the
+    generator waits until the thread is done.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(thread.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pad_patch(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return the pixels as a square, continued by reflection below and to the right."""
+    for axis in (0, 1):
+        length = pixels.shape[axis]
+        if length < side:
+            margins = [(0, 0)] * pixels.ndim
+            margins[axis] = (0, side - length)
+            # A single row has nothing to reflect: it is repeated.
+            pixels = np.pad(pixels, margins, "reflect" if length > 1 else "edge")
+    return pixels
+
+
+def _check_settings(window: int, overlap: int, batch: int) -> None:
+    if window < 1:
+        raise ValueError(f"window must be 1 pixel or more: {window} came")
+    if not 0 <= overlap < window:
+        raise ValueError(
+            f"overlap must be 0 or more and smaller than the window, {window}: "
+            f"{overlap} came"
+        )
+    if batch < 1:
+        raise ValueError(f"batch must be 1 or more: {batch} came")
+
+
+def _check_outputs(image: Path, outputs: list[Path], overwrite: bool) -> None:
+    paths = [path.resolve() for path in (image, *outputs)]
+    if len(set(paths)) < len(paths):
+        names = ", ".join(str(path) for path in (image, *outputs))
+        raise ValueError(f"image and outputs must be different files: {names} came")
+    for path in outputs:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"output must not exist unless overwritten: {path}")
+
+
+def _check_maps(maps: np.ndarray, shape: tuple[int, ...]) -> None:
+    if maps.shape != shape:
+        raise ValueError(f"the model must give maps of {shape}: {maps.shape} came")
+    # Written so that NaN fails.
+    if not (maps.min() >= 0 and maps.max() <= 1):
+        raise ValueError(
+            "the model must give probabilities from 0 to 1: "
+            f"{maps.min():g} to {maps.max():g} came"
+        )
