@@ -1,5 +1,6 @@
 """From an orthophoto to what a person opens: mask, outlines, picture, scores."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,9 +142,10 @@ def map_buildings(
     if truths is not None:
         truth = load_mask(Scene(image.stem, image, find_truth(image, truths)))
     predictor.check_window(window)
-    made_folder = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.ExitStack() as undo:
+        if not out.exists():
+            out.mkdir(parents=True)
+            undo.callback(out.rmdir)
         predict_raster(
             image,
             predictor.predict,
@@ -159,18 +161,17 @@ def map_buildings(
             overwrite=settings.overwrite,
             progress=progress,
         )
-    except BaseException:
-        if made_folder:
-            out.rmdir()
-        raise
-    with open_raster(paths["mask"]) as source:
-        grid = grid_of(source)
-        pred = read_mask(source, Window(0, 0, grid.height, grid.width))
-    buildings = None
-    if settings.polygons:
-        buildings = _write_polygons(paths["polygons"], pred, grid, settings)
-    if settings.overlay:
-        _draw_overlay(paths["overlay"], image, pred, truth)
+        for path in paths.values():
+            undo.callback(path.unlink, missing_ok=True)
+        with open_raster(paths["mask"]) as source:
+            grid = grid_of(source)
+            pred = read_mask(source, Window(0, 0, grid.height, grid.width))
+        buildings = None
+        if settings.polygons:
+            buildings = _write_polygons(paths["polygons"], pred, grid, settings)
+        if settings.overlay:
+            _draw_overlay(paths["overlay"], image, pred, truth)
+        undo.pop_all()
     return Mapped(list(paths.values()), buildings, truth, pred)
 
 

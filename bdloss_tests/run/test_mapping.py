@@ -105,6 +105,18 @@ def test_bad_input_leaves_no_output(image, tmp_path):
         assert not out.exists()
 
 
+def test_failure_at_the_last_product_leaves_none(image, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(mapping.report, "write_picture", fail)
+    with pytest.raises(OSError, match="No space"):
+        mapping.map_buildings(
+            image, PREDICTOR, tmp_path / "out", Settings(overlay=True)
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_must_differ(tmp_path):
     mapping.check_names([tmp_path / "a.tif", tmp_path / "b.tif"])
     with pytest.raises(ValueError, match="names of their own"):
