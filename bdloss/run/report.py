@@ -102,7 +102,7 @@ def draw_outlines(
                 cv2.RETR_CCOMP,
                 cv2.CHAIN_APPROX_NONE,
             )
-            cv2.drawContours(picture, lines, -1, colour, 1)
+            cv2.drawContours(picture, lines, -1, colour, zoom)
     return picture
 
 

@@ -9,6 +9,7 @@ from bdloss import models
 from bdloss.losses import BoundaryLoss
 from bdloss.run import training
 from bdloss.run.config import Experiment, Loss, Stage, Weight, make_experiment
+from bdloss.run.prediction import predict_array
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
 FILES = {
@@ -139,3 +140,14 @@ def test_cosine_falls_to_zero_within_its_stage():
     schedule = training._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
     values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
     assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
+
+
+def test_windows_see_what_the_whole_raster_shows(run):
+    """Where one window alone covers, far from its rim by the receptive field."""
+    model = models.load_model(run[0] / "model.keras")[0]
+    pixels = make_scene(9, 160, 208)[0]
+    whole = model.predict_on_batch(pixels[None])[0, :, :, 0]
+    tiled = predict_array(pixels, model.predict_on_batch, window=112, overlap=64)
+    for alone in (np.s_[:48, :48], np.s_[112:, 160:]):  # the other rims: 64 pixels off
+        np.testing.assert_allclose(tiled[alone], whole[alone], atol=1e-5)
+    assert np.abs(tiled - whole).mean() < 0.02
