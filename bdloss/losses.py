@@ -1,7 +1,8 @@
-"""The losses of the paper (Section 2, Eq. 4) and their combination.
+"""The losses of the paper (Section 2, Eq. 4), those beside it, their combination.
 
 Each loss is a function of `y_true, y_pred` that returns one value per image, and a
-Keras class of the same name above it. All share four settings:
+Keras class of the same name above it. `get("boundary")` makes one by name. All share
+four settings:
 
 * `from_logits`: the predictions are logits; a sigmoid is applied to each class.
 * `ignore`: pixels of the mask with this value drop out of every sum.
@@ -13,13 +14,25 @@ Masks may be of any dtype; all sums are taken in float32.
 """
 
 import functools
+import math
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from bdloss import boundary
+from bdloss.boundary import (
+    EMPTY,
+    SMOOTH,
+    _share,
+    check_windows,
+    extend_boundary,
+    soft_boundary_f1,
+)
+from bdloss.perceptual import VGGFeatures
 
 PACKAGE = "bdloss"  # the name under which Keras saves and finds these classes
 
@@ -67,11 +80,7 @@ def _loss_of_images(score: Callable) -> Callable:
 
 def _as_maps(y, data_format: str):
     """Return a tensor as float32 of shape `(batch, height, width, classes)`."""
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            f'data_format must be "channels_last" or "channels_first", '
-            f"got {data_format!r}"
-        )
+    _check_data_format(data_format)
     y = ops.cast(y, "float32")
     if len(y.shape) == 3:
         return ops.expand_dims(y, -1)
@@ -81,6 +90,31 @@ def _as_maps(y, data_format: str):
             f"(with classes), got shape {tuple(y.shape)}"
         )
     return ops.moveaxis(y, 1, -1) if data_format == "channels_first" else y
+
+
+def _check_data_format(data_format: str) -> None:
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            f'data_format must be "channels_last" or "channels_first", '
+            f"got {data_format!r}"
+        )
+
+
+def _check_class_weights(class_weights: Sequence[float]) -> None:
+    if not (min(class_weights, default=0) >= 0 and 0 < sum(class_weights) < math.inf):
+        raise ValueError(
+            f"class_weights must be at least 0 and not all 0, got {list(class_weights)}"
+        )
+
+
+def _check_smooth(smooth: float) -> None:
+    if not 0 <= smooth < math.inf:
+        raise ValueError(f"smooth must be at least 0 pixels, got {smooth}")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {share}")
 
 
 def _check_shapes(true, pred) -> None:
@@ -97,23 +131,26 @@ def _mean_over_classes(values, class_weights: Sequence[float] | None):
     """Return the (weighted) mean of `(batch, classes)` over classes."""
     if class_weights is None:
         return ops.mean(values, axis=-1)
-    if len(class_weights) != values.shape[-1]:
+    _check_class_weights(class_weights)
+    classes = values.shape[-1]
+    if isinstance(classes, int) and len(class_weights) != classes:
         raise ValueError(
             f"class_weights must have one weight a class, got {len(class_weights)} "
-            f"for {values.shape[-1]} classes"
+            f"for {classes} classes"
         )
     weights = ops.convert_to_tensor(class_weights, dtype="float32")
     return ops.sum(values * weights, axis=-1) / ops.sum(weights)
 
 
-@_loss_of_images
-def binary_crossentropy(y_true, y_pred, valid):
+def binary_crossentropy(y_true, y_pred, *, from_logits: bool = False, **shared):
     """Return the mean binary cross-entropy of each image, over its valid pixels.
 
     Args:
         y_true: Mask, 0 or 1.
-        y_pred: Map of the same shape, values in [0, 1].
-        valid: Made from `ignore`.
+        y_pred: Map of the same shape, values in [0, 1], or logits.
+        from_logits: Whether they are logits. Then a prediction that is wrong beyond
+            doubt still has its full gradient.
+        **shared: The other settings that all losses share.
 
     Returns:
         Loss of shape `(batch,)`, at least 0; 0 if all pixels are ignored.
@@ -123,7 +160,12 @@ def binary_crossentropy(y_true, y_pred, valid):
         ...     ops.full((1, 2, 3), 0.5))[0]), 4)
         0.6931
     """
-    losses = ops.binary_crossentropy(y_true, y_pred)
+    return _crossentropy(y_true, y_pred, logits=from_logits, **shared)
+
+
+@_loss_of_images
+def _crossentropy(y_true, y_pred, valid, logits: bool):
+    losses = ops.binary_crossentropy(y_true, y_pred, from_logits=logits)
     if valid is None:
         return ops.mean(losses, axis=(1, 2))
     count = ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
@@ -131,7 +173,7 @@ def binary_crossentropy(y_true, y_pred, valid):
 
 
 @_loss_of_images
-def iou_loss(y_true, y_pred, valid, smooth: float = boundary.SMOOTH):
+def iou_loss(y_true, y_pred, valid, smooth: float = SMOOTH):
     """Return one minus the soft intersection over union (Section 2).
 
     Args:
@@ -150,14 +192,172 @@ def iou_loss(y_true, y_pred, valid, smooth: float = boundary.SMOOTH):
         >>> round(float(iou_loss(mask, half)[0]), 4)  # 1 - (1 + 1) / (2 + 1)
         0.3333
     """
+    _check_smooth(smooth)
     if valid is not None:
         y_pred = y_pred * valid
     intersection = ops.sum(y_true * y_pred, axis=(1, 2))
     union = ops.sum(y_true + y_pred, axis=(1, 2)) - intersection
     if smooth > 0.0:
         return 1.0 - (intersection + smooth) / (union + smooth)
-    some = union > boundary.EMPTY
-    return ops.where(some, 1.0 - intersection / ops.where(some, union, 1.0), 0.0)
+    return 1.0 - _ratio(intersection, union, empty=1.0)
+
+
+@_loss_of_images
+def dice_loss(y_true, y_pred, valid, smooth: float = SMOOTH):
+    """Return one minus the soft Dice score (Section 2).
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+        smooth: Pixels added above and below the line, so that two empty masks
+            cost 0.
+
+    Returns:
+        Loss of shape `(batch,)`, in [0, 1].
+
+    Raises:
+        ValueError: If smooth is below 0.
+
+    Example:
+        >>> mask = ops.reshape([1.0, 1.0, 0.0, 0.0], (1, 1, 4))
+        >>> half = ops.reshape([1.0, 0.0, 0.0, 0.0], (1, 1, 4))
+        >>> float(dice_loss(mask, half)[0])  # 1 - (2 x 1 + 1) / (2 + 1 + 1)
+        0.25
+    """
+    _check_smooth(smooth)
+    if valid is not None:
+        y_pred = y_pred * valid
+    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
+    total = ops.sum(y_true, axis=(1, 2)) + ops.sum(y_pred, axis=(1, 2))
+    if smooth > 0.0:
+        return 1.0 - (2.0 * intersection + smooth) / (total + smooth)
+    return 1.0 - _ratio(2.0 * intersection, total, empty=1.0)
+
+
+@_loss_of_images
+def ss_loss(y_true, y_pred, valid, lam: float = 0.5):
+    """Return the sensitivity-specificity loss (Section 2; Brosch et al., 2015).
+
+    `lam * sum((p - y)^2 y) / sum(y) + (1 - lam) * sum((p - y)^2 (1 - y)) / sum(1 - y)`:
+    the squared error over buildings and over ground, each by its own area. A mask
+    without buildings, or without ground, has no error there.
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+        lam: Share of the sensitivity, in [0, 1]: 1 looks at buildings only.
+
+    Returns:
+        Loss of shape `(batch,)`, in [0, 1].
+
+    Raises:
+        ValueError: If lam is outside [0, 1].
+
+    Example:
+        >>> mask = ops.reshape([1.0, 0.0, 0.0, 0.0], (1, 1, 4))
+        >>> pred = ops.reshape([0.5, 1.0, 0.0, 0.0], (1, 1, 4))
+        >>> round(float(ss_loss(mask, pred, lam=0.25)[0]), 4)  # 1/4 x 1/4 + 3/4 x 1/3
+        0.3125
+    """
+    _check_share("lam", lam)
+    ground = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
+    error = ops.square(y_pred - y_true)
+    missed, invented = (
+        _ratio(ops.sum(error * area, axis=(1, 2)), ops.sum(area, axis=(1, 2)))
+        for area in (y_true, ground)
+    )
+    return lam * missed + (1.0 - lam) * invented
+
+
+@_loss_of_images
+def vgg_loss(y_true, y_pred, valid, extractor: Callable):
+    """Return the squared difference of features (Section 2; Mosinska et al., 2018).
+
+    The mean over pixels and filters, summed over depths. In an ignored pixel the
+    network is shown ground in truth and prediction. Each class is a picture by itself.
+
+    Args:
+        y_true: Mask, 0 or 1.
+        y_pred: Map of the same shape, values in [0, 1].
+        valid: Made from `ignore`.
+        extractor: Takes maps of shape `(n, height, width, 1)`, returns a sequence of
+            tensors `(n, rows, columns, filters)`: `bdloss.perceptual.VGGFeatures`.
+
+    Returns:
+        Loss of shape `(batch,)`, at least 0.
+
+    Example:
+        >>> mask = ops.ones((1, 4, 4))
+        >>> float(vgg_loss(mask, mask / 2, extractor=lambda maps: [maps])[0])
+        0.25
+    """
+    if valid is not None:
+        y_pred = y_pred * valid
+    shape = ops.shape(y_true)
+    losses = 0.0
+    for true, pred in zip(
+        extractor(_as_pictures(y_true)), extractor(_as_pictures(y_pred)), strict=True
+    ):
+        losses = losses + ops.mean(ops.square(pred - true), axis=(1, 2, 3))
+    return ops.reshape(losses, (shape[0], shape[3]))
+
+
+def _as_pictures(maps):
+    """Return `(batch, height, width, classes)` as `(batch * classes, ..., 1)`."""
+    _, height, width, _ = ops.shape(maps)
+    return ops.reshape(ops.transpose(maps, (0, 3, 1, 2)), (-1, height, width, 1))
+
+
+def _ratio(above, below, empty: float = 0.0):
+    """Return a quotient, and what it is where there is nothing to divide by."""
+    some = below > EMPTY
+    return ops.where(some, above / ops.where(some, below, 1.0), empty)
+
+
+def sobel_boundary_f1(
+    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+):
+    """Return BF1 with the boundaries of a Sobel filter, the rejected alternative.
+
+    As `soft_boundary_f1`, but the boundary is the length of the gradient, 1 at both
+    pixels along a straight edge of a mask. A ramp as wide as the filter is a boundary
+    too, and a soft edge is a weaker one.
+
+    Args:
+        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_pred: Prediction of the same shape, values in [0, 1].
+        theta0: Side of the filter, 3 pixels.
+        theta: Side of the window that extends boundaries, in pixels.
+        smooth: Pixels added above and below the line of Eq. 3.
+        valid: As in `extract_boundary`; a pixel beside an ignored one has no boundary.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
+    """
+    true, pred = (_sobel(y, valid) for y in (y_true, y_pred))
+    precision = _share(pred, extend_boundary(true, theta), smooth)
+    recall = _share(true, extend_boundary(pred, theta), smooth)
+    total = precision + recall
+    return 2.0 * precision * recall / ops.where(total > 0.0, total, 1.0)
+
+
+def _sobel(y, valid):
+    """Return the length of the gradient, at most 1; the image's edge is repeated."""
+    y = ops.pad(y, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+    rows = (y[:, :-2] + 2.0 * y[:, 1:-1] + y[:, 2:]) / 4.0
+    columns = (y[:, :, :-2] + 2.0 * y[:, :, 1:-1] + y[:, :, 2:]) / 4.0
+    beside = rows[:, :, 2:] - rows[:, :, :-2]
+    below = columns[:, 2:] - columns[:, :-2]
+    square = ops.square(beside) + ops.square(below)
+    some = square > 0.0  # the root has no finite gradient at 0
+    length = ops.where(some, ops.sqrt(ops.where(some, square, 1.0)), 0.0)
+    length = ops.minimum(length, 1.0)
+    return length if valid is None else length * (1.0 - extend_boundary(1.0 - valid, 3))
+
+
+BOUNDARIES = {"pooling": soft_boundary_f1, "sobel": sobel_boundary_f1}
 
 
 @_loss_of_images
@@ -167,7 +367,8 @@ def boundary_loss(
     valid,
     theta0: int = 3,
     theta: int = 5,
-    smooth: float = boundary.SMOOTH,
+    smooth: float = SMOOTH,
+    boundary: str = "pooling",
 ):
     """Return one minus the soft BF1 of the boundaries (Eq. 4).
 
@@ -189,20 +390,48 @@ def boundary_loss(
             than the gap between buildings. A window, not a distance: see
             `bdloss.boundary`.
         smooth: Pixels added above and below the line of Eq. 3.
+        boundary: `"pooling"` (Eq. 1) or `"sobel"`, the length of the gradient, which
+            the paper rejected: it lies on both sides of an edge and is kept to compare.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
 
     Raises:
-        ValueError: If theta0 or theta is even or theta is less than theta0.
+        ValueError: If theta0 or theta is even, theta is less than theta0, smooth is
+            below 0 or there is no such boundary.
 
     Example:
         >>> house = ops.pad(ops.ones((1, 9, 9)), [[0, 0], [4, 4], [4, 4]])
         >>> float(boundary_loss(house, ops.roll(house, 1, axis=2))[0])
         0.0
     """
-    boundary.check_windows(theta0, theta)
-    return 1.0 - boundary.soft_boundary_f1(y_true, y_pred, theta0, theta, smooth, valid)
+    _check_boundary(theta0, theta, smooth, boundary)
+    score = BOUNDARIES[boundary]
+    return 1.0 - score(y_true, y_pred, theta0, theta, smooth, valid)
+
+
+def _check_boundary(theta0: int, theta: int, smooth: float, boundary: str) -> None:
+    check_windows(theta0, theta)
+    _check_smooth(smooth)
+    if boundary not in BOUNDARIES:
+        raise ValueError(
+            f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}"
+        )
+    if boundary == "sobel" and theta0 != 3:
+        raise ValueError(f"the Sobel filter has theta0 = 3, got {theta0}")
+
+
+def _known_to_keras(loss: type) -> type:
+    """Let Keras find a loss by name, in saved models and as a string.
+
+    Keras looks strings up in a table of its own, which has no public door; what
+    already stands there (`"BinaryCrossentropy"`) stays.
+    """
+    keras.saving.register_keras_serializable(PACKAGE)(loss)
+    table = getattr(sys.modules[keras.losses.get.__module__], "ALL_OBJECTS_DICT", {})
+    for name in (loss.__name__, f"{PACKAGE}>{loss.__name__}"):
+        table.setdefault(name, loss)
+    return loss
 
 
 class _ImageLoss(keras.losses.Loss):
@@ -219,6 +448,9 @@ class _ImageLoss(keras.losses.Loss):
         reduction: str = "sum_over_batch_size",
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
+        _check_data_format(data_format)
+        if class_weights is not None:
+            _check_class_weights(class_weights)
         self.from_logits = from_logits
         self.ignore = ignore
         self.class_weights = None if class_weights is None else list(class_weights)
@@ -239,7 +471,7 @@ class _ImageLoss(keras.losses.Loss):
         return {**super().get_config(), **self.shared}
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@_known_to_keras
 class BinaryCrossentropy(_ImageLoss):
     """Binary cross-entropy that knows ignored pixels: see `binary_crossentropy`."""
 
@@ -248,7 +480,7 @@ class BinaryCrossentropy(_ImageLoss):
         return binary_crossentropy(y_true, y_pred, **self.shared)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@_known_to_keras
 class IoULoss(_ImageLoss):
     """One minus the soft intersection over union (Section 2): see `iou_loss`.
 
@@ -258,7 +490,8 @@ class IoULoss(_ImageLoss):
             module), and Keras's `name` and `reduction`.
     """
 
-    def __init__(self, smooth: float = boundary.SMOOTH, **shared):
+    def __init__(self, smooth: float = SMOOTH, **shared):
+        _check_smooth(smooth)
         super().__init__(**shared)
         self.smooth = smooth
 
@@ -271,7 +504,55 @@ class IoULoss(_ImageLoss):
         return {**super().get_config(), "smooth": self.smooth}
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@_known_to_keras
+class DiceLoss(_ImageLoss):
+    """One minus the soft Dice score (Section 2): see `dice_loss`.
+
+    Args:
+        smooth: Pixels added above and below the line.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+    """
+
+    def __init__(self, smooth: float = SMOOTH, **shared):
+        _check_smooth(smooth)
+        super().__init__(**shared)
+        self.smooth = smooth
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return dice_loss(y_true, y_pred, smooth=self.smooth, **self.shared)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {**super().get_config(), "smooth": self.smooth}
+
+
+@_known_to_keras
+class SSLoss(_ImageLoss):
+    """The sensitivity-specificity loss (Section 2): see `ss_loss`.
+
+    Args:
+        lam: Share of the sensitivity, in [0, 1].
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+    """
+
+    def __init__(self, lam: float = 0.5, **shared):
+        _check_share("lam", lam)
+        super().__init__(**shared)
+        self.lam = lam
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return ss_loss(y_true, y_pred, lam=self.lam, **self.shared)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        return {**super().get_config(), "lam": self.lam}
+
+
+@_known_to_keras
 class BoundaryLoss(_ImageLoss):
     """One minus the soft BF1 of the boundaries (Eq. 4): see `boundary_loss`.
 
@@ -279,25 +560,28 @@ class BoundaryLoss(_ImageLoss):
         theta0: Side of the window that finds boundaries (Eq. 1), odd, in pixels.
         theta: Side of the window that extends them (Eq. 2), odd, in pixels.
         smooth: Pixels added above and below the line of Eq. 3.
+        boundary: `"pooling"` (Eq. 1) or `"sobel"`, the paper's rejected alternative.
         **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
             module), and Keras's `name` and `reduction`.
 
     Raises:
-        ValueError: If theta0 or theta is even or theta is less than theta0.
+        ValueError: As `boundary_loss` does.
     """
 
     def __init__(
         self,
         theta0: int = 3,
         theta: int = 5,
-        smooth: float = boundary.SMOOTH,
+        smooth: float = SMOOTH,
+        boundary: str = "pooling",
         **shared,
     ):
-        boundary.check_windows(theta0, theta)
+        _check_boundary(theta0, theta, smooth, boundary)
         super().__init__(**shared)
         self.theta0 = theta0
         self.theta = theta
         self.smooth = smooth
+        self.boundary = boundary
 
     def call(self, y_true, y_pred):
         """Return the loss of each image."""
@@ -307,6 +591,7 @@ class BoundaryLoss(_ImageLoss):
             theta0=self.theta0,
             theta=self.theta,
             smooth=self.smooth,
+            boundary=self.boundary,
             **self.shared,
         )
 
@@ -317,13 +602,55 @@ class BoundaryLoss(_ImageLoss):
             "theta0": self.theta0,
             "theta": self.theta,
             "smooth": self.smooth,
+            "boundary": self.boundary,
         }
 
 
-EXTRAS: dict[str, type[_ImageLoss]] = {"boundary": BoundaryLoss}
+@_known_to_keras
+class VGGLoss(_ImageLoss):
+    """Squared difference of VGG19 features (Section 2): see `vgg_loss`.
+
+    Args:
+        extractor: `"imagenet"`; the path of a file of VGG19 weights; or what returns
+            the features of maps, such as a `bdloss.perceptual.VGGFeatures` of other
+            layers. To save the loss it needs a `get_config`, or to be a function or
+            class that Keras has been told of; a Keras model loses its weights there.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+
+    Raises:
+        FileNotFoundError: As `VGGFeatures` does. To load a model without the weights,
+            `keras.saving.load_model(path, compile=False)`.
+        ValueError: As `VGGFeatures` does.
+    """
+
+    def __init__(self, extractor: str | os.PathLike | Callable = "imagenet", **shared):
+        super().__init__(**shared)
+        if isinstance(extractor, dict):
+            extractor = keras.saving.deserialize_keras_object(extractor)
+        if isinstance(extractor, str | os.PathLike):
+            extractor = VGGFeatures(extractor)
+        self.extractor = extractor
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return vgg_loss(y_true, y_pred, extractor=self.extractor, **self.shared)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same loss again."""
+        extractor = keras.saving.serialize_keras_object(self.extractor)
+        return {**super().get_config(), "extractor": extractor}
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+EXTRAS: dict[str, type[_ImageLoss]] = {
+    "boundary": BoundaryLoss,
+    "dice": DiceLoss,
+    "ss": SSLoss,
+    "vgg": VGGLoss,
+}
+
+
+@_known_to_keras
 class CombinedLoss(_ImageLoss):
     """`BCE + w * L_extra + (1 - w) * L_IoU`, what the paper trains with.
 
@@ -332,8 +659,8 @@ class CombinedLoss(_ImageLoss):
     epochs.
 
     Args:
-        extra: The loss beside IoU: a name (`"boundary"`), a loss of this module, or
-            None for `BCE + L_IoU`.
+        extra: The loss beside IoU: a name (`"boundary"`, `"dice"`, `"ss"`, `"vgg"`), a
+            loss of this module, or None for `BCE + L_IoU`.
         w: Weight of `extra`, in [0, 1].
         bce: Whether the binary cross-entropy is added.
         **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
@@ -358,8 +685,7 @@ class CombinedLoss(_ImageLoss):
         **shared,
     ):
         super().__init__(**shared)
-        if not 0.0 <= w <= 1.0:
-            raise ValueError(f"w must lie in [0, 1], got {w}")
+        _check_share("w", w)
         if isinstance(extra, dict):
             extra = keras.saving.deserialize_keras_object(extra)
         self.extra = self._make_extra(extra)
@@ -407,3 +733,34 @@ class CombinedLoss(_ImageLoss):
             "w": float(self.w.value),
             "bce": self.bce is not None,
         }
+
+
+NAMES: dict[str, type[_ImageLoss]] = {
+    "bce": BinaryCrossentropy,
+    "iou": IoULoss,
+    **EXTRAS,
+    "combined": CombinedLoss,
+}
+
+
+def get(name: str, **settings: Any) -> keras.losses.Loss:
+    """Return a loss by its name.
+
+    Args:
+        name: `"bce"`, `"iou"`, `"boundary"`, `"dice"`, `"ss"`, `"vgg"` or
+            `"combined"`.
+        **settings: Those of its class.
+
+    Returns:
+        The loss.
+
+    Raises:
+        ValueError: If the name is not known, or a setting is wrong.
+
+    Example:
+        >>> get("boundary", theta=7).theta
+        7
+    """
+    if name not in NAMES:
+        raise ValueError(f"a loss is one of {', '.join(NAMES)}, got {name!r}")
+    return NAMES[name](**settings)

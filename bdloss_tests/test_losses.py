@@ -7,16 +7,49 @@ from keras import ops
 from scipy import ndimage
 
 from bdloss import losses
-from bdloss.losses import BoundaryLoss, CombinedLoss, IoULoss
+from bdloss.losses import (
+    BinaryCrossentropy,
+    BoundaryLoss,
+    CombinedLoss,
+    DiceLoss,
+    IoULoss,
+    SSLoss,
+    VGGLoss,
+)
+from bdloss.metrics import boundary_f1
+from bdloss.perceptual import VGGFeatures
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
 
-ALL = [
+
+@keras.saving.register_keras_serializable("bdloss_tests")
+def see_pixels_and_their_mean(maps):
+    """Features at two depths, in place of those of a large network."""
+    return [maps, ops.mean(maps, axis=(1, 2), keepdims=True)]
+
+
+VGG = VGGLoss(see_pixels_and_their_mean, ignore=255)
+BOUNDED = [  # whose value lies in [0, 1]
     IoULoss(ignore=255),
+    DiceLoss(ignore=255),
+    SSLoss(0.2, ignore=255),
     BoundaryLoss(ignore=255),
+    IoULoss(smooth=0.0, ignore=255, name="iou_verbatim"),
+    DiceLoss(smooth=0.0, ignore=255, name="dice_verbatim"),
+    BoundaryLoss(smooth=0.0, ignore=255, name="verbatim"),
+    BoundaryLoss(boundary="sobel", ignore=255, name="sobel"),
+]
+ALL = [
+    *BOUNDED,
+    VGG,
+    BinaryCrossentropy(ignore=255),
     CombinedLoss(ignore=255),
     CombinedLoss(None, ignore=255),
-    BoundaryLoss(smooth=0.0, ignore=255, name="verbatim"),
+    CombinedLoss(VGG, w=0.1, ignore=255, name="combined_vgg"),
 ]
+EACH = pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.name)
+EACH_CLASS = pytest.mark.parametrize(
+    "loss", {type(loss): loss for loss in ALL}.values(), ids=lambda loss: loss.name
+)
 HARD = {
     "both empty": (FIELD, FIELD),
     "missed": (HOUSE, FIELD),
@@ -24,19 +57,37 @@ HARD = {
     "both full": (CITY, CITY),
     "all wrong": (CITY, FIELD),
     "constant": (HOUSE, CITY / 2),
+    "half empty": (FIELD, CITY / 2),
     "thin line": (HOUSE, np.eye(8, 9)),
+    "single pixel": (np.pad([[1.0]], (4, 4))[:8], HOUSE),
+    "touching all edges": (CITY - HOUSE, HOUSE),
+    "one pixel image": (CITY[:1, :1], FIELD[:1, :1]),
     "all ignored": (CITY * 255, HOUSE),
 }
 
 
 def value_and_gradient(loss, y_true, y_pred):
-    import tensorflow as tf
+    """Return them as numbers, on whichever backend Keras runs."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    y_pred = tf.convert_to_tensor(y_pred)
-    with tf.GradientTape() as tape:
-        tape.watch(y_pred)
+        y_pred = tf.convert_to_tensor(y_pred)
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            value = loss(y_true, y_pred)
+        gradient = tape.gradient(value, y_pred)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        y_pred = ops.convert_to_tensor(y_pred)
+        value, gradient = jax.value_and_grad(lambda pred: loss(y_true, pred))(y_pred)
+    else:
+        y_pred = ops.convert_to_tensor(y_pred).requires_grad_()
         value = loss(y_true, y_pred)
-    return float(value), tape.gradient(value, y_pred).numpy()
+        value.backward()
+        gradient = y_pred.grad
+    gradient = ops.convert_to_numpy(ops.cast(gradient, "float32"))
+    return float(value), gradient
 
 
 def random_mask(seed, height, width):
@@ -45,37 +96,121 @@ def random_mask(seed, height, width):
     return (ndimage.gaussian_filter(noise, 1.5) > 0).astype(np.float32)
 
 
-def boundary_f1_by_distance(y_true, y_pred, smooth):
-    """BF1 from distances: another way to what the pooling does at theta = 5."""
+def random_masks(seed, count, height, width):
+    """Masks and guesses: blobs, coarse to fine, full to empty, moved and unrelated."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(2 * count, height, width))
+    noise = ndimage.gaussian_filter(noise, (0, *rng.uniform(0.5, 3, 2)))
+    levels = rng.normal(0, 1.5, (2 * count, 1, 1)) * noise.std()
+    true, other = np.split((noise > levels).astype(np.float32), 2)
+    moved = np.roll(true, rng.integers(-4, 5, 2), (1, 2))
+    pick = rng.random((count, 1, 1)) < 0.5
+    return true, np.where(pick, moved, other)
+
+
+def score_by_distances(true, pred, theta0, theta, smooth):
+    """BF1 of `(batch, height, width)`: another way to what the pooling does."""
 
     def find(mask):
-        grown = ndimage.minimum_filter(mask, 3, mode="constant", cval=1)
+        grown = ndimage.minimum_filter(mask, (1, theta0, theta0), mode="nearest")
         return (mask > 0) & (grown == 0)
 
-    def share(boundary, other):
-        near = (
-            ndimage.distance_transform_edt(~other) < 3
-            if other.any()
-            else np.zeros_like(other)
-        )
-        if boundary.sum() + smooth == 0:
-            return 1.0
-        return ((boundary & near).sum() + smooth) / (boundary.sum() + smooth)
+    def near(boundary):
+        # the images lie too far apart to see each other
+        if theta == 5:
+            distance = ndimage.distance_transform_edt(~boundary, (1e4, 1, 1))
+            return (distance < 3) & boundary.any((1, 2), keepdims=True)
+        return ndimage.binary_dilation(boundary, np.ones((1, theta, theta)))
 
-    true, pred = find(y_true), find(y_pred)
-    precision, recall = share(pred, true), share(true, pred)
-    total = precision + recall
-    return 2 * precision * recall / total if total else 0.0
+    def share(boundary, region):
+        inside, whole = (part.sum((1, 2)) for part in (boundary & region, boundary))
+        with np.errstate(invalid="ignore"):
+            return np.where(
+                whole + smooth > 0, (inside + smooth) / (whole + smooth), 1.0
+            )
+
+    true, pred = find(true), find(pred)
+    precision, recall = share(pred, near(true)), share(true, near(pred))
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
 
 
 @pytest.mark.parametrize("smooth", [1.0, 0.0])
-def test_boundary_loss_is_one_minus_the_score_by_distances(smooth):
-    for seed in range(40):
-        height, width = 5 + 7 * seed % 41, 6 + 11 * seed % 37
-        true, pred = (random_mask(2 * seed + i, height, width) for i in (0, 1))
-        loss = BoundaryLoss(smooth=smooth)(as_batch(true), as_batch(pred))
-        expected = 1 - boundary_f1_by_distance(true, pred, smooth)
-        assert float(loss) == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize(("theta0", "theta"), [(3, 5), (3, 3), (5, 9)])
+def test_boundary_loss_is_one_minus_the_score_by_distances(theta0, theta, smooth):
+    for seed in range(25):
+        height, width = 3 + 7 * seed % 41, 2 + 11 * seed % 37
+        true, pred = random_masks(seed, 50, height, width)
+        values = losses.boundary_loss(
+            true, pred, theta0=theta0, theta=theta, smooth=smooth
+        )
+        expected = 1 - score_by_distances(true, pred, theta0, theta, smooth)
+        np.testing.assert_allclose(ops.convert_to_numpy(values), expected, atol=1e-6)
+
+
+def test_boundary_loss_without_smoothing_is_one_minus_the_metric():
+    for seed in range(10):
+        true, pred = random_masks(100 + seed, 50, 5 + 6 * seed, 61 - 5 * seed)
+        values = ops.convert_to_numpy(losses.boundary_loss(true, pred, smooth=0.0))
+        scores = [
+            boundary_f1(*pair, tolerance=3, connectivity=8).f1
+            for pair in zip(true, pred, strict=True)
+        ]
+        expected = 1 - np.array(scores)
+        expected[np.isnan(expected)] = 0  # no boundary in truth and prediction
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def l_shape():
+    mask = np.zeros((31, 40), np.float32)
+    mask[7:24, 8:19] = 1
+    mask[14:24, 8:33] = 1
+    return mask
+
+
+def round_shape():
+    rows, columns = np.mgrid[:31, :40]
+    return ((rows - 15) ** 2 + (columns - 19) ** 2 < 91).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [l_shape, round_shape])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda y: ndimage.grey_dilation(y, (3, 3)), id="too large"),
+        pytest.param(lambda y: ndimage.grey_erosion(y, (3, 3)), id="too small"),
+        *(
+            pytest.param(lambda y, by=by: np.roll(y, by, (0, 1)), id=f"moved by {by}")
+            for by in [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1)]
+        ),
+    ],
+)
+def test_one_pixel_costs_nothing_at_theta_5(shape, change):
+    true = shape()
+    pred = change(true)
+    assert (pred != true).any()
+    for smooth in (1.0, 0.0):
+        loss = BoundaryLoss(theta=5, smooth=smooth)(true[None], pred[None])
+        assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_three_pixels_cost():
+    true = np.hstack([HOUSE, FIELD])
+    # 4 above, 4 below and 3 at the side that lies in the other house are found
+    loss = BoundaryLoss()(as_batch(true), as_batch(np.roll(true, 3, 1)))
+    assert float(loss) == pytest.approx(1 - 12 / 17)
+
+
+@EACH
+def test_flips_and_turns_of_both_change_nothing(loss):
+    true, pred = (as_batch(*masks) for masks in random_masks(5, 2, 13, 22))
+    pred = (0.1 + 0.7 * pred).astype(np.float32)
+    value = float(loss(true, pred))
+    assert value > 0.01
+    for turn in range(4):
+        for flip in (False, True):
+            moved = (np.rot90(y, turn, (1, 2)) for y in (true, pred))
+            moved = (y[:, :, ::-1] if flip else y for y in moved)
+            assert float(loss(*moved)) == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +225,82 @@ def test_boundary_loss_is_one_minus_the_score_by_distances(smooth):
 def test_iou_loss(y_true, y_pred, expected):
     loss = IoULoss()(as_batch(y_true), as_batch(y_pred))
     assert float(loss) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "expected"),
+    [
+        pytest.param(HOUSE, HOUSE, 0, id="same"),
+        pytest.param(FIELD, FIELD, 0, id="both empty"),
+        pytest.param(HOUSE, FIELD, 1 - 1 / 26, id="missed"),
+        pytest.param(HOUSE, np.roll(HOUSE, 1, 1), 1 - 41 / 51, id="shifted"),
+        pytest.param(HOUSE, HOUSE / 2, 1 - 26 / 38.5, id="half"),
+    ],
+)
+def test_dice_loss(y_true, y_pred, expected):
+    loss = DiceLoss()(as_batch(y_true), as_batch(y_pred))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "expected"),
+    [
+        pytest.param(HOUSE, HOUSE, 0, id="same"),
+        pytest.param(FIELD, FIELD, 0, id="both empty"),
+        pytest.param(HOUSE, FIELD, 0.2, id="missed"),
+        pytest.param(FIELD, HOUSE, 0.8 * 25 / 72, id="invented"),
+        pytest.param(CITY, HOUSE, 0.2 * 47 / 72, id="no ground"),
+        pytest.param(HOUSE, CITY / 2, 1 / 4, id="half"),
+        pytest.param(
+            HOUSE, np.roll(HOUSE, 1, 1), 0.2 * 5 / 25 + 0.8 * 5 / 47, id="shifted"
+        ),
+    ],
+)
+def test_ss_loss(y_true, y_pred, expected):
+    loss = SSLoss(lam=0.2)(as_batch(y_true), as_batch(y_pred))
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_vgg_loss_sums_over_depths_the_mean_of_squares():
+    loss = VGG(as_batch(HOUSE), as_batch(FIELD))
+    assert float(loss) == pytest.approx(25 / 72 + (25 / 72) ** 2)
+    half_known = np.where(HOUSE + np.arange(9) // 5 > 1, 255, HOUSE)
+    loss = VGG(as_batch(half_known), as_batch(FIELD))  # 10 of 25 are ignored
+    assert float(loss) == pytest.approx(15 / 72 + (15 / 72) ** 2)
+
+
+def test_vgg_loss_sees_each_class_by_itself():
+    y_true = np.concatenate([as_batch(HOUSE, FIELD), as_batch(FIELD, HOUSE)], -1)
+    y_pred = np.concatenate([as_batch(FIELD, FIELD), as_batch(FIELD, CITY)], -1)
+    house, ground = (part / 72 + (part / 72) ** 2 for part in (25, 47))
+    values = losses.vgg_loss(y_true, y_pred, extractor=see_pixels_and_their_mean)
+    assert ops.convert_to_numpy(values) == pytest.approx([house / 2, ground / 2])
+
+
+def test_vgg_loss_of_the_network():
+    loss = VGGLoss(VGGFeatures(None, ["block1_conv1", "block2_conv1"]))
+    true, pred = as_batch(HOUSE), as_batch(np.roll(HOUSE, 2, 1) / 2)
+    true_features, pred_features = loss.extractor(true), loss.extractor(pred)
+    expected = sum(
+        np.square(ops.convert_to_numpy(b) - ops.convert_to_numpy(a)).mean()
+        for a, b in zip(true_features, pred_features, strict=True)
+    )
+    value, gradient = value_and_gradient(loss, true, pred.astype("float32"))
+    assert value == pytest.approx(expected, rel=1e-4)
+    assert value > 1e-4
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 1e-5
+
+
+def test_sobel_boundary_lies_on_both_sides_of_an_edge():
+    wall = draw("...####... " * 5)
+    # A wall moved by one: of its two double lines all lies within 2 pixels.
+    same = losses.boundary_loss(wall[None], np.roll(wall, 1, 1)[None], boundary="sobel")
+    assert float(same[0]) == pytest.approx(0, abs=1e-6)
+    missed = losses.boundary_loss(wall[None], 0 * wall[None], boundary="sobel")
+    assert float(missed[0]) == pytest.approx(1 - 2 / 22)  # R = 1 / (4 x 5 + 1)
+    pooled = losses.boundary_loss(wall[None], 0 * wall[None])
+    assert float(pooled[0]) == pytest.approx(1 - 2 / 12)  # R = 1 / (2 x 5 + 1)
 
 
 def test_combined_loss_is_the_weighted_sum():
@@ -110,7 +321,7 @@ def test_binary_crossentropy_is_a_mean_over_valid_pixels():
     assert float(value[0]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.name)
+@EACH
 @pytest.mark.parametrize("case", HARD)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_value_and_gradient_are_finite_on_every_mask(loss, case, dtype):
@@ -118,9 +329,19 @@ def test_value_and_gradient_are_finite_on_every_mask(loss, case, dtype):
     value, gradient = value_and_gradient(
         loss, as_batch(y_true), as_batch(y_pred).astype(dtype)
     )
-    limit = 1 if isinstance(loss, IoULoss | BoundaryLoss) else 20
+    limit = 1 if loss in BOUNDED else 20
     assert 0 <= value <= limit
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("wrong", [50.0, -50.0])
+def test_logits_that_are_wrong_beyond_doubt_keep_their_gradient(wrong):
+    true = as_batch(FIELD if wrong > 0 else CITY)
+    loss = BinaryCrossentropy(from_logits=True)
+    logits = np.full_like(true, wrong)
+    value, gradient = value_and_gradient(loss, true, logits)
+    assert value == pytest.approx(50)
+    assert gradient == pytest.approx(np.full_like(true, np.sign(wrong) / 72))
 
 
 def test_gradient_removes_what_was_invented():
@@ -140,11 +361,16 @@ def test_boundary_loss_does_not_see_the_level_of_a_prediction():
     assert gradient.sum() == pytest.approx(0, abs=1e-6)
 
 
-def test_sums_do_not_overflow_in_float16():
-    y_true = np.zeros((1, 512, 512, 1), "uint8")
-    y_true[:, 100:400, 50:450] = 1
-    loss = IoULoss()(y_true, ops.cast(y_true, "float16"))
-    assert float(loss) == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize("loss", BOUNDED, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_do_not_overflow_at_half_precision(loss, dtype):
+    true = np.zeros((1, 1024, 1024), "uint8")
+    true[:, 100:900, 50:950] = 1
+    true[:, ::7] = 0
+    assert float(loss(true, ops.cast(true, dtype))) == pytest.approx(0, abs=1e-6)
+    blank = ops.zeros(true.shape, dtype)
+    missed = 0.2 if isinstance(loss, SSLoss) else 1.0
+    assert float(loss(true, blank)) == pytest.approx(missed, abs=1e-3)
 
 
 def test_masks_of_integers_are_accepted():
@@ -167,7 +393,9 @@ HALF_KNOWN = draw(
 )
 
 
-@pytest.mark.parametrize("loss", [IoULoss, BoundaryLoss, CombinedLoss])
+@pytest.mark.parametrize(
+    "loss", [IoULoss, DiceLoss, SSLoss, BoundaryLoss, CombinedLoss]
+)
 def test_rim_of_ignored_pixels_is_no_boundary(loss):
     true = as_batch(HALF_KNOWN)
     for guess in (0.0, 0.5, 1.0):
@@ -175,11 +403,10 @@ def test_rim_of_ignored_pixels_is_no_boundary(loss):
         assert float(loss(ignore=255)(true, pred)) == pytest.approx(0, abs=1e-5)
 
 
-def test_ignored_pixels_have_no_gradient():
+@EACH
+def test_ignored_pixels_have_no_gradient(loss):
     pred = np.random.default_rng(0).uniform(0.1, 0.9, (1, 8, 9, 1)).astype("float32")
-    _, gradient = value_and_gradient(
-        CombinedLoss(ignore=255), as_batch(HALF_KNOWN), pred
-    )
+    _, gradient = value_and_gradient(loss, as_batch(HALF_KNOWN), pred)
     assert not gradient[as_batch(HALF_KNOWN) == 255].any()
     assert gradient.any()
 
@@ -216,21 +443,34 @@ def test_mask_without_class_axis_is_one_class():
     seed=st.integers(0, 999),
     height=st.integers(1, 20),
     width=st.integers(1, 20),
-    theta=st.sampled_from([3, 5, 9]),
+    classes=st.integers(1, 3),
+    windows=st.sampled_from([(3, 3), (3, 5), (3, 9), (5, 5), (7, 15)]),
+    smooth=st.sampled_from([0.0, 1e-3, 1.0]),
+    dtype=st.sampled_from(["float16", "bfloat16", "float32"]),
+    known=st.sampled_from([0.0, 0.5, 1.0]),
+    hard=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
-def test_boundary_loss_lies_between_0_and_1(seed, height, width, theta):
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_value_lies_between_0_and_1(
+    seed, height, width, classes, windows, smooth, dtype, known, hard
+):
     rng = np.random.default_rng(seed)
-    true = random_mask(seed, height, width)
-    pred = rng.random((height, width)).astype("float32")
-    value, gradient = value_and_gradient(
-        BoundaryLoss(theta=theta), as_batch(true), as_batch(pred)
-    )
-    assert 0 <= value <= 1
-    assert np.isfinite(gradient).all()
+    shape = (2, height, width, classes)
+    true = np.where(rng.random(shape) < known, rng.random(shape) < 0.4, 255)
+    pred = ops.cast(np.rint(rng.random(shape)) if hard else rng.random(shape), dtype)
+    for loss in (
+        BoundaryLoss(*windows, smooth, ignore=255),
+        BoundaryLoss(3, windows[1], smooth, "sobel", ignore=255),
+        IoULoss(smooth, ignore=255),
+        DiceLoss(smooth, ignore=255),
+        SSLoss(seed / 999, ignore=255),
+    ):
+        value, gradient = value_and_gradient(loss, true, pred)
+        assert 0 <= value <= 1
+        assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.name)
+@EACH
 def test_config_round_trip(loss):
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(loss)
@@ -239,19 +479,23 @@ def test_config_round_trip(loss):
     assert again.get_config() == loss.get_config()
 
 
-def small_model(loss):
-    model = keras.Sequential(
-        [
-            keras.Input((None, None, 1)),
-            keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
-        ]
+def small_model(loss, jit_compile=False, dtype=None):
+    layer = keras.layers.Conv2D(
+        1,
+        5,
+        padding="same",
+        activation="sigmoid",
+        dtype=dtype,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.2, seed=3),
     )
-    model.compile("sgd", loss, jit_compile=False)
+    model = keras.Sequential([keras.Input((None, None, 1)), layer])
+    model.compile(keras.optimizers.Adam(0.05), loss, jit_compile=jit_compile)
     return model
 
 
-def test_compiled_model_is_saved_and_loaded_in_safe_mode(tmp_path):
-    model = small_model(CombinedLoss(BoundaryLoss(theta=7), w=0.3))
+@EACH_CLASS
+def test_compiled_model_is_saved_and_loaded_in_safe_mode(loss, tmp_path):
+    model = small_model(loss)
     x, y = as_batch(HOUSE), as_batch(HOUSE)
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -260,6 +504,32 @@ def test_compiled_model_is_saved_and_loaded_in_safe_mode(tmp_path):
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(
         model.evaluate(x, y, verbose=0)
     )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="torch.compile needs a C++ compiler"
+)
+@EACH_CLASS
+def test_compiling_by_xla_changes_nothing(loss):
+    rng = np.random.default_rng(2)
+    x = rng.random((2, 16, 19, 1)).astype("float32")
+    y = np.where(rng.random(x.shape) < 0.9, x > 0.6, 255).astype("uint8")
+    plain, compiled = (small_model(loss, jit_compile=jit) for jit in (False, True))
+    steps = [
+        [model.train_on_batch(x, y) for _ in range(3)] for model in (plain, compiled)
+    ]
+    assert steps[1] == pytest.approx(steps[0], rel=1e-4)
+    assert len(set(steps[0])) == 3
+
+
+@EACH_CLASS
+def test_mixed_precision_trains(loss):
+    x = as_batch(HOUSE, np.roll(HOUSE, 2, 1), FIELD)
+    model = small_model(loss, dtype="mixed_float16")
+    assert model(x).dtype == "float16"
+    history = model.fit(x, x, epochs=15, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert history[-1] < 0.95 * history[0]
 
 
 def test_w_changes_a_compiled_loss_without_a_new_trace():
@@ -281,10 +551,32 @@ def test_w_changes_a_compiled_loss_without_a_new_trace():
     assert after - before == pytest.approx(edge - iou, rel=1e-4)
 
 
-def test_sample_weight_of_each_image():
-    y_true, y_pred = as_batch(HOUSE, HOUSE), as_batch(HOUSE, FIELD)
-    weights = np.array([1.0, 0.0])
-    assert float(BoundaryLoss()(y_true, y_pred, weights)) == pytest.approx(0)
+@EACH
+def test_sample_weight_of_each_image(loss):
+    y_true, y_pred = as_batch(HOUSE, HOUSE), as_batch(HOUSE / 2, FIELD)
+    first, second = (float(loss(y_true[i : i + 1], y_pred[i : i + 1])) for i in (0, 1))
+    assert abs(first - second) > 0.01
+    weighted = float(loss(y_true, y_pred, np.array([0.5, 3.0])))
+    assert weighted == pytest.approx((0.5 * first + 3 * second) / 2, rel=1e-5)
+
+
+def test_losses_by_name():
+    assert losses.get("boundary", theta=7).theta == 7
+    assert isinstance(losses.get("ss"), SSLoss)
+    for name in ("BoundaryLoss", "bdloss>BoundaryLoss"):
+        assert type(keras.losses.get(name)) is BoundaryLoss
+    ours, theirs = (
+        keras.losses.get(name)
+        for name in ("bdloss>BinaryCrossentropy", "BinaryCrossentropy")
+    )
+    assert type(ours) is BinaryCrossentropy
+    assert type(theirs) is keras.losses.BinaryCrossentropy
+    small_model("BoundaryLoss").train_on_batch(as_batch(HOUSE), as_batch(HOUSE))
+
+
+def test_combined_loss_knows_its_extras_by_name():
+    for name in ("boundary", "dice", "ss"):
+        assert type(CombinedLoss(name).extra) is type(losses.get(name))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +599,34 @@ def test_sample_weight_of_each_image():
             lambda: IoULoss(class_weights=[1, 2])(as_batch(HOUSE), as_batch(HOUSE)),
             "one weight a class, got 2 for 1",
         ),
-        (lambda: IoULoss(data_format="chw")(CITY[None], CITY[None]), "data_format"),
+        (lambda: IoULoss(data_format="chw"), "data_format must be .* got 'chw'"),
+        (
+            lambda: losses.iou_loss(CITY[None], CITY[None], data_format="chw"),
+            "data_format must be .* got 'chw'",
+        ),
+        (lambda: SSLoss(lam=-0.1), r"lam must lie in \[0, 1\], got -0.1"),
+        (
+            lambda: losses.ss_loss(CITY[None], CITY[None], lam=float("nan")),
+            r"lam must lie in \[0, 1\], got nan",
+        ),
+        (lambda: DiceLoss(smooth=-1), "smooth must be at least 0 pixels, got -1"),
+        (lambda: BoundaryLoss(smooth=-1), "smooth must be at least 0 pixels, got -1"),
+        (
+            lambda: losses.iou_loss(CITY[None], CITY[None], smooth=-1),
+            "smooth must be at least 0 pixels, got -1",
+        ),
+        (
+            lambda: BoundaryLoss(boundary="canny"),
+            "boundary must be one of pooling, sobel, got 'canny'",
+        ),
+        (lambda: BoundaryLoss(5, 5, boundary="sobel"), "theta0 = 3, got 5"),
+        (
+            lambda: losses.boundary_loss(CITY[None], CITY[None], theta=-5),
+            "theta must be an odd number of pixels, got -5",
+        ),
+        (lambda: IoULoss(class_weights=[1, -1]), "class_weights must be at least 0"),
+        (lambda: IoULoss(class_weights=[0, 0]), "class_weights must be .* not all 0"),
+        (lambda: losses.get("sharp"), "a loss is one of bce, iou, .* got 'sharp'"),
     ],
 )
 def test_bad_arguments(make, rule):
