@@ -227,3 +227,8 @@ def _describe(raster: Path, mapped: Any) -> None:
     """Name the files that came of a raster."""
     found = "" if mapped.buildings is None else f"{mapped.buildings} buildings: "
     click.echo(f"{raster.name}: {found}{', '.join(str(path) for path in mapped.files)}")
+
+
+@main.group("data")
+def data_group() -> None:
+    """Check a data set, look at what is trained on, clear what was cached."""
