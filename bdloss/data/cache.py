@@ -1,0 +1,262 @@
+"""Cache: scenes decoded once into a folder, from which any part is read at once."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from bdloss.data import datasets
+from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, SceneData
+from bdloss.orthophotos.raster import open_raster
+from bdloss.orthophotos.windows import Window
+
+VERSION = 1  # of what is stored; another one makes every scene anew
+LIMIT = 50 * 2**30  # bytes that a cache may hold; INRIA's training split is 16 GB
+RESERVE = 2 * 2**30  # bytes that are left free on the disk
+DECODED_AT_ONCE = 2**25  # pixels
+ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
+NOT_STORED = {  # no room after all, another process was faster, cleared meanwhile
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENOENT,
+}
+
+_sizes: dict[Path, int] = {}  # bytes in each folder, so that it is summed up once
+
+
+class StoredArray(NDArrayOperatorsMixin):
+    """An array of a scene that stays on disk; a part of it is read when asked for.
+
+    A part comes from the cache by memory mapping or, where there is no entry (no room
+    for it, or cleared since), from the window of the files of the scene, many times
+    slower. Nothing is kept in memory and no file stays open, however many scenes there
+    are. NumPy's functions and operators take it as an array.
+
+    Attributes:
+        shape: Height, width and, of pixels, bands.
+        dtype: uint8.
+        size: Number of elements.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        file: Path,
+        scene: Scene,
+        bands: Sequence[int] | None,
+        shape: tuple[int, ...],
+    ):
+        self.shape = shape
+        self.size = int(np.prod(shape))
+        self._file = file
+        self._scene = scene
+        self._bands = bands
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether parts come from the cache, not from the files of the scene."""
+        return self._file.is_file()
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        """Return the rows and columns that two slices say, as a new array."""
+        try:
+            return np.array(np.load(self._file, mmap_mode="r")[part])
+        except FileNotFoundError:
+            pass
+        (top, bottom, _), (left, right, _) = (
+            axis.indices(length)
+            for axis, length in zip(part, self.shape[:2], strict=True)
+        )
+        window = Window(top, left, bottom - top, right - left)
+        scene = _part(self._scene, window)
+        if len(self.shape) == 2:
+            return datasets.load_mask(scene)
+        return datasets.load_scene(scene, self._bands).pixels
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """Return the whole array, for NumPy."""
+        whole = self[:, :]
+        return whole if dtype is None else whole.astype(dtype)
+
+
+def default_folder() -> Path:
+    """Return where scenes are cached unless told otherwise.
+
+    Returns:
+        `bdloss` in the user's cache folder: `$XDG_CACHE_HOME`, or `~/.cache`.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdloss"
+
+
+def load_cached(
+    scene: Scene,
+    folder: Path,
+    bands: Sequence[int] | None = None,
+    limit: int = LIMIT,
+) -> SceneData:
+    """Return a scene that is decoded into a cache, once for all runs.
+
+    It is decoded anew when a file of it changes (its size or times do), and what
+    was there before is removed. Several processes may do so at once: an entry
+    appears whole or not at all. A scene for which there is no room is not cached.
+
+    Args:
+        scene: The scene.
+        folder: The cache; made if it does not exist.
+        bands: Numbers of the bands, from 1; None for the picture without alpha.
+        limit: Most bytes that the cache may hold: a pixel takes one for each band and
+            one for its mask. `RESERVE` bytes stay free on its disk too.
+
+    Returns:
+        What `load_scene` does, in arrays that stay on disk.
+
+    Raises:
+        FileNotFoundError: As in `load_scene`.
+        ValueError: As in `load_scene`.
+    """
+    image, truth = scene.image.resolve(), scene.truth.resolve()
+    scene = scene._replace(image=image, truth=truth)
+    identity = _digest(scene, bands)
+    entry = folder / f"{identity}-{_digest(*_stamps(scene))}"
+    pixels, mask = entry / "pixels.npy", entry / "mask.npy"
+    try:
+        shape = np.load(pixels, mmap_mode="r").shape
+    except FileNotFoundError:
+        shape = _shape(scene, bands)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{identity}-{'[0-9a-f]' * 16}"):
+            shutil.rmtree(old, ignore_errors=True)
+            _sizes.pop(folder, None)
+        if _has_room(folder, shape, limit):
+            _store(scene, bands, shape, entry)
+    return SceneData(
+        StoredArray(pixels, scene, bands, shape),  # type: ignore[abstract, arg-type]
+        StoredArray(mask, scene, bands, shape[:2]),  # type: ignore[abstract, arg-type]
+    )
+
+
+def cache_size(folder: Path) -> int:
+    """Return how many bytes a cache holds; 0 if there is no such folder."""
+    size = 0
+    for path in _entries(folder):
+        for file in path.glob("*.npy"):
+            with suppress(FileNotFoundError):  # removed by another process
+                size += file.stat().st_size
+    return size
+
+
+def clear_cache(folder: Path) -> int:
+    """Remove what is in a cache, and nothing else that lies in its folder.
+
+    A training that reads from it goes on, by windows of the files of its scenes.
+
+    Args:
+        folder: The cache; there need be none.
+
+    Returns:
+        How many bytes were removed.
+    """
+    size = cache_size(folder)
+    for path in _entries(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    _sizes.pop(folder, None)
+    return size
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if ENTRY.fullmatch(path.name)]
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr((VERSION, *values)).encode()).hexdigest()[:16]
+
+
+def _stamps(scene: Scene) -> Iterator[tuple[str, int, int, int]]:
+    """Yield each file of a scene with its size and times, files beside it too."""
+    for path in _paths(scene):
+        if path.suffix.lower() in OUTLINE_SUFFIXES:
+            files = [str(file) for file in path.parent.glob(f"{path.stem}.*")]
+        else:
+            with open_raster(path) as source:
+                files = source.files
+        for file in sorted(files):
+            stat = os.stat(file)  # noqa: PTH116
+            yield file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _paths(item)
+
+
+def _shape(scene: Scene, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """Return height, width and number of bands of a scene."""
+    with open_raster(scene.image) as source:
+        height, width = scene.area[2:] if scene.area else source.shape
+    corner = datasets.load_scene(_part(scene, Window(0, 0, 1, 1)), bands)
+    return height, width, corner.pixels.shape[2]
+
+
+def _part(scene: Scene, window: Window) -> Scene:
+    """Return the part of a scene that lies in a window of it."""
+    top, left = scene.area[:2] if scene.area else (0, 0)
+    moved = window._replace(row=window.row + top, col=window.col + left)
+    return scene._replace(area=moved)
+
+
+def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
+    """Return whether a scene fits, and count it as if it were there."""
+    height, width, bands = shape
+    size = height * width * (bands + 1)
+    if folder not in _sizes:
+        _sizes[folder] = cache_size(folder)
+    free = shutil.disk_usage(folder).free - RESERVE
+    room = size <= min(free, limit - _sizes[folder])
+    _sizes[folder] += size * room
+    return room
+
+
+def _store(
+    scene: Scene, bands: Sequence[int] | None, shape: tuple[int, ...], entry: Path
+) -> None:
+    """Decode a scene into an entry that appears when it is whole, if it can be."""
+    height, width, _ = shape
+    rows = max(1, DECODED_AT_ONCE // width)
+    partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.partial", dir=entry.parent))
+    try:
+        with ExitStack() as stack:
+            files = []
+            for name, sides in (("pixels", shape), ("mask", shape[:2])):
+                file = stack.enter_context((partial / f"{name}.npy").open("wb"))
+                header = {"descr": "|u1", "fortran_order": False, "shape": sides}
+                np.lib.format.write_array_header_1_0(file, header)
+                files.append(file)
+            for row in range(0, height, rows):
+                strip = Window(row, 0, min(rows, height - row), width)
+                data = datasets.load_scene(_part(scene, strip), bands)
+                for file, array in zip(files, data, strict=True):
+                    file.write(np.ascontiguousarray(array).data)
+        partial.rename(entry)
+    except OSError as error:
+        # Written as files, not through a mapping, which a full disk would kill.
+        if error.errno not in NOT_STORED:
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,218 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+
+from bdloss.data import cache, datasets
+from bdloss.data.cache import cache_size, clear_cache, load_cached
+from bdloss.data.datasets import Scene, load_scene
+from bdloss.orthophotos.polygons import write_outlines
+from bdloss.orthophotos.windows import Window
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
+
+HEIGHT, WIDTH = 60, 84
+BYTES = HEIGHT * WIDTH * 4 + 2 * 128  # three bands, a mask and the heads of two files
+PART = (slice(7, 30), slice(50, 84))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path, seed=4)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The scenes that are decoded, larger than the corner that shows the bands."""
+    scenes = []
+
+    def count(scene, bands=None):
+        if scene.area is None or scene.area.height > 1:
+            scenes.append(scene)
+        return load_scene(scene, bands)
+
+    monkeypatch.setattr(datasets, "load_scene", count)
+    return scenes
+
+
+def write_scene(root, seed):
+    pixels, mask = make_scene(seed, HEIGHT, WIDTH)
+    image = write_raster(root / "images" / "town.tif", pixels)
+    return Scene("town", image, write_raster(root / "masks" / "town.tif", mask * 255))
+
+
+def assert_same(data, expected):
+    for got, array in zip(data, expected, strict=True):
+        assert got.shape == array.shape
+        np.testing.assert_array_equal(got[PART], array[PART])
+        np.testing.assert_array_equal(np.asarray(got), array)
+
+
+@pytest.mark.parametrize("area", [None, Window(10, 3, 40, 81)])
+@pytest.mark.parametrize("limit", [BYTES, 0], ids=["cached", "by windows"])
+def test_a_scene_is_what_load_scene_gives(scene, folder, limit, area):
+    scene = scene._replace(area=area)
+    data = load_cached(scene, folder, limit=limit)
+    assert data.pixels.is_cached == data.mask.is_cached == bool(limit)
+    assert_same(data, load_scene(scene))
+    assert np.count_nonzero(data.mask == 1) == (load_scene(scene).mask == 1).sum()
+    assert data.mask.size == np.prod(data.mask.shape)
+
+
+def test_bands_are_chosen(scene, folder):
+    assert_same(load_cached(scene, folder, bands=[3, 1]), load_scene(scene, [3, 1]))
+    assert_same(load_cached(scene, folder), load_scene(scene))
+
+
+def test_a_scene_is_decoded_once(scene, folder, decoded):
+    first = load_cached(scene, folder)
+    again = load_cached(scene, folder)
+    assert_same(again, first)
+    assert len(decoded) == 1
+
+
+def test_a_large_scene_is_decoded_by_strips(scene, folder, decoded, monkeypatch):
+    monkeypatch.setattr(cache, "DECODED_AT_ONCE", 13 * WIDTH)
+    data = load_cached(scene, folder)
+    assert [part.area.height for part in decoded] == [13, 13, 13, 13, 8]
+    assert_same(data, load_scene(scene))
+
+
+def test_a_part_is_a_copy(scene, folder):
+    data = load_cached(scene, folder)
+    data.mask[PART][:] = 7
+    assert_same(data, load_scene(scene))
+
+
+@pytest.mark.parametrize("changed", ["image", "truth"])
+def test_a_scene_is_decoded_anew_when_a_file_changes(scene, folder, changed):
+    load_cached(scene, folder)
+    path = getattr(scene, changed)
+    times = path.stat()
+    other = write_scene(path.parents[2] / "other", seed=9)
+    shutil.copy(getattr(other, changed), path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as cp -p does
+    assert_same(load_cached(scene, folder), load_scene(scene))
+    assert cache_size(folder) == BYTES  # what was there before is gone
+
+
+def test_a_scene_is_decoded_anew_when_its_outlines_change(scene, folder):
+    outlines = scene.truth.with_name("roofs.geojson")
+    scene = scene._replace(truth=outlines)
+    for side in (5, 9):
+        left, top = CORNER @ (10, 10)
+        roof = shapely.box(left, top - 0.3 * side, left + 0.3 * side, top)
+        write_outlines(outlines, [roof], UTM)
+        data = load_cached(scene, folder)
+        assert np.count_nonzero(data.mask == 1) == side**2
+
+
+def test_a_cache_keeps_to_its_limit(scene, folder):
+    for seed, fits in ((1, True), (2, True), (3, False)):
+        scene = write_scene(folder.parent / str(seed), seed)
+        data = load_cached(scene, folder, limit=BYTES * 5 // 2)
+        assert data.pixels.is_cached == fits
+        assert_same(data, load_scene(scene))
+    assert cache_size(folder) == 2 * BYTES
+
+
+def test_a_scene_is_read_by_windows_where_the_disk_is_short(scene, folder, monkeypatch):
+    usage = shutil.disk_usage(folder.parent)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage._replace(free=cache.RESERVE)
+    )
+    assert not load_cached(scene, folder).pixels.is_cached
+    assert cache_size(folder) == 0
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_done(scene, folder, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "write_array_header_1_0", full)
+        data = load_cached(scene, folder)
+    assert_same(data, load_scene(scene))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_damaged_scene_leaves_nothing_half_done(scene, folder, monkeypatch):
+    whole = scene.image.read_bytes()
+    scene.image.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"town\.tif"):
+        load_cached(scene, folder)
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_two_processes_make_an_entry_at_once(scene, folder):
+    image, truth = str(scene.image), str(scene.truth)
+    code = (
+        "from pathlib import Path; from bdloss.data.cache import *;"
+        f"scene = Scene('town', Path({image!r}), Path({truth!r}));"
+        "input();"
+        f"data = load_cached(scene, Path({str(folder)!r}));"
+        "print(data.pixels.is_cached, int(np.asarray(data.pixels).sum()))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate()[0] for process in processes]
+    assert answers == [f"True {load_scene(scene).pixels.sum()}\n"] * 2
+    assert cache_size(folder) == BYTES
+
+
+def test_the_slower_of_two_processes_uses_the_entry_of_the_faster(
+    scene, folder, monkeypatch
+):
+    rename = Path.rename
+
+    def be_late(partial, entry):
+        shutil.copytree(partial, entry)
+        rename(partial, entry)
+
+    monkeypatch.setattr(Path, "rename", be_late)
+    data = load_cached(scene, folder)
+    assert data.pixels.is_cached
+    assert_same(data, load_scene(scene))
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_cleared_cache_is_read_by_windows(scene, folder):
+    data = load_cached(scene, folder)
+    foreign = folder / "thesis"
+    foreign.mkdir()
+    (foreign / "pixels.npy").write_text("not ours")
+    (folder / f"{'a' * 16}-{'b' * 16}.partialxyz").mkdir()  # of a run that was killed
+    assert clear_cache(folder) == BYTES
+    assert list(folder.iterdir()) == [foreign]
+    assert not data.pixels.is_cached
+    assert_same(data, load_scene(scene))
+    assert load_cached(scene, folder).pixels.is_cached
+    assert clear_cache(folder.parent / "none") == 0
+
+
+def test_the_default_folder(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
+    assert cache.default_folder() == Path("/scratch/bdloss")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert cache.default_folder() == Path("/home/ann/.cache/bdloss")
