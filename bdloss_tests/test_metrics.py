@@ -1,12 +1,51 @@
 import math
+import os
+from pathlib import Path
 
+import cv2
+import keras
 import numpy as np
 import pytest
 from keras import ops
 from scipy import ndimage
 
-from bdloss.metrics import Counts, IoU, boundary_f1, count_pixels, find_boundary
+from bdloss.metrics import (
+    BoundaryCounts,
+    BoundaryF1,
+    Counts,
+    InstanceCounter,
+    InstanceCounts,
+    IoU,
+    boundary_f1,
+    boundary_f1_per_class,
+    count_boundary,
+    count_instances,
+    count_pixels,
+    find_boundary,
+)
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, draw
+
+TRUE_LABELS, PRED_LABELS = (
+    np.array([[int(mark) for mark in row] for row in text.split()])
+    for text in (
+        """
+        000000000000
+        011110002222
+        011110002222
+        011110002222
+        000000002222
+        000000000000
+        """,
+        """
+        000000000000
+        000111100222
+        000111100222
+        000111133222
+        000000033222
+        000000000000
+        """,
+    )
+)
 
 
 def by_distance_transform(y_true, y_pred, tolerance):
@@ -107,6 +146,205 @@ def test_iou_while_training_is_the_pooled_one():
     assert float(ops.convert_to_numpy(metric.result())) == pytest.approx(counts.iou)
 
 
+def smooth_masks(seed, *shape):
+    """Two masks that are alike, with boundaries of many shapes."""
+    rng = np.random.default_rng(seed)
+    common, *own = rng.normal(size=(3, *shape))
+    return tuple(ndimage.gaussian_filter(common + noise, 3) > 0.02 for noise in own)
+
+
+def test_classes_are_scored_each_against_all_others():
+    scores = boundary_f1_per_class(TRUE_LABELS, PRED_LABELS, tolerance=2)
+    # class 1: rings of 10 pixels, moved by 2; each has 3 + 2 + 2 near the other's
+    # class 2: its left side, one column further on, is near; that of the image is none
+    assert set(scores) == {0, 1, 2, 3}
+    assert scores[1] == pytest.approx((7 / 10, 7 / 10, 7 / 10))
+    assert scores[2].f1 == 1
+    assert scores[3] == (0, 1, 0)  # invented
+    for label in (0, 1, 2):
+        expected = by_distance_transform(
+            np.equal(TRUE_LABELS, label), np.equal(PRED_LABELS, label), tolerance=2
+        )
+        assert scores[label] == pytest.approx(expected)
+
+
+def test_classes_with_ignored_pixels():
+    true = TRUE_LABELS.copy()
+    true[PRED_LABELS == 3] = 9
+    scores = boundary_f1_per_class(true, PRED_LABELS, tolerance=2, ignore=9)
+    assert set(scores) == {0, 1, 2, 3}
+    assert all(math.isnan(part) for part in scores[3])
+
+
+@pytest.mark.skipif("BFSCORE" not in os.environ, reason="needs MATLAB's images")
+def test_matlab_gives_the_same():
+    """Images and scores of github.com/minar09/bfscore_python, in folder $BFSCORE."""
+    folder = Path(os.environ["BFSCORE"])
+    true, pred = (
+        cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
+        for name in ("gt_0.png", "pred_0.png")
+    )
+    matlab = {2: 0.7114, 3: 0.6259, 7: 0.1463, 8: 0.7828, 9: 0.8175}
+    matlab |= {15: 0.6070, 17: 0.7602}
+    scores = boundary_f1_per_class(true, pred, list(matlab), tolerance=2)
+    found = {label: score.f1 for label, score in scores.items()}
+    assert found == pytest.approx(matlab, abs=5e-5)
+    assert np.mean(list(found.values())) == pytest.approx(0.6359, abs=5e-5)
+
+
+@pytest.mark.parametrize("tolerance", [1, 2.5, 3, 5])
+@pytest.mark.parametrize("height", [1, 7, 20])
+def test_boundaries_counted_in_bands_add_up_to_the_whole(tolerance, height):
+    true, pred = (mask.astype(np.uint8) for mask in smooth_masks(5, 43, 61))
+    true[12:20, 30:40] = 255
+    around = math.ceil(tolerance)
+    total = BoundaryCounts()
+    for top in range(0, len(true), height):
+        first = max(0, top - around)
+        part = slice(first, top + height + around)
+        rows = slice(top - first, top - first + height)
+        counts = count_boundary(
+            true[part], pred[part], tolerance, ignore=255, rows=rows
+        )
+        total = total.plus(counts)
+    assert total == count_boundary(true, pred, tolerance, ignore=255)
+    assert total.score == boundary_f1(true, pred, tolerance, ignore=255)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "expected"),
+    [
+        pytest.param("##..##", "##..##", {"found": 2, "regions": 2}, id="found"),
+        pytest.param("##..##", "##....", {"found": 1, "regions": 1}, id="missed"),
+        pytest.param("##..##", "#.....", {"regions": 1}, id="half is not enough"),
+        pytest.param(
+            "##..##", "######", {"found": 2, "merged": 2, "regions": 1}, id="merged"
+        ),
+        pytest.param(
+            "##.###", "####..", {"found": 1, "regions": 1}, id="grown, not merged"
+        ),
+        pytest.param(
+            "####..##",
+            "##.#..##",
+            {"found": 2, "split": 1, "regions": 3},
+            id="split",
+        ),
+        pytest.param(
+            "####.....##",
+            "####.###.##",
+            {"found": 2, "regions": 3, "invented": 1},
+            id="invented",
+        ),
+        pytest.param(
+            "#.###", "##...", {"found": 1, "regions": 1}, id="half outside, but takes"
+        ),
+        pytest.param(
+            "#####.##", "?####.##", {"found": 2, "regions": 2}, id="ignored pixel"
+        ),
+        pytest.param("##?##.", "#####.", {"found": 2, "regions": 2}, id="cut by it"),
+    ],
+)
+def test_instances(y_true, y_pred, expected):
+    counts = count_instances(draw(y_true), draw(y_pred) > 0, ignore=255)
+    wanted = InstanceCounts(buildings=2, **expected)
+    assert counts == wanted
+    assert counts.missed == 2 - wanted.found
+
+
+def test_a_speck_does_not_split_a_building():
+    building = np.zeros((6, 30))
+    building[1:5, 2:28] = 1
+    pred = building.copy()
+    pred[:, 25] = 0  # 8 of 104 pixels beyond
+    assert count_instances(building, pred).split == 0
+    pred[:, 24] = pred[:, 23] = 0
+    pred[:, 25] = building[:, 25]  # 12 of 104 pixels
+    assert count_instances(building, pred).split == 1
+
+
+def test_buildings_that_touch_at_a_corner_are_two():
+    corner = draw("#. .#")
+    assert count_instances(corner, corner).buildings == 2
+
+
+def test_instances_without_any_building():
+    assert count_instances(FIELD, FIELD) == InstanceCounts()
+    assert count_instances(HOUSE, FIELD) == InstanceCounts(buildings=1)
+    assert count_instances(FIELD, HOUSE) == InstanceCounts(regions=1, invented=1)
+
+
+@pytest.mark.parametrize("height", [1, 7, 20])
+def test_instances_counted_in_bands_are_those_of_the_whole(height):
+    true, pred = (mask.astype(np.uint8) for mask in smooth_masks(8, 93, 131))
+    true[30:33, 40:90] = 255
+    counter = InstanceCounter(ignore=255)
+    for top in range(0, len(true), height):
+        rows = slice(top, top + height)
+        counter.add(true[rows], pred[rows])
+    whole = count_instances(true, pred, ignore=255)
+    assert counter.counts() == whole
+    known = true != 255
+    assert whole.buildings == ndimage.label((true == 1) & known)[1]
+    assert whole.regions == ndimage.label((pred == 1) & known)[1]
+    assert min(whole) > 0  # there is something of each
+
+
+@pytest.mark.parametrize("settings", [{}, {"connectivity": 8, "image_edge": True}])
+@pytest.mark.parametrize("tolerance", [1, 3, 4.5])
+def test_bf1_while_training_is_that_of_the_images(settings, tolerance):
+    metric = BoundaryF1(tolerance, threshold=0.4, ignore=255, **settings)
+    scores = []
+    for seed in range(3):
+        true, pred = (mask.astype("float32") for mask in smooth_masks(seed, 37, 45))
+        true[20:24, 5:20] = 255
+        blank = np.zeros_like(true)
+        true, pred = np.stack([true, blank, true]), np.stack([pred, blank, blank])
+        metric.update_state(true[..., None], np.where(pred, 0.4, 0.39)[..., None])
+        scores += [
+            boundary_f1(t, p, tolerance, ignore=255, **settings).f1
+            for t, p in zip(true, pred, strict=True)
+        ]
+    known = [score for score in scores if not math.isnan(score)]
+    assert 0 < np.mean(known) < 1
+    assert float(metric.result()) == pytest.approx(np.mean(known), abs=1e-6)
+    assert float(metric.count) == len(known) == 6
+    metric.reset_state()
+    assert float(metric.result()) == float(metric.count) == 0
+
+
+def test_bf1_of_classes_is_their_mean():
+    true, pred = smooth_masks(4, 30, 41)
+    classes = np.stack([true, pred, np.zeros_like(true)], -1)[None]
+    others = np.stack([pred, true, np.zeros_like(true)], -1)[None]
+    metric = BoundaryF1()
+    metric.update_state(classes, others.astype("float32"))
+    assert float(metric.result()) == pytest.approx(boundary_f1(true, pred).f1)
+    assert float(metric.count) == 2
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_bf1_runs_in_compiled_steps_of_any_size(jit_compile):
+    pixels = keras.Input((None, None, 1))
+    model = keras.Model(pixels, keras.layers.Rescaling(1.0)(pixels))
+    model.compile(loss="mse", metrics=[BoundaryF1(), IoU()], jit_compile=jit_compile)
+    true, pred = (
+        mask.astype("float32")[None, ..., None] for mask in smooth_masks(6, 29, 38)
+    )
+    logs = model.evaluate(pred, true, return_dict=True, verbose=0)
+    expected = boundary_f1(true[0, ..., 0], pred[0, ..., 0]).f1
+    assert logs["bf1"] == pytest.approx(expected, abs=1e-6)
+    assert logs["iou"] == pytest.approx(count_pixels(true, pred).iou, abs=1e-6)
+
+
+def test_bf1_metric_comes_back_from_its_settings():
+    metric = BoundaryF1(5, 0.3, 8, True, 255, "bf1_5")
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(metric)
+    )
+    assert isinstance(again, BoundaryF1)
+    assert again.get_config() == metric.get_config()
+
+
 @pytest.mark.parametrize(
     ("call", "rule"),
     [
@@ -114,6 +352,9 @@ def test_iou_while_training_is_the_pooled_one():
         (lambda: boundary_f1(HOUSE, HOUSE, tolerance=0), "tolerance must be above 0"),
         (lambda: find_boundary(HOUSE, 6), "connectivity must be 4 or 8, got 6"),
         (lambda: count_pixels(HOUSE, HOUSE[:4]), "same shape"),
+        (lambda: count_instances(HOUSE, HOUSE[:4]), "same shape"),
+        (lambda: BoundaryF1(tolerance=-1), "tolerance must be above 0"),
+        (lambda: BoundaryF1(connectivity=6), "connectivity must be 4 or 8, got 6"),
     ],
 )
 def test_bad_arguments(call, rule):
