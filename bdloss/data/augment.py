@@ -1,6 +1,8 @@
-"""Augmentation: patches turned, stretched and tinted, each by a seed of its own."""
+"""Augmentation: patches turned, tinted, noised and blurred, each by its seed (4.2)."""
 
 import os
+import random
+import threading
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -11,6 +13,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a
 
 import albumentations
 
+RGB = 3  # bands that colour operations take, the first ones
 Strength = Literal["none", "light", "strong"]
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
@@ -18,17 +21,21 @@ Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 def augmentation(strength: Strength) -> Augment:
     """Return a function that augments a patch.
 
+    Turns and mirrors move whole pixels, of all bands and the mask alike, so that
+    neither the mask nor what is ignored in it is ever interpolated. All else changes
+    the first three bands (RGB), or the first of fewer: what lies beyond, such as near
+    infrared or height, is not a colour.
+
     Args:
         strength: "none" leaves a patch as it is. "light" turns and mirrors it (the
             eight symmetries of the square) and varies brightness and contrast. "strong"
-            also rotates it by any angle, scales it by 0.8 to 1.25, tints its bands,
-            blurs and adds noise.
+            is the set of the paper: it also varies hue and saturation, and adds one of
+            several noises and one of several blurs, each to half of the patches.
 
     Returns:
         Function of pixels `(side, side, bands)` uint8, mask `(side, side)` uint8 and a
-        seed from 0 to 2**32 - 1. It returns new pixels and mask of the same shape, the
-        mask with no other values than before. The same seed gives the same; it may be
-        called from several threads at once.
+        seed from 0 to 2**32 - 1. It returns new pixels and mask of the same shape. The
+        same seed gives the same; it may be called from several threads at once.
 
     Raises:
         ValueError: If `strength` is none of the three.
@@ -47,34 +54,60 @@ def augmentation(strength: Strength) -> Augment:
     if strength == "none":
         return lambda pixels, mask, seed: (pixels, mask)
     transforms = _light if strength == "light" else _strong
+    # Patches are augmented in parallel; threads within one would only wait.
+    cv2.setNumThreads(1)
+    # Transforms hold their random state, so threads cannot share them.
+    own = threading.local()
 
     def augment(pixels, mask, seed):
-        # Transforms hold their random state, so threads cannot share them.
-        compose = albumentations.Compose(transforms(), seed=seed)
-        augmented = compose(image=pixels, mask=mask)
-        return augmented["image"], augmented["mask"]
+        colours = RGB if pixels.shape[-1] >= RGB else 1
+        composes: dict = own.__dict__
+        if colours not in composes:
+            composes[colours] = albumentations.Compose(
+                transforms(colours), additional_targets={"beyond": "mask"}
+            )
+        # One stream for all transforms: by set_random_seed each would draw the same
+        # numbers, so that noise and blur came together or not at all.
+        composes[colours].set_random_state(
+            np.random.default_rng(seed), random.Random(seed)
+        )
+        patch = {"image": pixels[..., :colours], "mask": mask}
+        if pixels.shape[-1] > colours:
+            patch["beyond"] = pixels[..., colours:]
+        patch = composes[colours](**patch)
+        bands = [patch[name] for name in ("image", "beyond") if name in patch]
+        return np.concatenate(bands, axis=-1), patch["mask"]
 
     return augment
 
 
-def _light() -> list:
+def _light(colours: int) -> list:
     return [
         albumentations.D4(p=1),
         albumentations.RandomBrightnessContrast(0.2, 0.2, p=0.5),
     ]
 
 
-def _strong() -> list:
+def _strong(colours: int) -> list:
+    hue = [albumentations.HueSaturationValue(20, 30, 20, p=0.5)]
     return [
-        *_light(),
-        albumentations.Affine(
-            scale=(0.8, 1.25),
-            rotate=(-45, 45),
-            border_mode=cv2.BORDER_REFLECT_101,
+        *_light(colours),
+        *(hue if colours == RGB else []),
+        albumentations.OneOf(
+            [
+                albumentations.GaussNoise((0.01, 0.05)),
+                # Coarser than a pixel, as resampling and JPEG leave it.
+                albumentations.GaussNoise((0.01, 0.05), noise_scale_factor=0.5),
+                albumentations.MultiplicativeNoise((0.85, 1.15), elementwise=True),
+            ],
             p=0.5,
         ),
-        albumentations.RandomGamma((70, 140), p=0.5),
-        albumentations.MultiplicativeNoise((0.9, 1.1), per_channel=True, p=0.5),
-        albumentations.GaussianBlur((3, 5), p=0.2),
-        albumentations.GaussNoise((0.01, 0.04), p=0.2),
+        albumentations.OneOf(
+            [
+                albumentations.GaussianBlur((3, 5)),
+                albumentations.MedianBlur((3, 5)),
+                albumentations.MotionBlur((3, 7)),
+            ],
+            p=0.5,
+        ),
     ]
