@@ -175,6 +175,11 @@ def _scores(scores: dict[str, Any]) -> str:
 )
 @click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    help="Keep finished outputs and go on with half-finished ones.  [resume]",
+)
 def predict(
     rasters: tuple[Path, ...],
     model: Path,
@@ -182,7 +187,11 @@ def predict(
     masks: Path | None,
     **options: Any,
 ) -> None:
-    """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg."""
+    """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg.
+
+    RASTERS are files and folders of them. A run that was stopped goes on where it was
+    when the same command is given again.
+    """
     _start_keras()
     with _one_line_errors():
         import json
@@ -190,26 +199,42 @@ def predict(
         from bdloss.models import load_predictor
         from bdloss.run import evaluation, mapping
 
-        mapping.check_names(rasters)
+        images = mapping.find_images(rasters)
         predictor = load_predictor(model)
         settings = mapping.Settings(**options)
         scores = {}
         pairs = []
-        for raster in rasters:
-            with _megapixels(raster) as bar:
-                mapped = mapping.map_buildings(
-                    raster, predictor, out, settings, masks, bar.update
-                )
-            _describe(raster, mapped)
-            if mapped.truth is not None:
+        failures = []
+        for image in images:
+            try:
+                with _megapixels(image) as bar:
+                    mapped = mapping.map_buildings(
+                        image, predictor, out, settings, masks, bar.update
+                    )
+            except (ValueError, OSError) as error:
+                if len(images) == 1:
+                    raise
+                failures.append(f"{image.name}: {error}".splitlines()[0])
+                continue
+            _describe(image, mapped)
+            if mapped.truth is not None and mapped.pred is not None:
                 pairs.append((mapped.truth, mapped.pred))
-                scores[raster.stem] = evaluation.score_masks(pairs[-1:])
+                scores[image.stem] = evaluation.score_masks(pairs[-1:])
         if scores:
             scores["all"] = evaluation.score_masks(pairs)
             (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
     width = max((len(name) for name in scores), default=0)
     for name, values in scores.items():
         click.echo(f"{name:<{width}}  {_scores(values)}")
+    _report_failures(failures, len(images))
+
+
+def _report_failures(failures: list[str], images: int) -> None:
+    """Name what went wrong with some of several rasters; exit code 1."""
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
+    if failures:
+        raise click.ClickException(f"{len(failures)} of {images} rasters failed")
 
 
 def _megapixels(raster: Path) -> Any:

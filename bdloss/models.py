@@ -5,6 +5,7 @@ prediction cannot disagree.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -245,6 +246,7 @@ class Predictor(NamedTuple):
         multiple: What the side of a window must be a multiple of.
         threshold: Probability from which a pixel is building.
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
+        digest: What changes whenever the file changes; empty for no file.
     """
 
     name: str
@@ -254,6 +256,7 @@ class Predictor(NamedTuple):
     multiple: int
     threshold: float
     resolution: float | None
+    digest: str = ""
 
     def check_window(self, window: int) -> None:
         """Refuse a window that the network cannot halve often enough.
@@ -301,6 +304,7 @@ def load_predictor(path: Path) -> Predictor:
         multiple=facts.get("multiple", 1),
         threshold=facts.get("threshold", 0.5),
         resolution=facts.get("resolution"),
+        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
     )
 
 

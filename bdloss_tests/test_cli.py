@@ -149,8 +149,27 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 def test_output_that_exists_is_kept(model, image, tmp_path):
     words = ["predict", image, "--model", model, "--out", tmp_path / "out"]
-    assert invoke(*words).exit_code == 0
+    first = invoke(*words)
+    assert first.exit_code == 0
     again = invoke(*words)
-    assert again.exit_code == 2
-    assert "town_mask.tif exists; give --overwrite" in again.stderr
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout.replace("town.tif: ", "town.tif: kept: ")
+    other = invoke(*words, "--threshold", 0.9)
+    assert other.exit_code == 2
+    assert "town_mask.tif exists, made with threshold 0.5" in other.stderr
     assert invoke(*words, "--overwrite").exit_code == 0
+
+
+def test_a_broken_raster_does_not_stop_the_others(model, image, tmp_path):
+    folder = tmp_path / "towns"
+    for name in ("a.tif", "c.tif"):
+        write_raster(folder / name, make_scene(3, 50, 70)[0])
+    content = image.read_bytes()
+    (folder / "b.tif").write_bytes(content[: len(content) // 2])
+    done = invoke("predict", folder, "--model", model, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert lines[0].startswith(f"Error: b.tif: damaged raster: {folder / 'b.tif'}, be")
+    assert lines[1:] == ["Error: 1 of 3 rasters failed"]
+    names = {path.name for path in (tmp_path / "out").glob("*.*") if path.is_file()}
+    assert names == {f"{n}_{p}" for n in "ac" for p in ("mask.tif", "buildings.gpkg")}

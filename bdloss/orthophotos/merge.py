@@ -101,6 +101,8 @@ def merge_windows(
     width: int,
     side: int,
     stride: int,
+    first: int = 0,
+    last: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Merge the maps of overlapping windows, block of rows by block of rows.
 
@@ -109,17 +111,20 @@ def merge_windows(
 
     Args:
         maps: Pairs of a window and its map, of shape `(side, side)`; the windows are
-            those of `windows.grid(height, width, side, stride)`, in its order. A window
-            left out counts as a map of zeros.
+            those of `windows.grid(height, width, side, stride)`, in its order, that
+            reach into the rows asked for. A window left out counts as a map of zeros.
         height: Height of the merged map, in pixels.
         width: Width of the merged map, in pixels.
         side: Side of the windows, in pixels.
         stride: Distance of one window from the next, in pixels, 1 to `side`.
+        first: Row of the map to begin with.
+        last: Row of the map to end before; None for its height.
 
     Yields:
         The row that a block begins with, and the block: an array of shape
-        `(rows, width)`, float32, at most `side` rows. From the top without a gap: the
-        blocks together are the merged map.
+        `(rows, width)`, float32, at most `side` rows. From `first` without a gap: the
+        blocks together are those rows of the merged map, to the bit, wherever it is
+        begun.
 
     Raises:
         ValueError: If the windows do not come from top to bottom.
@@ -132,11 +137,20 @@ def merge_windows(
         0 (3, 5) 1.0 1.0
         3 (4, 5) 1.0 1.0
     """
+    last = height if last is None else last
     band = Band(height, width, side, stride)
+    band.top = next(row for row in starts(height, side, stride) if row + side > first)
+
+    def release(row: int) -> Iterator[tuple[int, np.ndarray]]:
+        for top, block in band.release(row):
+            part = block[max(first - top, 0) : max(last - top, 0)]
+            if len(part):
+                yield max(top, first), part
+
     for window, values in maps:
-        yield from band.release(window.row)
+        yield from release(window.row)
         band.add(window, values)
-    yield from band.release(height)
+    yield from release(last)
 
 
 def _sum_tapers(length: int, side: int, stride: int) -> np.ndarray:

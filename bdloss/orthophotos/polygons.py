@@ -193,6 +193,11 @@ def write_outlines(
         )
 
 
+def count_outlines(path: str | PathLike) -> int:
+    """Return how many outlines a file holds."""
+    return pyogrio.read_info(path, force_feature_count=True)["features"]
+
+
 def _layer_of(path: str | PathLike) -> str:
     """Return the name of the one layer that may hold polygons."""
     try:

@@ -205,7 +205,7 @@ def read_valid(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
     Raises:
         ValueError: If the data are damaged.
     """
-    with _damage_named(source):
+    with _damage_named(source, window):
         return source.dataset_mask(window=_rasterio_window(window)) > 0
 
 
@@ -306,11 +306,15 @@ def _rasterio_window(window: Window) -> rasterio.windows.Window:
 
 
 @contextmanager
-def _damage_named(source: rasterio.DatasetReader) -> Iterator[None]:
+def _damage_named(source: rasterio.DatasetReader, window: Window) -> Iterator[None]:
     try:
         yield
     except RasterioIOError as error:
-        raise ValueError(f"damaged raster: {source.name}") from error
+        raise ValueError(
+            f"damaged raster: {source.name}, between row {window.row} and "
+            f"{window.row + window.height}, column {window.col} and "
+            f"{window.col + window.width}"
+        ) from error
 
 
 def _read(
@@ -319,7 +323,7 @@ def _read(
     window: Window,
     shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    with _damage_named(source):
+    with _damage_named(source, window):
         return source.read(
             bands,
             window=_rasterio_window(window),

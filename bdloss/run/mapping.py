@@ -10,7 +10,12 @@ import shapely
 
 from bdloss.data.datasets import Scene, find_truth, load_mask
 from bdloss.models import Predictor
-from bdloss.orthophotos.polygons import mask_to_polygons, write_outlines
+from bdloss.orthophotos.bands import Bands
+from bdloss.orthophotos.polygons import (
+    count_outlines,
+    mask_to_polygons,
+    write_outlines,
+)
 from bdloss.orthophotos.raster import (
     Grid,
     grid_of,
@@ -21,9 +26,11 @@ from bdloss.orthophotos.raster import (
 )
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
-from bdloss.run.prediction import predict_raster
+from bdloss.run.prediction import bands_folder, predict_bands, write_maps
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
+SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
+PRODUCTS = ("mask", "prob", "overlay")  # rasters that we write beside an image
 PICTURE = 3000  # pixels: the most of the longer side of an overlay
 
 
@@ -42,6 +49,8 @@ class Settings(NamedTuple):
         simplify: Tolerance of outlines, in pixels.
         overlay: Whether outlines are drawn on the image.
         overwrite: Whether outputs that exist are replaced.
+        resume: Whether outputs that exist are kept, and half-finished ones gone on
+            with.
     """
 
     window: int | None = None
@@ -55,6 +64,7 @@ class Settings(NamedTuple):
     simplify: float = 1.0
     overlay: bool = False
     overwrite: bool = False
+    resume: bool = True
 
 
 class Mapped(NamedTuple):
@@ -63,25 +73,50 @@ class Mapped(NamedTuple):
     Attributes:
         files: The files that were written, the mask first.
         buildings: Number of polygons; None if none were asked for.
+        kept: Whether they were there already.
         truth: True mask `(height, width)`, if it was given; 255 is ignored.
-        pred: Predicted mask of the same shape; 255 where the image has no data.
+        pred: Predicted mask of the same shape, if truth was given; 255 where the image
+            has no data.
     """
 
     files: list[Path]
     buildings: int | None
-    truth: np.ndarray | None
-    pred: np.ndarray
+    kept: bool = False
+    truth: np.ndarray | None = None
+    pred: np.ndarray | None = None
 
 
-def check_names(images: Sequence[Path]) -> None:
-    """Refuse images whose outputs would have the same name.
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the orthophotos among files and folders.
 
     Args:
-        images: Orthophotos to map into one folder.
+        paths: Rasters, which are taken as they come, and folders, of which the rasters
+            are taken; what we wrote into them is not.
 
     Raises:
-        ValueError: If two have the same stem.
+        ValueError: If a folder holds no raster, or two rasters have the same stem, so
+            that their outputs would have the same name.
     """
+    images: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            images.append(path)
+            continue
+        rasters = [
+            file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES
+        ]
+        stems = {file.stem for file in rasters}
+        ours = {f"{stem}_{product}" for stem in stems for product in PRODUCTS}
+        rasters = [
+            file
+            for file in rasters
+            if file.stem not in ours and not file.stem.endswith(".partial")
+        ]
+        if not rasters:
+            raise ValueError(
+                f"no raster ({', '.join(SUFFIXES)}) in this folder: {path}"
+            )
+        images += rasters
     seen: dict[str, Path] = {}
     for image in images:
         if image.stem in seen:
@@ -90,6 +125,7 @@ def check_names(images: Sequence[Path]) -> None:
                 f"got {seen[image.stem]} and {image}"
             )
         seen[image.stem] = image
+    return images
 
 
 def map_buildings(
@@ -105,7 +141,8 @@ def map_buildings(
     Writes `NAME_mask.tif` (1 building, 0 not, 255 no data) on the grid of the
     orthophoto and, as the settings ask, `NAME_prob.tif`, `NAME_buildings.gpkg` and
     `NAME_overlay.png`. All that can be wrong with the input is found before the
-    first pixel is predicted, and a failed run leaves none of them.
+    first pixel is predicted. None of them is there before it is whole; what a run that
+    was stopped has predicted lies in `NAME_mask.partial` and is gone on with.
 
     Args:
         image: Raster of any format of GDAL.
@@ -120,7 +157,8 @@ def map_buildings(
 
     Raises:
         FileNotFoundError: If a file is missing.
-        FileExistsError: If an output exists and may not be replaced.
+        FileExistsError: If an output exists, may not be replaced, and is not what the
+            settings would give.
         ValueError: If image, model, truth and settings do not go together.
     """
     window = settings.window or predictor.window
@@ -128,39 +166,101 @@ def map_buildings(
     threshold = (
         predictor.threshold if settings.threshold is None else settings.threshold
     )
+    predictor.check_window(window)
+    used: dict[str, Any] = {
+        "window": window,
+        "overlap": overlap,
+        "threshold": threshold,
+        "tta": settings.tta,
+    }
+    tags = {"model": predictor.name, "model_sha256": predictor.digest}
+    paths = _name_outputs(image, out, settings)
+    truth = None
+    if truths is not None:
+        truth = load_mask(Scene(image.stem, image, find_truth(image, truths)))
+    folder = bands_folder(paths["mask"])
+    kept = _is_finished(paths, folder, {**used, **tags}, settings)
+    if kept:
+        Bands(folder).remove()
+        buildings = count_outlines(paths["polygons"]) if settings.polygons else None
+    else:
+        with contextlib.ExitStack() as undo:
+            if not out.exists():
+                out.mkdir(parents=True)
+                undo.callback(_remove_empty, out)
+            bands = predict_bands(
+                image,
+                predictor.predict,
+                folder,
+                **used,
+                batch=settings.batch,
+                bands=predictor.bands,
+                resume=settings.resume and not settings.overwrite,
+                tags=tags,
+                progress=progress,
+            )
+            buildings = _write_products(image, bands, paths, settings, truth)
+            bands.remove()
+            undo.pop_all()
+    pred = None
+    if truth is not None:
+        with open_raster(paths["mask"]) as source:
+            pred = read_mask(source, Window(0, 0, *source.shape))
+    return Mapped(list(paths.values()), buildings, kept, truth, pred)
+
+
+def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]:
     names = {
         "mask": f"{image.stem}_mask.tif",
         "prob": f"{image.stem}_prob.tif" if settings.prob else None,
         "polygons": f"{image.stem}_buildings.gpkg" if settings.polygons else None,
         "overlay": f"{image.stem}_overlay.png" if settings.overlay else None,
     }
-    paths = {key: out / name for key, name in names.items() if name}
-    for path in paths.values():
-        if path.exists() and not settings.overwrite:
-            raise FileExistsError(f"{path} exists; give --overwrite or another --out")
-    truth = None
-    if truths is not None:
-        truth = load_mask(Scene(image.stem, image, find_truth(image, truths)))
-    predictor.check_window(window)
+    return {key: out / name for key, name in names.items() if name}
+
+
+def _is_finished(
+    paths: dict[str, Path], folder: Path, used: dict[str, Any], settings: Settings
+) -> bool:
+    """Return whether all outputs are there; refuse to replace what is not ours."""
+    there = [path for path in paths.values() if path.exists()]
+    if settings.overwrite or not there:
+        return False
+    hint = "give --overwrite or another --out"
+    if not settings.resume:
+        raise FileExistsError(f"{there[0]} exists; {hint}")
+    if len(there) < len(paths):
+        if folder.exists():
+            return False  # killed between two outputs
+        missing = next(path for path in paths.values() if path not in there)
+        raise FileExistsError(f"{there[0]} exists, {missing.name} does not; {hint}")
+    with open_raster(paths["mask"]) as source:
+        found = source.tags()
+    for key, value in used.items():
+        if found.get(key, "") != str(value):
+            raise FileExistsError(
+                f"{paths['mask']} exists, made with {key} {found.get(key)}, not "
+                f"{value}; {hint}"
+            )
+    return True
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder unless something lies in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _write_products(
+    image: Path,
+    bands: Bands,
+    paths: dict[str, Path],
+    settings: Settings,
+    truth: np.ndarray | None,
+) -> int | None:
+    """Write all that the settings ask for from finished rows, or nothing."""
+    write_maps(image, bands, paths["mask"], paths.get("prob"))
     with contextlib.ExitStack() as undo:
-        if not out.exists():
-            out.mkdir(parents=True)
-            undo.callback(out.rmdir)
-        predict_raster(
-            image,
-            predictor.predict,
-            paths["mask"],
-            window=window,
-            overlap=overlap,
-            batch=settings.batch,
-            bands=predictor.bands,
-            threshold=threshold,
-            tta=settings.tta,
-            probability_path=paths.get("prob"),
-            tags={"model": predictor.name},
-            overwrite=settings.overwrite,
-            progress=progress,
-        )
         for path in paths.values():
             undo.callback(path.unlink, missing_ok=True)
         with open_raster(paths["mask"]) as source:
@@ -172,7 +272,7 @@ def map_buildings(
         if settings.overlay:
             _draw_overlay(paths["overlay"], image, pred, truth)
         undo.pop_all()
-    return Mapped(list(paths.values()), buildings, truth, pred)
+    return buildings
 
 
 def _write_polygons(

@@ -2,6 +2,9 @@
 
     reading thread -> windows -> batches -> TTA -> model -> merge -> writing thread
 
+Finished rows are kept on disk as they come (`orthophotos/bands.py`) and put together
+at the end, so that a run that was killed goes on and machines can share a raster.
+
 The model is any callable from a batch of patches to maps of probabilities. It sees one
 shape only, `(batch, window, window, bands)`: a raster smaller than a window is padded
 by reflection, the last batch by repetition. What is in memory is a few windows and a
@@ -19,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import rasterio
 
+from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
     IGNORED,
@@ -39,6 +44,7 @@ Result = TypeVar("Result")
 SCALE = 254  # the value of probability 1 in the map of probabilities
 BATCHES_AHEAD = 2  # that the reading thread may have ready
 BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
+CACHE = 64  # megabytes of raster that GDAL may keep
 
 
 class Prediction(NamedTuple):
@@ -116,40 +122,28 @@ def predict_raster(
     predict: Callable,
     mask_path: str | PathLike,
     *,
-    window: int = 512,
-    overlap: int = 128,
-    batch: int = 4,
-    bands: int | None = None,
-    threshold: float = 0.5,
-    tta: str = "none",
     probability_path: str | PathLike | None = None,
     tags: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    progress: Callable[[float], Any] | None = None,
+    **settings: Any,
 ) -> Prediction:
     """Predict the mask of a raster file, in memory that does not grow with its height.
 
     The mask is 1 where the probability reaches the threshold, 0 where it does not and
     255 where the raster is masked (nodata, alpha). It lies on the grid of the raster.
-    A failed run leaves no file. Windows that are masked altogether cost nothing.
+    A failed run leaves no file, unless it may be resumed. Windows that are masked
+    altogether cost nothing.
 
     Args:
         image: Raster to read, of any format of GDAL.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
         mask_path: GeoTIFF to write.
-        window: Side of the windows, in pixels.
-        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
-        batch: Number of windows that the model is given at a time.
-        bands: Number of bands that the model takes, alpha not counted; None for any.
-        threshold: Least probability of a building, in [0, 1].
-        tta: Test-time augmentation, a name in `tta.MODES`.
         probability_path: GeoTIFF to write the probabilities to, as 0 to 254, masked
             pixels 255; None for none.
         tags: Tags of the files that are written, beside the settings used here.
         overwrite: Whether files that exist may be replaced.
-        progress: Called after each block of rows is written, with its size in
-            megapixels: `update` of a tqdm bar will do.
+        **settings: As in `predict_bands`.
 
     Returns:
         Counts of pixels and the time taken.
@@ -157,47 +151,146 @@ def predict_raster(
     Raises:
         FileNotFoundError: If there is no such raster.
         FileExistsError: If an output exists and `overwrite` is not set.
-        ValueError: If the raster has not the bands that the model takes, if a setting
-            is out of its range, if a file would be written twice or over the raster, or
-            if the model gives something else than probabilities.
+        ValueError: As in `predict_bands`, or if a file would be written twice or over
+            the raster.
     """
     began = time.perf_counter()
+    outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
+    _check_outputs(Path(image), outputs, overwrite)
+    folder = bands_folder(outputs[0])
+    bands = predict_bands(image, predict, folder, tags=tags, **settings)
+    try:
+        masked, building = write_maps(image, bands, *outputs)
+        bands.remove()
+    except BaseException:
+        if not settings.get("resume"):
+            bands.remove()
+        raise
+    with open_raster(image) as source:
+        pixels = source.height * source.width
+    return Prediction(pixels, masked, building, time.perf_counter() - began)
+
+
+def write_maps(
+    image: str | PathLike,
+    bands: Bands,
+    mask_path: Path,
+    probability_path: Path | None = None,
+) -> tuple[int, int]:
+    """Write the finished rows of a raster as GeoTIFFs on its grid.
+
+    Args:
+        image: The raster.
+        bands: All its rows, from `predict_bands`.
+        mask_path: Where the mask goes; a file that exists is replaced.
+        probability_path: Where the probabilities go; None for none.
+
+    Returns:
+        How many pixels are masked and how many are building.
+
+    Raises:
+        ValueError: If rows are missing.
+    """
+    with open_raster(image) as source:
+        extent = grid_of(source)
+    there = bands.finished(0, extent.height)
+    if there < extent.height:
+        raise ValueError(f"rows from {there} on are missing: {bands.folder}")
+    masked = building = 0
+    outputs = [path for path in (mask_path, probability_path) if path is not None]
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), ExitStack() as files:
+        writers = [
+            files.enter_context(create_mask(path, extent, bands.settings))
+            for path in outputs
+        ]
+        for row, layers in bands.read():
+            place = Window(row, 0, *layers.shape[1:])
+            for writer, pixels in zip(writers, layers, strict=False):
+                writer.write(pixels, place)
+            masked += int((layers[0] == IGNORED).sum())
+            building += int((layers[0] == 1).sum())
+    return masked, building
+
+
+def bands_folder(mask_path: Path) -> Path:
+    """Return where the finished rows of a mask lie until it is whole."""
+    return mask_path.with_name(f"{mask_path.stem}.partial")
+
+
+def predict_bands(
+    image: str | PathLike,
+    predict: Callable,
+    folder: Path,
+    *,
+    window: int = 512,
+    overlap: int = 128,
+    batch: int = 4,
+    bands: int | None = None,
+    threshold: float = 0.5,
+    tta: str = "none",
+    shard: tuple[int, int] = (1, 1),
+    resume: bool = False,
+    tags: Mapping[str, Any] | None = None,
+    progress: Callable[[float], Any] | None = None,
+) -> Bands:
+    """Predict the rows of a raster file and keep them on disk, band by band.
+
+    Each band has two layers: the mask (1, 0, and 255 where the raster is masked) and
+    the probability (0 to 254, and 255).
+
+    Args:
+        image: Raster to read, of any format of GDAL.
+        predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
+            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+        folder: Where the bands are kept.
+        window: Side of the windows, in pixels.
+        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
+        batch: Number of windows that the model is given at a time.
+        bands: Number of bands that the model takes, alpha not counted; None for any.
+        threshold: Least probability of a building, in [0, 1].
+        tta: Test-time augmentation, a name in `tta.MODES`.
+        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
+            that reach in from the neighbouring parts are predicted in both.
+        resume: Whether to go on from the last whole band of an earlier run, and to
+            leave what is whole if this one fails.
+        tags: What else the bands depend on.
+        progress: Called after each block of rows is written, with its size in
+            megapixels: `update` of a tqdm bar will do.
+
+    Returns:
+        The bands.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        ValueError: If the raster has not the bands that the model takes, if a setting
+            is out of its range or not that of the run to resume, or if the model gives
+            something else than probabilities.
+    """
     _check_settings(window, overlap, batch)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be 0 to 1: {threshold} came")
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise ValueError(f"shard must be from 1/n to n/n: {part}/{parts} came")
     predict_mean = augment_prediction(predict, tta)
-    outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
-    _check_outputs(Path(image), outputs, overwrite)
 
-    # GDAL wants a handle for each thread: the writing thread asks for masked pixels.
-    with open_raster(image) as source, open_raster(image) as masked_source:
+    with ExitStack() as files:
+        # Else GDAL keeps what it read in a twentieth of all memory.
+        files.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        # A handle for each thread: the writing thread asks for masked pixels.
+        source, masked_source = (
+            files.enter_context(open_raster(image)) for _ in range(2)
+        )
         numbers = image_bands(source)
         if bands is not None and len(numbers) != bands:
             raise ValueError(
                 f"the model takes {bands} bands, {Path(image).name} has {len(numbers)}"
             )
         extent = grid_of(source)
-
-        def read(place: Window) -> np.ndarray | None:
-            if not read_valid(source, place).any():
-                return None
-            return read_pixels(source, place, numbers)
-
-        def write(block: tuple[int, np.ndarray]) -> tuple[int, int, int]:
-            row, values = block
-            place = Window(row, 0, *values.shape)
-            masked = ~read_valid(masked_source, place)
-            building = (values >= threshold) & ~masked
-            layers = [building]
-            if probability_path is not None:
-                layers.append(np.rint(SCALE * values))
-            for writer, layer in zip(writers, layers, strict=True):
-                pixels = layer.astype(np.uint8)
-                pixels[masked] = IGNORED
-                writer.write(pixels, place)
-            return masked.size, int(masked.sum()), int(building.sum())
-
+        finished = Bands(folder)
         used = {
+            **(tags or {}),
+            "size": f"{extent.width} x {extent.height}",
             "threshold": threshold,
             "window": window,
             "overlap": overlap,
@@ -205,24 +298,46 @@ def predict_raster(
         }
         if extent.resolution is not None:
             used["resolution"] = extent.resolution
+        finished.start(used, resume)
+        if not resume:
+            undo = files.enter_context(ExitStack())
+            undo.callback(finished.remove)
+        begin, last = (extent.height * i // parts for i in (part - 1, part))
+        first = finished.finished(begin, last)
+        if progress is not None and first > begin:
+            progress((first - begin) * extent.width / 1e6)
+
+        def read(place: Window) -> np.ndarray | None:
+            if not read_valid(source, place).any():
+                return None
+            return read_pixels(source, place, numbers)
+
+        def write(block: tuple[int, np.ndarray]) -> int:
+            row, values = block
+            masked = ~read_valid(masked_source, Window(row, 0, *values.shape))
+            layers = np.empty((2, *values.shape), np.uint8)
+            layers[0] = values >= threshold
+            layers[1] = np.rint(SCALE * values)
+            layers[:, masked] = IGNORED
+            finished.write(row, layers)
+            return masked.size
+
         blocks = _predict_rows(
-            read, extent.height, extent.width, predict_mean, window, overlap, batch
+            read,
+            *(extent.height, extent.width),
+            predict_mean,
+            *(window, overlap, batch),
+            *(first, last),
         )
-        totals = np.zeros(3, np.int64)
-        with ExitStack() as files:
-            writers = [
-                files.enter_context(create_mask(path, extent, {**(tags or {}), **used}))
-                for path in outputs
-            ]
-            # Whatever fails, the threads come to rest before the files are closed.
-            files.enter_context(closing(blocks))
-            written = _map_in_thread(write, blocks, BLOCKS_BEHIND)
-            for counts in files.enter_context(closing(written)):
-                totals += counts
-                if progress is not None:
-                    progress(counts[0] / 1e6)
-    pixels, masked, building = totals.tolist()
-    return Prediction(pixels, masked, building, time.perf_counter() - began)
+        # Whatever fails, the threads come to rest before the files are closed.
+        files.enter_context(closing(blocks))
+        written = _map_in_thread(write, blocks, BLOCKS_BEHIND)
+        for pixels in files.enter_context(closing(written)):
+            if progress is not None:
+                progress(pixels / 1e6)
+        if not resume:
+            undo.pop_all()
+    return finished
 
 
 def _predict_rows(
@@ -233,8 +348,10 @@ def _predict_rows(
     window: int,
     overlap: int,
     batch: int,
+    first: int = 0,
+    last: int | None = None,
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield the merged map as blocks of rows, from the top.
+    """Yield rows of the merged map, from `first` to before `last`, as blocks.
 
     `read` gives the pixels of a window, or None for a window that nobody asks about.
     It is called in a thread of its own.
@@ -245,12 +362,19 @@ def _predict_rows(
         pixels = read(place)
         return place, None if pixels is None else _pad_patch(pixels, window)
 
-    places = grid(height, width, window, stride)
+    last = height if last is None else last
+    if first >= last:
+        return
+    places = (
+        place
+        for place in grid(height, width, window, stride)
+        if place.row < last and place.row + place.height > first
+    )
     # Closed here, so that no thread reads from a raster that the caller closes.
     with closing(_map_in_thread(read_patch, places, BATCHES_AHEAD * batch)) as reads:
         patches = ((place, patch) for place, patch in reads if patch is not None)
         maps = _predict_patches(patches, predict, batch)
-        yield from merge_windows(maps, height, width, window, stride)
+        yield from merge_windows(maps, height, width, window, stride, first, last)
 
 
 def _predict_patches(

@@ -126,3 +126,20 @@ def test_windows_must_come_from_top_to_bottom():
     ]
     with pytest.raises(ValueError, match="row 0 came after row 4"):
         list(merge_windows(maps, 8, 4, side=4, stride=4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tiling=tilings(), data=st.data())
+def test_rows_are_the_same_wherever_it_is_begun(tiling, data):
+    height, _, side, _ = tiling
+    first = data.draw(st.integers(0, height - 1))
+    last = data.draw(st.integers(first + 1, height))
+    random = np.random.default_rng(2)
+    maps = [(window, random.random((side, side))) for window in grid(*tiling)]
+    whole = merge(maps, *tiling)
+    part = [(w, m) for w, m in maps if w.row + w.height > first and w.row < last]
+    blocks = list(merge_windows(part, *tiling, first, last))
+    assert blocks[0][0] == first
+    np.testing.assert_array_equal(
+        np.concatenate([block for _, block in blocks]), whole[first:last]
+    )

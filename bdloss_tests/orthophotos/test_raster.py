@@ -236,7 +236,9 @@ def test_a_truncated_raster_is_named(tmp_path):
     damaged.write_bytes(content[: len(content) // 2])
     with (
         open_raster(damaged) as source,
-        pytest.raises(ValueError, match=f"^damaged raster: {damaged}$"),
+        pytest.raises(
+            ValueError, match=f"^damaged raster: {damaged}, between row 0 and 40, "
+        ),
     ):
         read_pixels(source, WHOLE)
 

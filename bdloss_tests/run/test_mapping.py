@@ -77,13 +77,73 @@ def test_raster_without_crs_keeps_none(tmp_path):
     assert pyogrio.read_info(mapped.files[1])["crs"] is None
 
 
-def test_outputs_that_exist_are_kept_unless_overwritten(image, tmp_path):
-    mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
-    with pytest.raises(FileExistsError, match=r"town_mask\.tif exists"):
-        mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
+    out = tmp_path / "out"
+    first = mapping.map_buildings(image, PREDICTOR, out, Settings())
+    before = [path.stat().st_mtime_ns for path in first.files]
+    never = PREDICTOR._replace(predict=pytest.fail)
+    again = mapping.map_buildings(image, never, out, Settings())
+    assert again == first._replace(kept=True)
+    assert [path.stat().st_mtime_ns for path in first.files] == before
     settings = Settings(overwrite=True, threshold=1.0)
-    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
-    assert mapped.buildings == 0
+    mapped = mapping.map_buildings(image, PREDICTOR, out, settings)
+    assert (mapped.buildings, mapped.kept) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "predictor", "says"),
+    [
+        (Settings(resume=False), PREDICTOR, "exists; give --overwrite"),
+        (Settings(threshold=0.4), PREDICTOR, "threshold 0.5, not 0.4; give"),
+        (Settings(overlay=True), PREDICTOR, "town_overlay.png does not; give"),
+        (Settings(), PREDICTOR._replace(digest="b1"), "model_sha256 None, not b1"),
+    ],
+)
+def test_other_outputs_are_not_taken_for_finished(
+    image, tmp_path, settings, predictor, says
+):
+    mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    with pytest.raises(FileExistsError, match=says):
+        mapping.map_buildings(image, predictor, tmp_path / "out", settings)
+
+
+def test_a_run_that_failed_half_way_goes_on(image, tmp_path):
+    out = tmp_path / "out"
+    settings = Settings(overlap=16, batch=1)
+    whole = mapping.map_buildings(image, PREDICTOR, tmp_path / "whole", settings)
+    places = []
+
+    def count(batch):
+        places.append(1)
+        if len(places) == 15:  # in the third of four rows of windows
+            raise OSError("No space left on device")
+        return bright(batch)
+
+    counted = PREDICTOR._replace(predict=count)
+    with pytest.raises(OSError, match="No space"):
+        mapping.map_buildings(image, counted, out, settings)
+    assert [path.name for path in out.iterdir()] == ["town_mask.partial"]
+    with pytest.raises(ValueError, match=r"threshold 0.5, not 0.7; give --no-resume"):
+        mapping.map_buildings(image, counted, out, settings._replace(threshold=0.7))
+    resumed = mapping.map_buildings(image, counted, out, settings)
+    assert len(places) < 15 + 24
+    assert sorted(out.iterdir()) == sorted(resumed.files)
+    for one, other in zip(whole.files, resumed.files, strict=True):
+        if one.suffix == ".tif":
+            assert one.read_bytes() == other.read_bytes()
+    assert resumed.buildings == whole.buildings
+
+
+def test_images_of_a_folder_are_not_what_we_wrote_there(image, tmp_path):
+    write_raster(tmp_path / "b_mask.tif", PIXELS)  # of nothing that is here
+    for name in ("town_mask.tif", "town_prob.tif", "town_mask.partial.tif"):
+        write_raster(tmp_path / name, MASK)
+    (tmp_path / "notes.txt").write_text("no raster")
+    found = mapping.find_images([tmp_path, tmp_path / "x" / "c.tif"])
+    assert [path.name for path in found] == ["b_mask.tif", "town.tif", "c.tif"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no raster .* in this folder: .*empty"):
+        mapping.find_images([tmp_path / "empty"])
 
 
 def test_bad_input_leaves_no_output(image, tmp_path):
@@ -114,10 +174,11 @@ def test_failure_at_the_last_product_leaves_none(image, tmp_path, monkeypatch):
         mapping.map_buildings(
             image, PREDICTOR, tmp_path / "out", Settings(overlay=True)
         )
-    assert not (tmp_path / "out").exists()
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert names == ["town_mask.partial"]  # what was predicted
 
 
 def test_names_must_differ(tmp_path):
-    mapping.check_names([tmp_path / "a.tif", tmp_path / "b.tif"])
+    mapping.find_images([tmp_path / "a.tif", tmp_path / "b.tif"])
     with pytest.raises(ValueError, match="names of their own"):
-        mapping.check_names([tmp_path / "a.tif", tmp_path / "x" / "a.tif"])
+        mapping.find_images([tmp_path / "a.tif", tmp_path / "x" / "a.tif"])

@@ -1,4 +1,9 @@
+import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -455,6 +460,73 @@ def test_truncated_raster_is_an_error(tmp_path):
     with pytest.raises((ValueError, OSError)):
         predict_raster(image, pointwise, tmp_path / "mask.tif", **SMALL)
     assert not (tmp_path / "mask.tif").exists()
+
+
+SLOW = """
+import sys, time
+from bdloss.run.prediction import predict_raster
+from bdloss_tests.run.test_prediction import blended
+
+def predict(batch):
+    time.sleep(0.01)
+    return blended(batch)
+
+predict_raster(sys.argv[1], predict, sys.argv[2], probability_path=sys.argv[3],
+               window=16, overlap=4, batch=3, threshold=0.52, resume=True)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path):
+    image = write_raster(tmp_path / "image.tif", draw_image(250, 170))
+    undisturbed = [tmp_path / "whole" / "mask.tif", tmp_path / "whole" / "map.tif"]
+    undisturbed[0].parent.mkdir()
+    settings = {**SMALL, "threshold": 0.52, "probability_path": undisturbed[1]}
+    predict_raster(image, blended, undisturbed[0], **settings)
+    paths = [tmp_path / "out" / "mask.tif", tmp_path / "out" / "map.tif"]
+    paths[0].parent.mkdir()
+    draw = random.Random(4)
+    kills = 0
+    while True:
+        run = subprocess.Popen([sys.executable, "-c", SLOW, image, *paths])
+        bands = paths[0].with_name("mask.partial")
+        before = len(list(bands.glob("*.gz")))
+        while run.poll() is None and len(list(bands.glob("*.gz"))) <= before:
+            time.sleep(0.002)
+        try:  # some milliseconds after it has finished a band of its own
+            run.wait(draw.uniform(0, 0.4))
+            assert run.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            kills += 1
+        for path, whole in zip(paths, undisturbed, strict=True):
+            if path.exists():
+                np.testing.assert_array_equal(read_band(path), read_band(whole))
+    assert kills >= 2
+    for path, whole in zip(paths, undisturbed, strict=True):
+        np.testing.assert_array_equal(read_band(path), read_band(whole))
+    assert sorted(paths[0].parent.iterdir()) == sorted(paths)
+
+
+def test_a_failed_run_that_may_be_resumed_keeps_its_bands(tmp_path):
+    image = write_raster(tmp_path / "image.tif", draw_image(90, 40))
+    mask = tmp_path / "mask.tif"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict_raster(image, fail_late(6), mask, **SMALL, resume=True)
+    assert not mask.exists()
+    done = []
+    calls = []
+
+    def count(batch):
+        calls.append(1)
+        return pointwise(batch)
+
+    predict_raster(image, count, mask, **SMALL, resume=True, progress=done.append)
+    assert len(calls) < 8  # batches in all
+    assert sum(done) == pytest.approx(90 * 40 / 1e6)
+    expected = draw_image(90, 40)[..., 0] / np.float32(255) >= 0.5
+    np.testing.assert_array_equal(read_band(mask), expected)
 
 
 def test_reading_does_not_run_away(tmp_path, monkeypatch):

@@ -1,0 +1,116 @@
+"""Bands of rows: a map on disk in pieces, so that a run that was stopped goes on.
+
+A band is a file of its own, which is there only when it is whole. Machines that share
+a folder, or whose files are brought together in one, make a map by bands.
+"""
+
+import gzip
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SETTINGS = "settings.json"
+SUFFIX = ".npy.gz"
+
+
+class Bands:
+    """Finished rows of the map of one raster.
+
+    Args:
+        folder: Where they lie; made by `start`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def start(self, settings: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder, or go on with the one that an earlier run left.
+
+        Args:
+            settings: All that the rows depend on.
+            resume: Whether bands that are there are kept; without it they are removed.
+
+        Raises:
+            ValueError: If the bands that are there were made with other settings.
+        """
+        if not resume:
+            self.remove()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / SETTINGS
+        wanted = json.loads(json.dumps(settings))
+        if not path.exists():
+            self._write(path, json.dumps(wanted, indent=2).encode())
+        found = self.settings
+        for key in {**found, **wanted}:
+            if found.get(key) != wanted.get(key):
+                raise ValueError(
+                    f"begun with {key} {found.get(key)}, not {wanted.get(key)}; give "
+                    f"--no-resume to start over: {self.folder}"
+                )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on."""
+        return json.loads((self.folder / SETTINGS).read_text())
+
+    def write(self, row: int, layers: np.ndarray) -> None:
+        """Add a band.
+
+        Args:
+            row: Row of the raster that it begins with.
+            layers: Array of shape `(layers, rows, width)`, uint8.
+        """
+        name = f"{row:09}-{row + layers.shape[1]:09}{SUFFIX}"
+        partial = self._partial(self.folder / name)
+        with gzip.open(partial, "wb", compresslevel=1) as file:
+            np.save(file, layers)
+        partial.replace(self.folder / name)
+
+    def finished(self, first: int, last: int) -> int:
+        """Return the first row from `first` on that is missing, at most `last`."""
+        row = first
+        for begin, end, _ in self._files():
+            if begin <= row < end:
+                row = end
+        return min(row, last)
+
+    def read(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the bands from the top, each with the row that it begins with.
+
+        Rows that are there twice come once.
+        """
+        row = 0
+        for begin, end, path in self._files():
+            if end > row:
+                with gzip.open(path) as file:
+                    layers = np.load(file)
+                yield row, layers[:, row - begin :]
+                row = end
+
+    def remove(self) -> None:
+        """Remove the bands and their folder, in one step."""
+        if self.folder.exists():
+            old = self._partial(self.folder)
+            self.folder.rename(old)
+            shutil.rmtree(old)
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Return first row, last row and path of each band, from the top."""
+        files = []
+        for path in sorted(self.folder.glob(f"*-*[0-9]{SUFFIX}")):
+            begin, end = path.name.removesuffix(SUFFIX).split("-")
+            files.append((int(begin), int(end), path))
+        return files
+
+    def _partial(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+
+    def _write(self, path: Path, content: bytes) -> None:
+        partial = self._partial(path)
+        partial.write_bytes(content)
+        partial.replace(path)
