@@ -11,6 +11,8 @@ known there, so nothing there counts as background, as boundary or as a mistake.
 
 from keras import ops
 
+from bdloss.pooling import max_pool
+
 SMOOTH = 1.0  # pixels, above and below the line of Eq. 3
 EMPTY = 1e-7  # pixels: a boundary shorter than this is no boundary
 
@@ -52,11 +54,11 @@ def extract_boundary(y, theta0: int = 3, valid=None):
         >>> ops.convert_to_numpy(extract_boundary(row)).ravel().tolist()
         [0.0, 1.0, 0.0, 1.0, 0.0]
     """
-    background = 1.0 - y
+    background = 1.0 - ops.convert_to_tensor(y)
     if valid is None:
-        return _max_pool(background, theta0) - background
+        return max_pool(background, theta0) - background
     background = background * valid
-    return (_max_pool(background, theta0) - background) * valid
+    return (max_pool(background, theta0) - background) * valid
 
 
 def extend_boundary(boundary, theta: int = 5):
@@ -74,7 +76,7 @@ def extend_boundary(boundary, theta: int = 5):
         >>> ops.convert_to_numpy(extend_boundary(row, theta=3)).ravel().tolist()
         [0.0, 0.0, 1.0, 1.0, 1.0]
     """
-    return _max_pool(boundary, theta)
+    return max_pool(boundary, theta)
 
 
 def soft_precision_recall(
@@ -134,11 +136,6 @@ def soft_boundary_f1(
     total = precision + recall
     safe = ops.where(total > 0.0, total, 1.0)
     return 2.0 * precision * recall / safe
-
-
-def _max_pool(y, side: int):
-    """Return the largest value in the window around each pixel, of the same shape."""
-    return y if side == 1 else ops.max_pool(y, side, strides=1, padding="same")
 
 
 def _share(boundary, region, smooth: float):

@@ -10,6 +10,7 @@ from bdloss.boundary import (
     soft_precision_recall,
 )
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
+from bdloss_tests.test_pooling import gradient, plateaus
 
 RING = draw(
     """
@@ -120,3 +121,27 @@ def test_one_score_an_image():
 def test_windows_that_cannot_be(theta0, theta, rule):
     with pytest.raises(ValueError, match=rule):
         check_windows(theta0, theta)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_score_and_gradient_turn_with_the_images(turns, flip):
+    def move(y):
+        y = np.rot90(y, turns, axes=(1, 2))
+        return np.ascontiguousarray(y[:, :, ::-1] if flip else y)
+
+    true = as_batch(np.hstack([HOUSE, RING]))
+    flat = as_batch(np.hstack([np.roll(HOUSE, 2, 1), HOUSE]) / 2 + 0.25)
+    for pred in (flat, plateaus(flat.shape)):
+        value, slope = score_and_gradient(true, pred)
+        turned_value, turned_slope = score_and_gradient(move(true), move(pred))
+        assert turned_value == pytest.approx(value, abs=1e-6)
+        np.testing.assert_allclose(turned_slope, move(slope), atol=1e-6)
+        assert np.abs(slope).max() > 1e-3
+
+
+def score_and_gradient(true, pred):
+    def score(pred):
+        return ops.sum(soft_boundary_f1(true, pred))
+
+    return float(score(pred)), gradient(score, pred)

@@ -1,0 +1,176 @@
+"""The max-pooling of Eqs. 1 and 2: along rows, then along columns.
+
+The values are those of the plain max-pooling. The gradient is our own where maxima
+tie, which the paper leaves open: all pixels of a window that attain its maximum
+share what the window hands back in equal parts. (The usual rule gives it all to the
+first of them, so that the gradient of an image turned by 90 degrees is not the
+gradient turned by 90 degrees.) Both are sub-gradients of the same function.
+
+Sharing equally first among the rows and then within a row would not be equal: a row
+with one maximum would get as much as a row with three. So the number of ties is
+counted along rows and carried into the columns as a weight, and each row takes part
+in proportion. All passes merge pairs of shifted maps, of windows that double in size:
+their cost grows with the logarithm of the side.
+"""
+
+import contextlib
+import sys
+
+import keras
+from keras import ops
+
+ROW, COLUMN = 2, 1  # the axis that a pass runs along
+
+
+def max_pool(y, side: int):
+    """Return the largest value in the window around each pixel.
+
+    Args:
+        y: Floating-point map of shape `(batch, height, width, classes)`; any of the
+            sizes may be unknown while a graph is traced.
+        side: Side of the window, odd, in pixels; it may be larger than the map.
+
+    Returns:
+        Map of the same shape. What lies beyond the edge takes no part. It can be
+        differentiated once, in reverse mode.
+
+    Example:
+        >>> row = ops.reshape([3.0, 1.0, 0.0, 2.0], (1, 1, 4, 1))
+        >>> ops.convert_to_numpy(max_pool(row, 3)).ravel().tolist()
+        [3.0, 3.0, 2.0, 2.0]
+    """
+    y = ops.convert_to_tensor(y)
+    if side == 1:
+        return y
+    if y.shape[-1] == 1:  # one axis fewer is faster wherever nothing is compiled
+        return ops.expand_dims(_pool(ops.squeeze(y, -1), side), -1)
+    return _pool(y, side)
+
+
+def _pool(y, side: int):
+    @ops.custom_gradient
+    def pool(y):
+        with _compiled():
+            rows = _window_max(y, side, ROW)
+            pooled = _window_max(rows, side, COLUMN)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            with _compiled():
+                return _share(y, rows, pooled, upstream, side)
+
+        return pooled, gradient
+
+    return pool(y)
+
+
+def _share(y, rows, pooled, upstream, side: int):
+    """Return what each pixel gets of what the windows around it hand back.
+
+    Args:
+        y: Map that was pooled.
+        rows: It pooled along rows.
+        pooled: It pooled along rows and columns.
+        upstream: Gradient of the loss by `pooled`.
+        side: Side of the window, in pixels.
+    """
+    dtype = keras.backend.result_type(y.dtype, "float32")  # bfloat16 cannot count
+    ties = _count_at_max(y, rows, side, ROW, dtype)
+    ties = _sum_at_max(rows, ties, side, COLUMN)
+    shares = ops.cast(upstream, dtype) / ties
+    shares = _sum_where_max(rows, pooled, shares, side, COLUMN)
+    return ops.cast(_sum_where_max(y, rows, shares, side, ROW), y.dtype)
+
+
+def _window_max(y, side: int, axis: int):
+    """Return the largest value of the window around each pixel of a line."""
+    return _run_max(_pad(y, side, axis, -float("inf")), side, axis)
+
+
+def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
+    """Return the number of the pixels that attain the window's maximum."""
+    y = _pad(y, side, axis, -float("inf"))
+    ties = 0.0
+    for step in range(side):
+        pixel = _cut(y, axis, first=step, last=side - 1 - step)
+        ties = ties + ops.cast(ops.equal(pixel, maxima), dtype)
+    return ties
+
+
+def _sum_at_max(y, weights, side: int, axis: int):
+    """Return the sum of the weights of the pixels that attain the window's maximum."""
+    y = _pad(y, side, axis, -float("inf"))
+    weights = _pad(weights, side, axis, 0.0)
+    return _run_sum_at_max(y, weights, side, axis)[1]
+
+
+def _sum_where_max(y, maxima, shares, side: int, axis: int):
+    """Return the sum of the shares of the windows whose maximum a pixel attains.
+
+    No maximum of a window with the pixel in it is less than the pixel: it attains
+    the least of them or none.
+    """
+    maxima = _pad(-maxima, side, axis, -float("inf"))
+    shares = _pad(shares, side, axis, 0.0)
+    least, total = _run_sum_at_max(maxima, shares, side, axis)
+    return ops.where(-least == y, total, 0.0)
+
+
+def _run_max(y, length: int, axis: int):
+    """Return the maximum of each run of pixels, from two runs that overlap."""
+    if length == 1:
+        return y
+    half = (length + 1) // 2
+    y = _run_max(y, half, axis)
+    step = length - half
+    return ops.maximum(_cut(y, axis, last=step), _cut(y, axis, first=step))
+
+
+def _run_sum_at_max(y, weights, length: int, axis: int):
+    """Return the maximum of each run and the weight at it, from runs side by side."""
+    if length == 1:
+        return y, weights
+    half = length // 2
+    run = _run_sum_at_max(y, weights, half, axis)
+    run = _join(
+        [_cut(part, axis, last=half) for part in run],
+        [_cut(part, axis, first=half) for part in run],
+    )
+    if length % 2 == 0:
+        return run
+    return _join(
+        [_cut(part, axis, last=1) for part in run],
+        [_cut(part, axis, first=length - 1) for part in (y, weights)],
+    )
+
+
+def _join(left, right):
+    (a, weight_a), (b, weight_b) = left, right
+    weight = ops.where(a >= b, weight_a, 0.0) + ops.where(b >= a, weight_b, 0.0)
+    return ops.maximum(a, b), weight
+
+
+def _pad(y, side: int, axis: int, value: float):
+    """Add half a window at both ends of an axis."""
+    widths = [[0, 0] for _ in y.shape]
+    widths[axis] = [side // 2, side // 2]
+    return ops.pad(y, widths, constant_values=value)
+
+
+def _cut(y, axis: int, first: int = 0, last: int = 0):
+    """Drop pixels at the ends of an axis of known or unknown size."""
+    return y[(slice(None),) * axis + (slice(first, -last if last else None),)]
+
+
+def _compiled():
+    """Have TensorFlow compile the operations inside, on a machine with CPUs only.
+
+    Operation by operation, each of the dozens of small steps goes through memory:
+    three times slower, measured. It is a hint, without effect where all is compiled.
+    """
+    if keras.backend.backend() == "tensorflow":
+        tf = sys.modules["tensorflow"]  # Keras has imported it
+        devices = {device.device_type for device in tf.config.list_physical_devices()}
+        if not tf.executing_eagerly() and devices == {"CPU"}:
+            return tf.xla.experimental.jit_scope()
+    return contextlib.nullcontext()
