@@ -7,9 +7,22 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from bdloss.data.datasets import Scene, load_scene, read_folder, read_inria
+from bdloss.data.datasets import (
+    POTSDAM_TEST,
+    POTSDAM_TRAIN,
+    READERS,
+    Scene,
+    load_mask,
+    load_scene,
+    read_aicd,
+    read_folder,
+    read_inria,
+    read_potsdam,
+    resolution_of,
+)
 from bdloss.orthophotos.polygons import write_outlines
 from bdloss.orthophotos.windows import Window
+from bdloss_tests import archives
 
 BANEPA = Path(__file__).parents[2] / "samples" / "banepa"
 UTM = CRS.from_epsg(32645)
@@ -134,7 +147,9 @@ def test_a_split_names_scenes_that_exist_once(tmp_path, arguments, message):
 
 
 def test_a_folder_has_images_with_truth(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"^no such folder: {tmp_path}/images$"):
+    with pytest.raises(
+        FileNotFoundError, match=f"^no such folder: {tmp_path}/images; put "
+    ):
         read_folder(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.tif.aux.xml").write_text("no image")
@@ -173,23 +188,18 @@ def test_outlines_that_lie_elsewhere_are_named_with_the_image(tmp_path):
 
 
 def test_tiles_of_inria_1_to_5_of_each_city_validate(tmp_path):
-    for city in ("austin", "tyrol-w"):
-        for number in (10, 1, 6, 5):
-            for folder in ("images", "gt"):
-                path = tmp_path / "AerialImageDataset" / "train" / folder
-                path.mkdir(parents=True, exist_ok=True)
-                (path / f"{city}{number}.tif").touch()
+    root = archives.write_inria(tmp_path)
     splits = read_inria(tmp_path)
     assert [names(scenes) for scenes in splits] == [
         ["austin6", "austin10", "tyrol-w6", "tyrol-w10"],
         ["austin1", "austin5", "tyrol-w1", "tyrol-w5"],
         [],
     ]
-    for scene in (*splits.train, *splits.validation):
-        assert scene.image.parent.name == "images"
-        assert scene.truth.parent.name == "gt"
-        assert scene.truth.name == scene.image.name
-    assert read_inria(tmp_path / "AerialImageDataset") == splits
+    picture = archives.make_picture(1, 10)
+    pixels, mask = load_scene(splits.train[3])
+    np.testing.assert_array_equal(pixels, picture.target)
+    np.testing.assert_array_equal(mask, picture.mask)
+    assert read_inria(root) == splits
 
 
 def test_digits_of_the_path_do_not_count_as_those_of_a_tile(tmp_path):
@@ -201,19 +211,289 @@ def test_digits_of_the_path_do_not_count_as_those_of_a_tile(tmp_path):
     np.testing.assert_array_equal(load_scene(splits.train[0]).mask, MASK)
 
 
-def test_a_tile_of_inria_has_a_city_a_number_and_truth(tmp_path):
-    images = tmp_path / "train" / "images"
-    with pytest.raises(FileNotFoundError, match=f"^no such folder: {images}$"):
-        read_inria(tmp_path)
-    images.mkdir(parents=True)
-    with pytest.raises(ValueError, match=f"^no images in {images}$"):
-        read_inria(tmp_path)
-    (images / "austin7.tif").touch()
-    with pytest.raises(ValueError, match=rf"mask .*gt/austin7.tif: {images}/austin7"):
-        read_inria(tmp_path)
-    (images / "7austin7.tif").touch()
-    with pytest.raises(ValueError, match=f"named like austin1.tif: {images}/7austin"):
-        read_inria(tmp_path)
+def test_files_of_other_names_are_no_tiles(tmp_path):
+    root = archives.write_inria(tmp_path)
+    splits = read_inria(root)
+    images = root / "train" / "images"
+    for name in ("._austin7.tif", "austin7 (1).tif", "7austin7.tif", "Thumbs.db"):
+        (images / name).write_bytes((images / "austin6.tif").read_bytes())
+    assert read_inria(root) == splits
+
+
+@pytest.mark.parametrize("name", ["inria", "potsdam", "aicd", "folder"])
+def test_without_the_data_the_error_says_how_to_get_them(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"^no such folder: ") as caught:
+        READERS[name](tmp_path / "nothing")
+    message = str(caught.value)
+    assert "\n" not in message
+    if name == "folder":
+        assert "masks/ or one file of outlines" in message
+    else:
+        assert "https://" in message  # from whom
+        assert "not to be passed on" in message or "with credit" in message  # terms
+        assert "unpack it" in message  # layout
+
+
+def test_without_scenes_to_train_on_there_is_no_split(tmp_path):
+    root = archives.write_inria(tmp_path, ["austin"], [1, 2])
+    with pytest.raises(ValueError, match=f"^no scenes to train on in {root}; get the"):
+        read_inria(root)
+    root = archives.write_potsdam(tmp_path / "potsdam", [(3, 13)])
+    with pytest.raises(ValueError, match=f"^no scenes to train on in {root}; get the"):
+        read_potsdam(root)
+    root = write_scenes(tmp_path / "own", "a", "b")
+    with pytest.raises(ValueError, match=f"^no scenes to train on in {root}; put"):
+        read_folder(root, ["a"], ["b"])
+
+
+@pytest.fixture(scope="module")
+def potsdam(tmp_path_factory):
+    return archives.write_potsdam(tmp_path_factory.mktemp("potsdam2024") / "Potsdam")
+
+
+def test_the_benchmark_of_potsdam_has_24_tiles_to_train_and_14_to_test():
+    assert (len(set(POTSDAM_TRAIN)), len(set(POTSDAM_TEST))) == (24, 14)
+    assert not set(POTSDAM_TRAIN) & set(POTSDAM_TEST)
+
+
+def test_tiles_of_potsdam_are_split_as_in_the_benchmark(potsdam):
+    splits = read_potsdam(potsdam.parent, validation=["2_11"])
+    assert [names(scenes) for scenes in splits] == [
+        ["2_10", "4_12"],
+        ["2_11"],
+        ["3_13"],
+    ]
+    splits = read_potsdam(potsdam, validation=0.25)
+    assert [names(scenes) for scenes in splits] == [
+        ["2_10", "2_11", "4_12"],
+        ["2_10", "2_11", "4_12"],
+        ["3_13"],
+    ]
+    whole = archives.make_picture(2, 11)
+    lower = load_scene(splits.validation[1])
+    np.testing.assert_array_equal(lower.pixels, whole.target[42:])
+    np.testing.assert_array_equal(lower.mask, whole.mask[42:])
+    with pytest.raises(ValueError, match=r"^no scene '7_7' among 2_10, 2_11, 4_12: "):
+        read_potsdam(potsdam, validation=["7_7"])
+
+
+def test_bands_of_potsdam(potsdam):
+    picture = archives.make_picture(2, 10)
+    infrared = archives.infrared_of(picture.target)[..., np.newaxis]
+    assert (infrared == 0).any()  # which must not count as transparent
+    expected = {
+        "rgb": picture.target,
+        "irrg": np.dstack([infrared, picture.target[..., :2]]),
+        "rgbir": np.dstack([picture.target, infrared]),
+    }
+    for bands, pixels in expected.items():
+        scene = read_potsdam(potsdam, 0, bands=bands).train[0]
+        loaded = load_scene(scene)
+        np.testing.assert_array_equal(loaded.pixels, pixels)
+        np.testing.assert_array_equal(loaded.mask, picture.mask)
+    for bands in ("rgbir+dsm", "rgbir+ndsm"):
+        pixels = load_scene(read_potsdam(potsdam, 0, bands=bands).train[0]).pixels
+        np.testing.assert_array_equal(pixels[..., :4], expected["rgbir"])
+        roof, ground = (pixels[..., 4][picture.mask == value] for value in (1, 0))
+        assert np.median(roof) > np.median(ground) + 100
+
+
+def test_heights_may_lack_their_last_column(potsdam):
+    for bands in ("rgbir+dsm", "rgbir+ndsm"):
+        (scene,) = read_potsdam(potsdam, bands=bands).test
+        pixels = load_scene(scene).pixels
+        assert pixels.shape == (archives.HEIGHT, archives.WIDTH, 5)
+        np.testing.assert_array_equal(pixels[:, -1, 4], pixels[:, -2, 4])
+        corner = Window(archives.HEIGHT - 9, archives.WIDTH - 11, 9, 11)
+        part = load_scene(scene._replace(area=corner)).pixels
+        np.testing.assert_array_equal(part, pixels[-9:, -11:])
+
+
+def test_heights_of_another_size_are_named(potsdam, tmp_path):
+    heights = write(tmp_path / "dsm.tif", np.zeros((1, 56, 70), np.uint8))
+    scene = read_potsdam(potsdam, 0).train[0]._replace(heights=heights)
+    with pytest.raises(ValueError, match=rf"\(56, 72\), got \(56, 70\): {heights}$"):
+        load_scene(scene)
+
+
+def test_eroded_labels_are_ignored_where_they_are_black(potsdam):
+    scene = read_potsdam(potsdam, 0, labels="eroded").train[1]
+    picture = archives.make_picture(2, 11)
+    expected = np.where(archives.boundary_of(picture.mask), 255, picture.mask)
+    np.testing.assert_array_equal(load_mask(scene), expected)
+    assert set(np.unique(expected)) == {0, 1, 255}
+
+
+def test_the_label_of_4_12_that_is_a_picture_is_not_taken(potsdam, tmp_path):
+    picture = archives.make_picture(4, 12)
+    eroded = np.where(archives.boundary_of(picture.mask), 255, picture.mask)
+    scene = read_potsdam(potsdam, 0).train[-1]
+    assert scene.name == "4_12"
+    np.testing.assert_array_equal(load_mask(scene), eroded)
+
+    root = archives.write_potsdam(tmp_path, [(2, 10), (4, 12)], participants=True)
+    scene = read_potsdam(root, 0).train[-1]
+    np.testing.assert_array_equal(load_mask(scene), picture.mask)
+
+    for label in root.rglob("top_potsdam_4_12_label_noBoundary.tif"):
+        label.unlink()
+    for label in root.rglob("5_Labels_for_participants/*_4_12_*"):
+        label.unlink()
+    assert names(read_potsdam(root, 0).train) == ["2_10"]
+
+
+def test_an_unknown_colour_of_a_label_is_named_with_its_place(potsdam, tmp_path):
+    scene = read_potsdam(potsdam, 0).train[0]
+    label = archives.colour(archives.make_picture(2, 10).mask, 2, 10)
+    for colour in ((255, 0, 255), (0, 1, 255), (0, 0, 254)):
+        label[20, 33] = colour
+        truth = archives.write(tmp_path / "label.tif", label)
+        with pytest.raises(ValueError, match="Potsdam's classes, got") as caught:
+            load_mask(scene._replace(truth=truth))
+        assert f"got {colour} at row 20, column 33: {truth}" in str(caught.value)
+
+
+def test_archives_that_were_unpacked_into_a_folder_of_their_name(potsdam, tmp_path):
+    for folder in ("2_Ortho_RGB", "5_Labels_all"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / folder).symlink_to(potsdam / folder)
+    assert names(read_potsdam(tmp_path, 0).train) == ["2_10", "2_11"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bands": "rgbi"}, "^bands must be one of rgb, irrg, rgbir, .*got 'rgbi'$"),
+        ({"labels": "all"}, "^labels must be one of full, eroded, got 'all'$"),
+        ({"resolution": -1}, "^resolution must be above 0, or 0, got -1$"),
+        ({"validation": 1.5}, r"^validation must be in \[0, 1\), got 1.5$"),
+    ],
+)
+def test_settings_of_potsdam(potsdam, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        read_potsdam(potsdam, **arguments)
+
+
+def test_scenes_are_averaged_to_a_resolution_and_masks_are_not(potsdam):
+    full = read_potsdam(potsdam, bands="rgbir+dsm").test[0]
+    scene = read_potsdam(potsdam, bands="rgbir+dsm", resolution=0.2).test[0]
+    native, (pixels, mask) = load_scene(full), load_scene(scene)
+    blocks = native.pixels.reshape(14, 4, 18, 4, 5).mean(axis=(1, 3))
+    np.testing.assert_allclose(pixels, blocks, atol=0.51)
+    # The centre of a pixel lies on a corner of four of the file's.
+    np.testing.assert_array_equal(mask, native.mask[2::4, 2::4])
+    assert (resolution_of(full), resolution_of(scene)) == (0.05, 0.2)
+    area = Window(3, 5, 7, 9)
+    part = load_scene(scene._replace(area=area))
+    np.testing.assert_array_equal(part.pixels, pixels[3:10, 5:14])
+    np.testing.assert_array_equal(part.mask, mask[3:10, 5:14])
+    splits = read_potsdam(potsdam, 0.5, resolution=0.2)
+    upper, lower = (load_scene(scenes[0]) for scenes in splits[:2])
+    assert (upper.mask.shape, lower.pixels.shape) == ((7, 18), (7, 18, 3))
+
+
+def test_any_resolution_keeps_mask_and_image_together(tmp_path):
+    """Which a shift by a pixel would show: the roof is brighter than the rest."""
+    bright = 40 + 150 * MASK
+    image = write(tmp_path / "images" / "a.tif", np.stack([bright] * 3))
+    write(tmp_path / "masks" / "a.png", MASK[np.newaxis])
+    for resolution, shape in ((0.7, (17, 30)), (0.15, (80, 140))):
+        (scene,) = read_folder(tmp_path, 0, resolution=resolution).train
+        pixels, mask = load_scene(scene)
+        assert mask.shape == pixels.shape[:2] == shape
+        assert set(np.unique(mask)) == {0, 1}
+        np.testing.assert_array_equal(mask, pixels[..., 0] > 114)
+        assert resolution_of(scene) == resolution
+    image = write(image, PIXELS, crs=None)
+    with pytest.raises(ValueError, match=f"needs an image with a CRS: {image}$"):
+        read_folder(tmp_path, 0, resolution=0.7)
+
+
+@pytest.fixture(scope="module")
+def aicd(tmp_path_factory):
+    return archives.write_aicd(tmp_path_factory.mktemp("aicd"))
+
+
+def test_views_of_a_scene_of_aicd_stay_together(aicd):
+    splits = read_aicd(aicd.parent)
+    numbers = [{scene.name[5:9] for scene in scenes} for scenes in splits]
+    assert numbers == [{f"000{number}" for number in range(8)}, {"0008"}, {"0009"}]
+    assert [len(scenes) for scenes in splits] == [32, 4, 4]
+    scene = splits.train[17]
+    assert scene.name == "Scene0000_View01_NoShadow"
+    picture = archives.make_picture(0, 0, 1)
+    lit = archives.synthetic.make_picture(
+        np.random.default_rng((0, 0, 1)), *picture.mask.shape, shadows=False
+    )
+    np.testing.assert_array_equal(load_scene(scene).pixels, lit.target)
+    np.testing.assert_array_equal(load_scene(scene).mask, picture.mask)
+
+
+def test_shadows_and_classes_of_aicd_can_be_chosen(aicd):
+    for shadows, folder in (("with", "Images_Shadows"), ("without", "Images_NoShadow")):
+        train = read_aicd(aicd, shadows).train
+        assert {scene.image.parent.name for scene in train} == {folder}
+    barns = read_aicd(aicd, "with", classes=["barn"])
+    assert {scene.name[:9] for scene in barns.train} == {
+        f"Scene000{number}" for number in (1, 3, 5, 7)
+    }
+    with pytest.raises(
+        ValueError, match=r"^shadows must be one of with, without, both"
+    ):
+        read_aicd(aicd, "none")
+    with pytest.raises(
+        ValueError, match=r"^classes must be one of stone, barn, got 'x'"
+    ):
+        read_aicd(aicd, classes=["barn", "x"])
+
+
+def test_classes_of_aicd_need_their_list(tmp_path):
+    (tmp_path / "GroundTruth").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"^no such file: .*classes.csv; the"):
+        read_aicd(tmp_path, classes=["barn"])
+    with pytest.raises(FileNotFoundError, match=r"^no such folder: .*Images_NoShadow$"):
+        read_aicd(tmp_path, "without")
+
+
+@pytest.mark.parametrize("bright", [1, 255])
+def test_a_mask_of_0_and_1_is_that_of_0_and_255(tmp_path, bright):
+    image = write(tmp_path / "a.tif", PIXELS)
+    mask = write(tmp_path / "b.png", MASK[np.newaxis] * bright)
+    np.testing.assert_array_equal(load_mask(Scene("a", image, mask)), MASK)
+
+
+def test_alpha_of_an_image_is_no_band_and_where_it_is_0_nothing_is_known(tmp_path):
+    alpha = np.full((1, HEIGHT, WIDTH), 255, np.uint8)
+    alpha[0, :, :9] = 0
+    image = write(tmp_path / "a.tif", np.concatenate([PIXELS, alpha]))
+    mask = write(tmp_path / "b.png", MASK[np.newaxis] * 255)
+    loaded = load_scene(Scene("a", image, mask))
+    np.testing.assert_array_equal(loaded.pixels, np.moveaxis(PIXELS, 0, -1))
+    np.testing.assert_array_equal(loaded.mask[:, :9], 255)
+    np.testing.assert_array_equal(loaded.mask[:, 9:], MASK[:, 9:])
+
+
+def test_16_bits_and_floats_are_stretched_and_their_nodata_is_ignored(tmp_path):
+    mask = write(tmp_path / "b.png", MASK[np.newaxis] * 255)
+    for dtype, nodata in (("uint16", 0), ("float32", -9999.0), ("float32", np.nan)):
+        values = PIXELS.astype(dtype) * 37
+        values[:, :5] = nodata
+        image = write(tmp_path / "a.tif", values, dtype=dtype, nodata=nodata)
+        loaded = load_scene(Scene("a", image, mask))
+        low, high = np.percentile(values[:, 5:], (1, 99))
+        expected = np.clip((values[:, 5:] - low) / (high - low) * 255, 0, 255)
+        pixels = np.moveaxis(loaded.pixels, -1, 0)[:, 5:]
+        np.testing.assert_allclose(pixels, expected, atol=0.51)
+        np.testing.assert_array_equal(loaded.mask[:5], 255)
+        np.testing.assert_array_equal(loaded.mask[5:], MASK[5:])
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    root = archives.write_inria(tmp_path)
+    scene = read_inria(root).train[0]
+    scene.image.write_bytes(scene.image.read_bytes()[:6000])
+    with pytest.raises(ValueError, match=f"{scene.image}"):
+        load_scene(scene)
 
 
 def test_the_sample_has_a_scene_to_train_and_one_to_test():
