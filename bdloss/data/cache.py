@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,11 @@ class StoredArray(NDArrayOperatorsMixin):
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(
-        self,
-        file: Path,
-        scene: Scene,
-        bands: Sequence[int] | None,
-        shape: tuple[int, ...],
-    ):
+    def __init__(self, file: Path, scene: Scene, shape: tuple[int, ...]):
         self.shape = shape
         self.size = int(np.prod(shape))
         self._file = file
         self._scene = scene
-        self._bands = bands
 
     @property
     def is_cached(self) -> bool:
@@ -80,10 +73,8 @@ class StoredArray(NDArrayOperatorsMixin):
             for axis, length in zip(part, self.shape[:2], strict=True)
         )
         window = Window(top, left, bottom - top, right - left)
-        scene = _part(self._scene, window)
-        if len(self.shape) == 2:
-            return datasets.load_mask(scene)
-        return datasets.load_scene(scene, self._bands).pixels
+        pixels, mask = _load_window(self._scene, window)
+        return mask if len(self.shape) == 2 else pixels
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """Return the whole array, for NumPy."""
@@ -100,12 +91,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdloss"
 
 
-def load_cached(
-    scene: Scene,
-    folder: Path,
-    bands: Sequence[int] | None = None,
-    limit: int = LIMIT,
-) -> SceneData:
+def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
     """Return a scene that is decoded into a cache, once for all runs.
 
     It is decoded anew when a file of it changes (its size or times do), and what
@@ -115,7 +101,6 @@ def load_cached(
     Args:
         scene: The scene.
         folder: The cache; made if it does not exist.
-        bands: Numbers of the bands, from 1; None for the picture without alpha.
         limit: Most bytes that the cache may hold: a pixel takes one for each band and
             one for its mask. `RESERVE` bytes stay free on its disk too.
 
@@ -128,22 +113,23 @@ def load_cached(
     """
     image, truth = scene.image.resolve(), scene.truth.resolve()
     scene = scene._replace(image=image, truth=truth)
-    identity = _digest(scene, bands)
+    identity = _digest(scene)
     entry = folder / f"{identity}-{_digest(*_stamps(scene))}"
     pixels, mask = entry / "pixels.npy", entry / "mask.npy"
     try:
         shape = np.load(pixels, mmap_mode="r").shape
     except FileNotFoundError:
-        shape = _shape(scene, bands)
+        shape = _shape(scene)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{identity}-{'[0-9a-f]' * 16}"):
-            shutil.rmtree(old, ignore_errors=True)
-            _sizes.pop(folder, None)
+            if old != entry:  # which another process may just have made
+                shutil.rmtree(old, ignore_errors=True)
+                _sizes.pop(folder, None)
         if _has_room(folder, shape, limit):
-            _store(scene, bands, shape, entry)
+            _store(scene, shape, entry)
     return SceneData(
-        StoredArray(pixels, scene, bands, shape),  # type: ignore[abstract, arg-type]
-        StoredArray(mask, scene, bands, shape[:2]),  # type: ignore[abstract, arg-type]
+        StoredArray(pixels, scene, shape),  # type: ignore[abstract, arg-type]
+        StoredArray(mask, scene, shape[:2]),  # type: ignore[abstract, arg-type]
     )
 
 
@@ -206,19 +192,27 @@ def _paths(value: Any) -> Iterator[Path]:
             yield from _paths(item)
 
 
-def _shape(scene: Scene, bands: Sequence[int] | None) -> tuple[int, ...]:
+def _shape(scene: Scene) -> tuple[int, ...]:
     """Return height, width and number of bands of a scene."""
     with open_raster(scene.image) as source:
         height, width = scene.area[2:] if scene.area else source.shape
-    corner = datasets.load_scene(_part(scene, Window(0, 0, 1, 1)), bands)
-    return height, width, corner.pixels.shape[2]
+    corner = scene._replace(area=Window(0, 0, 1, 1))
+    return height, width, datasets.load_scene(corner).pixels.shape[2]
 
 
-def _part(scene: Scene, window: Window) -> Scene:
-    """Return the part of a scene that lies in a window of it."""
+def _load_window(scene: Scene, window: Window) -> SceneData:
+    """Read a window of a scene, the same pixels as if all of it were read."""
+    if not _has_windows(scene):
+        pixels, mask = datasets.load_scene(scene)
+        return SceneData(pixels[window.slices], mask[window.slices])
     top, left = scene.area[:2] if scene.area else (0, 0)
     moved = window._replace(row=window.row + top, col=window.col + left)
-    return scene._replace(area=moved)
+    return datasets.load_scene(scene._replace(area=moved))
+
+
+def _has_windows(scene: Scene) -> bool:
+    """Return whether the edges of windows lie between pixels of the file."""
+    return float(scene.scale).is_integer()
 
 
 def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
@@ -233,12 +227,10 @@ def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
     return room
 
 
-def _store(
-    scene: Scene, bands: Sequence[int] | None, shape: tuple[int, ...], entry: Path
-) -> None:
+def _store(scene: Scene, shape: tuple[int, ...], entry: Path) -> None:
     """Decode a scene into an entry that appears when it is whole, if it can be."""
     height, width, _ = shape
-    rows = max(1, DECODED_AT_ONCE // width)
+    rows = max(1, DECODED_AT_ONCE // width) if _has_windows(scene) else height
     partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.partial", dir=entry.parent))
     try:
         with ExitStack() as stack:
@@ -250,7 +242,7 @@ def _store(
                 files.append(file)
             for row in range(0, height, rows):
                 strip = Window(row, 0, min(rows, height - row), width)
-                data = datasets.load_scene(_part(scene, strip), bands)
+                data = _load_window(scene, strip)
                 for file, array in zip(files, data, strict=True):
                     file.write(np.ascontiguousarray(array).data)
         partial.rename(entry)

@@ -19,10 +19,14 @@ class Patches(keras.utils.PyDataset):
 
     With `steps`, patches lie at random, all positions in all scenes equally likely, and
     an epoch has that many batches; without, they lie in a grid that covers the scenes,
-    in order, and the last batch may be smaller. What a batch holds depends on `seed`,
-    `epoch` and its index alone, not on workers or on batches taken before.
+    in order, and the last batch may be smaller. What a patch is depends on `seed`,
+    `epoch`, the index of its batch and its place in it alone, not on workers, processes
+    or the backend of Keras, nor on batches taken before.
 
     A scene smaller than a patch is reflected, and what is added is ignored in its mask.
+
+    Batches are prepared by threads, not by processes: decoding, copying and OpenCV run
+    outside the lock of Python, and a process forked beside TensorFlow may hang.
 
     Attributes:
         epoch: The epoch that batches are drawn for, from 0. Keras moves it on, through
@@ -40,6 +44,8 @@ class Patches(keras.utils.PyDataset):
         seed: int = 0,
         building_bias: float = 0.0,
         workers: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ):
         """Cut patches out of scenes.
 
@@ -53,10 +59,13 @@ class Patches(keras.utils.PyDataset):
             building_bias: Share of the random patches that are drawn again, up to ten
                 times, until there is a building in them; in [0, 1].
             workers: Threads that prepare batches.
+            process: Which of the `processes` this is, from 0.
+            processes: How many train together. Each loads its slice of every batch;
+                put one after the other, the slices are the batch of a single process.
 
         Raises:
-            ValueError: If there are no scenes, their bands differ in number, or
-                a number is out of range.
+            ValueError: If there are no scenes, their bands differ in number, a number
+                is out of range, or the processes cannot share a batch equally.
         """
         super().__init__(workers=workers)
         numbers = {scene.pixels.shape[2] for scene in scenes}
@@ -71,32 +80,40 @@ class Patches(keras.utils.PyDataset):
                 "patch, batch and steps must be at least 1, "
                 f"got {patch}, {batch} and {steps}"
             )
+        if not 0 <= process < processes or batch % processes:
+            raise ValueError(
+                f"processes must share a batch of {batch} equally and be counted from "
+                f"0, got process {process} of {processes}"
+            )
         if not 0 <= building_bias <= 1:
             raise ValueError(f"building_bias must be in [0, 1], got {building_bias}")
         self.epoch = 0
         self._begun = False
-        self._scenes = [_padded(scene, patch) for scene in scenes]
+        self._scenes = list(scenes)
         self._patch = patch
         self._batch = batch
         self._steps = steps
         self._augment = augment
         self._seed = seed
         self._building_bias = building_bias
-        sizes = [scene.pixels.shape[:2] for scene in self._scenes]
+        self._process = process
+        self._processes = processes
+        sizes = np.array([scene.mask.shape for scene in scenes])
         self._grid = [
             (scene, window)
-            for scene, (height, width) in zip(self._scenes, sizes, strict=True)
+            for scene, (height, width) in enumerate(sizes.tolist())
             for window in grid(height, width, patch, patch)
         ]
-        positions = np.prod(np.array(sizes) - patch + 1, axis=1)
-        self._shares = positions / positions.sum()
+        # Along each axis of each scene, and up to the end of each scene.
+        self._positions = np.maximum(sizes - patch, 0) + 1
+        self._ends = self._positions.prod(axis=1).cumsum()
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return self._steps or -(-len(self._grid) // self._batch)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a batch.
+        """Return a batch, or the slice of it that this process loads.
 
         Args:
             index: Which of the epoch, from 0.
@@ -105,19 +122,21 @@ class Patches(keras.utils.PyDataset):
             Pixels `(batch, patch, patch, bands)` and masks `(batch, patch, patch, 1)`,
             uint8; masks are 0, 1 or 255 for ignored.
         """
-        random = np.random.default_rng((self._seed, self.epoch, index))
-        if self._steps:
-            cuts = [self._draw(random) for _ in range(self._batch)]
-        else:
-            first = index * self._batch
-            cuts = [_cut(*at) for at in self._grid[first : first + self._batch]]
-        if self._augment:
-            cuts = [
-                self._augment(pixels, mask, int(random.integers(SEEDS)))
-                for pixels, mask in cuts
-            ]
-        pixels, masks = zip(*cuts, strict=True)
-        return np.stack(pixels), np.stack(masks)[..., np.newaxis]
+        first = index * self._batch
+        last = first + self._batch
+        if not self._steps:
+            last = min(last, len(self._grid))
+        places = np.array_split(np.arange(first, last), self._processes)[self._process]
+        side, bands = self._patch, self._scenes[0].pixels.shape[2]
+        pixels = np.empty((len(places), side, side, bands), np.uint8)
+        masks = np.empty((len(places), side, side, 1), np.uint8)
+        for i, place in enumerate(places.tolist()):
+            random = np.random.default_rng((self._seed, self.epoch, place))
+            cut = self._draw(random) if self._steps else self._cut(*self._grid[place])
+            if self._augment:
+                cut = self._augment(*cut, int(random.integers(SEEDS)))
+            pixels[i], masks[i, ..., 0] = cut
+        return pixels, masks
 
     def on_epoch_begin(self) -> None:
         """Start an epoch; Keras calls it."""
@@ -132,29 +151,26 @@ class Patches(keras.utils.PyDataset):
         """Cut a random patch that is not wholly ignored, if ten draws find one."""
         needs_building = random.random() < self._building_bias
         for _ in range(DRAWS):
-            scene = self._scenes[random.choice(len(self._scenes), p=self._shares)]
-            height, width = scene.mask.shape
-            row = int(random.integers(height - self._patch + 1))
-            col = int(random.integers(width - self._patch + 1))
-            cut = _cut(scene, Window(row, col, self._patch, self._patch))
-            mask = cut[1]
+            position = int(random.integers(self._ends[-1]))
+            scene = int(np.searchsorted(self._ends, position, side="right"))
+            left = int(self._ends[scene]) - 1 - position
+            row, col = divmod(left, int(self._positions[scene, 1]))
+            window = Window(row, col, self._patch, self._patch)
+            mask = self._scenes[scene].mask[window.slices]
             if (mask == 1).any() if needs_building else (mask != IGNORED).any():
                 break
-        return cut
+        return self._cut(scene, window, mask)
 
-
-def _cut(scene: SceneData, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    return scene.pixels[window.slices], scene.mask[window.slices]
-
-
-def _padded(scene: SceneData, side: int) -> SceneData:
-    """Return a scene that is at least a patch high and wide."""
-    height, width = scene.mask.shape
-    below, right = max(side - height, 0), max(side - width, 0)
-    if not below and not right:
-        return scene
-    rim = ((0, below), (0, right))
-    return SceneData(
-        np.pad(scene.pixels, (*rim, (0, 0)), mode="reflect"),
-        np.pad(scene.mask, rim, constant_values=IGNORED),
-    )
+    def _cut(
+        self, scene: int, window: Window, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels and mask of a window, as large as a patch."""
+        data = self._scenes[scene]
+        pixels = data.pixels[window.slices]
+        mask = data.mask[window.slices] if mask is None else mask
+        below, right = (self._patch - side for side in mask.shape)
+        if below or right:
+            rim = ((0, below), (0, right))
+            pixels = np.pad(pixels, (*rim, (0, 0)), mode="reflect")
+            mask = np.pad(mask, rim, constant_values=IGNORED)
+        return pixels, mask

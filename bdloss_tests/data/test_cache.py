@@ -69,9 +69,21 @@ def test_a_scene_is_what_load_scene_gives(scene, folder, limit, area):
     assert data.mask.size == np.prod(data.mask.shape)
 
 
+@pytest.mark.parametrize("limit", [BYTES, 0], ids=["cached", "by windows"])
+@pytest.mark.parametrize("scale", [2, 1.4])
+def test_a_scene_at_another_resolution(scene, folder, limit, scale, monkeypatch):
+    monkeypatch.setattr(cache, "DECODED_AT_ONCE", 900)
+    scene = scene._replace(area=Window(2, 5, 25, 35), scale=scale)
+    expected = load_scene(scene)
+    for got, array in zip(load_cached(scene, folder, limit), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(got), array)
+        np.testing.assert_array_equal(got[3:20, 7:30], array[3:20, 7:30])
+
+
 def test_bands_are_chosen(scene, folder):
-    assert_same(load_cached(scene, folder, bands=[3, 1]), load_scene(scene, [3, 1]))
     assert_same(load_cached(scene, folder), load_scene(scene))
+    swapped = scene._replace(bands=(3, 1))
+    assert_same(load_cached(swapped, folder), load_scene(swapped))
 
 
 def test_a_scene_is_decoded_once(scene, folder, decoded):
@@ -183,17 +195,18 @@ def test_two_processes_make_an_entry_at_once(scene, folder):
 def test_the_slower_of_two_processes_uses_the_entry_of_the_faster(
     scene, folder, monkeypatch
 ):
-    rename = Path.rename
+    shape_of, inodes = cache._shape, []
 
-    def be_late(partial, entry):
-        shutil.copytree(partial, entry)
-        rename(partial, entry)
+    def be_late(scene):
+        monkeypatch.setattr(cache, "_shape", shape_of)
+        load_cached(scene, folder)  # the other process
+        inodes.extend(path.stat().st_ino for path in folder.iterdir())
+        return shape_of(scene)
 
-    monkeypatch.setattr(Path, "rename", be_late)
-    data = load_cached(scene, folder)
-    assert data.pixels.is_cached
-    assert_same(data, load_scene(scene))
-    assert len(list(folder.iterdir())) == 1
+    monkeypatch.setattr(cache, "_shape", be_late)
+    assert_same(load_cached(scene, folder), load_scene(scene))
+    assert [path.stat().st_ino for path in folder.iterdir()] == inodes
+    assert len(inodes) == 1
 
 
 def test_a_cleared_cache_is_read_by_windows(scene, folder):

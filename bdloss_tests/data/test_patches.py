@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from bdloss.data.augment import augmentation
-from bdloss.data.datasets import SceneData
+from bdloss.data.cache import load_cached
+from bdloss.data.datasets import SceneData, load_scene, read_folder
 from bdloss.data.patches import Patches
+from bdloss_tests.scenes import write_folder
 
 
 def make_scene(height, width, bands=2, seed=0):
@@ -82,6 +84,38 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
         np.testing.assert_array_equal(one, other)
     places = [(1, 1, 3), (2, 1, 3), (1, 2, 3), (1, 1, 2), (1, 3, 1)]
     assert len({batch(*place)[0].tobytes() for place in places}) == len(places)
+
+
+@pytest.mark.parametrize("steps", [None, 5], ids=["grid", "random"])
+def test_the_slices_of_processes_make_the_batch_of_one(steps):
+    settings = {"patch": 16, "batch": 6, "steps": steps, "seed": 3}
+    settings["augment"] = augmentation("strong") if steps else None
+    one = Patches([SCENE, make_scene(30, 20)], **settings)
+    many = [
+        Patches([SCENE, make_scene(30, 20)], process=i, processes=3, **settings)
+        for i in range(3)
+    ]
+    for index, batch in enumerate(one[i] for i in range(len(one))):
+        slices = [patches[index] for patches in many]
+        assert [len(pixels) for pixels, _ in slices] == [
+            len(batch[0]) // 3 + extra
+            for extra in ([0] * 3, [1, 0, 0], [1, 1, 0])[len(batch[0]) % 3]
+        ]
+        for whole, parts in zip(batch, zip(*slices, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_patches_of_a_cache_are_those_of_memory(tmp_path):
+    root = write_folder(tmp_path / "town", sizes=((90, 130), (70, 84), (20, 150)))
+    scenes = read_folder(root, validation=0).train
+    options = {"steps": 3, "seed": 5, "building_bias": 0.5}
+    expected = Patches([load_scene(scene) for scene in scenes], 32, 8, **options)
+    for limit in (10**6, 0):
+        cached = [load_cached(scene, tmp_path / "cache", limit) for scene in scenes]
+        patches = Patches(cached, 32, 8, **options)
+        for index in range(3):
+            for one, other in zip(patches[index], expected[index], strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 class Recorder(Patches):
@@ -171,6 +205,8 @@ def test_a_scene_smaller_than_a_patch_is_reflected_and_ignored_there(steps):
         ({"batch": 0}, "must be at least 1, got 16, 0 and None"),
         ({"steps": 0}, "must be at least 1, got 16, 4 and 0"),
         ({"building_bias": 1.1}, r"building_bias must be in \[0, 1\], got 1.1"),
+        ({"processes": 3}, "share a batch of 4 equally .* got process 0 of 3"),
+        ({"process": 2, "processes": 2}, "got process 2 of 2"),
     ],
 )
 def test_what_patches_need(arguments, message):
