@@ -146,3 +146,44 @@ def _share(boundary, region, smooth: float):
         return (inside + smooth) / (whole + smooth)
     some = whole > EMPTY
     return ops.where(some, inside / ops.where(some, whole, 1.0), 1.0)
+
+
+def sobel_boundary_f1(
+    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+):
+    """Return BF1 with the boundaries of a Sobel filter, the rejected alternative.
+
+    As `soft_boundary_f1`, but the boundary is the length of the gradient, 1 at both
+    pixels along a straight edge of a mask. A ramp as wide as the filter is a boundary
+    too, and a soft edge is a weaker one.
+
+    Args:
+        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_pred: Prediction of the same shape, values in [0, 1].
+        theta0: Side of the filter, 3 pixels.
+        theta: Side of the window that extends boundaries, in pixels.
+        smooth: Pixels added above and below the line of Eq. 3.
+        valid: As in `extract_boundary`; a pixel beside an ignored one has no boundary.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
+    """
+    true, pred = (_sobel(y, valid) for y in (y_true, y_pred))
+    precision = _share(pred, extend_boundary(true, theta), smooth)
+    recall = _share(true, extend_boundary(pred, theta), smooth)
+    total = precision + recall
+    return 2.0 * precision * recall / ops.where(total > 0.0, total, 1.0)
+
+
+def _sobel(y, valid):
+    """Return the length of the gradient, at most 1; the image's edge is repeated."""
+    y = ops.pad(y, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+    rows = (y[:, :-2] + 2.0 * y[:, 1:-1] + y[:, 2:]) / 4.0
+    columns = (y[:, :, :-2] + 2.0 * y[:, :, 1:-1] + y[:, :, 2:]) / 4.0
+    beside = rows[:, :, 2:] - rows[:, :, :-2]
+    below = columns[:, 2:] - columns[:, :-2]
+    square = ops.square(beside) + ops.square(below)
+    some = square > 0.0  # the root has no finite gradient at 0
+    length = ops.where(some, ops.sqrt(ops.where(some, square, 1.0)), 0.0)
+    length = ops.minimum(length, 1.0)
+    return length if valid is None else length * (1.0 - extend_boundary(1.0 - valid, 3))
