@@ -222,7 +222,7 @@ def measure_files(
 
 
 def draw_gaps(gaps: np.ndarray, path: str | PathLike, share: float = TOUCHING) -> None:
-    """Draw the gaps as a histogram, with the windows they allow.
+    """Draw the gaps as a histogram, with the windows they allow, or theta0 if none.
 
     Args:
         gaps: Gap of each building, in pixels.
@@ -238,19 +238,19 @@ def draw_gaps(gaps: np.ndarray, path: str | PathLike, share: float = TOUCHING) -
     near = np.minimum(gaps[np.isfinite(gaps)], WIDEST_BAR)
     edges = [side + 0.5 for side in range(WIDEST_BAR + 1)]
     axes.hist(near, bins=edges, color="0.6", rwidth=0.9)
-    for theta, colour in ((advice.theta, "C3"), (advice.robust_theta, "C0")):
-        if theta is not None:
-            share = share_closer(gaps, theta)
-            label = f"theta = {theta}: {share:.1%} of the buildings stand closer"
-            axes.axvline(min(theta, WIDEST_BAR) + 0.5, color=colour, label=label)
+    allowed = ((advice.theta, "C3"), (advice.robust_theta, "C0"))
+    lines = {theta: colour for theta, colour in allowed if theta is not None}
+    for theta, colour in (lines or {THETA0: "0.3"}).items():
+        share = share_closer(gaps, theta)
+        label = f"theta = {theta}: {share:.1%} of the buildings stand closer"
+        axes.axvline(min(theta, WIDEST_BAR) + 0.5, color=colour, label=label)
+    axes.legend()
     axes.set(
         xlabel=f"gap to the nearest building, pixels ({WIDEST_BAR}: or more)",
         ylabel="buildings",
         xlim=(0.5, WIDEST_BAR + 0.5),
         title=f"{near.size} buildings, smallest gap {advice.smallest:g} pixels",
     )
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
     with raster.replaced_when_whole(path) as partial:
         figure.savefig(partial, dpi=120)
 
