@@ -155,6 +155,22 @@ def _scores(scores: dict[str, Any]) -> str:
 @click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
 @click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
 @click.option(
+    "--vector",
+    type=click.Choice(["gpkg", "geojson", "fgb"]),
+    default="gpkg",
+    show_default=True,
+    help="Format of the outlines.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["geotiff", "inria"]),
+    default="geotiff",
+    show_default=True,
+    help="inria: masks of 0 and 255, named as the images, to submit.",
+)
+@click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs.")
+@click.option("--overviews", is_flag=True, help="Give rasters overviews.")
+@click.option(
     "--min-area",
     type=float,
     default=5.0,
@@ -257,3 +273,112 @@ def _describe(raster: Path, mapped: Any) -> None:
 @main.group("data")
 def data_group() -> None:
     """Check a data set, look at what is trained on, clear what was cached."""
+
+
+@data_group.command("check")
+@click.option("--dataset", required=True, metavar="NAME", help="As in train.")
+@click.option("--data", required=True, type=FOLDER, help="Folder of the data set.")
+@click.option("--quick", is_flag=True, help="Open the files only.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="As bands=rgbir+dsm."
+)
+def check_data(dataset: str, data: Path, quick: bool, changes: tuple[str, ...]) -> None:
+    """List what is missing, unreadable, mismatched or suspicious, and the totals.
+
+    The exit code is 1 if anything is missing, unreadable or mismatched.
+    """
+    _start_keras()
+    with _one_line_errors():
+        from bdloss.data import check, datasets
+        from bdloss.run import config as configs
+
+        settings: dict[str, Any] = {}
+        for assignment in changes:
+            configs.change(settings, assignment)
+        splits = datasets.read_dataset(dataset, data, **settings)
+        found = []
+        for fault in check.check_splits(splits, dataset, quick):
+            click.echo(f"{fault.kind:<10}  {fault.text}")
+            found.append(fault)
+        if not quick:
+            for part, scenes in splits._asdict().items():
+                click.echo(f"{part:<10}  {check.count_scenes(scenes)}")
+    grave = sum(fault.is_grave for fault in found)
+    click.echo(f"{grave} faults, {len(found) - grave} remarks")
+    if grave:
+        raise SystemExit(1)
+
+
+@data_group.command()
+@click.option("--dataset", metavar="NAME", help="An experiment that comes with us.")
+@click.option("--config", type=EXISTING, help="An experiment file of your own (TOML).")
+@click.option("--data", type=FOLDER, help="Folder of the data set.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change any setting, as in --set patch=512 --set augment=strong.",
+)
+@click.option("--seed", type=int, help="Seed of positions and augmentation.  [0]")
+@click.option(
+    "--out",
+    type=EXISTING,
+    default=Path("patches.png"),
+    show_default=True,
+    help="PNG file to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def show(
+    dataset: str | None,
+    config: Path | None,
+    data: Path | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Draw patches as training sees them, augmented and with outlines."""
+    _start_keras()
+    with _one_line_errors():
+        from bdloss.data import cache
+        from bdloss.run import config as configs
+        from bdloss.run import training
+        from bdloss.run.contact_sheet import draw_contact_sheet
+
+        if dataset and config:
+            raise ValueError("give --dataset or --config, not both")
+        settings = (
+            configs.read_file(config)
+            if config
+            else configs.read_named(dataset or DEFAULT)
+        )
+        _change(settings, data, None, changes, seed)
+        experiment = configs.make_experiment(settings)
+        folder = cache.default_folder()
+        draw_contact_sheet(
+            # What is cached is used; nothing is decoded whole for a few patches.
+            [
+                cache.load_cached(scene, folder, limit=0)
+                for scene in training.read_splits(experiment).train
+            ],
+            out,
+            patch=experiment.patch,
+            augment=experiment.augment,
+            building_bias=experiment.building_bias,
+            seed=experiment.seed,
+            overwrite=overwrite,
+        )
+    click.echo(f"{out}: outlines in yellow, ignored pixels dark")
+
+
+@data_group.command("clear-cache")
+@click.option("--cache", type=FOLDER, help="The cache.  [~/.cache/bdloss]")
+def clear_cache(cache: Path | None) -> None:
+    """Remove the scenes that trainings have decoded."""
+    with _one_line_errors():
+        from bdloss.data import cache as caches
+
+        folder = cache or caches.default_folder()
+        freed = caches.clear_cache(folder)
+    click.echo(f"{folder}: {freed / 1e9:.2f} GB removed")

@@ -15,6 +15,7 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.shutil import copy
 from rasterio.transform import xy
 from rasterio.warp import transform
 
@@ -24,6 +25,7 @@ IGNORED = 255  # the value of a mask where nothing is known
 DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
 SAMPLES = 8  # windows along each axis that the percentiles are taken from
 SAMPLE_SIDE = 256  # pixels
+SMALLEST = 512  # pixels: no overview is needed below
 EARTH_RADIUS = 6_378_137.0  # metres, at the equator
 ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
 MASK_PROFILE = {
@@ -231,6 +233,29 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
     return mask
 
 
+def read_reduced_mask(
+    source: rasterio.DatasetReader, shape: tuple[int, int]
+) -> np.ndarray:
+    """Read a whole mask of buildings at a smaller shape, of every so many pixels.
+
+    Args:
+        source: The open raster.
+        shape: Height and width of the result.
+
+    Returns:
+        Mask of this shape, uint8, as `read_mask` gives it.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    whole = Window(0, 0, *source.shape)
+    band = _read(source, [1], whole, shape, Resampling.nearest)[0]
+    mask = (band != 0).astype(np.uint8)
+    if source.nodata == IGNORED:
+        mask[band == IGNORED] = IGNORED
+    return mask
+
+
 class MaskWriter:
     """What `create_mask` gives: writes a mask window by window."""
 
@@ -249,7 +274,12 @@ class MaskWriter:
 
 @contextmanager
 def create_mask(
-    path: str | PathLike, grid: Grid, tags: Mapping[str, object] | None = None
+    path: str | PathLike,
+    grid: Grid,
+    tags: Mapping[str, object] | None = None,
+    nodata: int | None = IGNORED,
+    cog: bool = False,
+    overviews: bool = False,
 ) -> Iterator[MaskWriter]:
     """Create a mask as a GeoTIFF that is there only when it is whole.
 
@@ -257,6 +287,9 @@ def create_mask(
         path: Where to write it; a file that exists is replaced.
         grid: Where its pixels lie on the ground.
         tags: Metadata to write into the file.
+        nodata: The value that means that nothing is known; None for no such value.
+        cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
+        overviews: Whether it gets overviews, to be drawn fast at any size.
 
     Yields:
         The writer. What it is not given stays `IGNORED`, the nodata value.
@@ -266,9 +299,25 @@ def create_mask(
     """
     with replaced_when_whole(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(partial, "w", **MASK_PROFILE, **grid._asdict()) as target:
+        profile = {**MASK_PROFILE, **grid._asdict(), "nodata": nodata}
+        with rasterio.open(partial, "w", **profile) as target:
             target.update_tags(**(tags or {}))
             yield MaskWriter(target)
+        if overviews and not cog:
+            with rasterio.open(partial, "r+") as target:
+                halvings = max(target.shape) // SMALLEST
+                factors = [2**i for i in range(1, halvings.bit_length() + 1)]
+                target.build_overviews(factors, Resampling.mode)
+        if cog:
+            with replaced_when_whole(partial) as copied:
+                copy(
+                    partial,
+                    copied,
+                    driver="COG",
+                    compress="deflate",
+                    bigtiff="if_safer",
+                    overview_resampling="mode",
+                )
 
 
 @contextmanager
@@ -322,13 +371,14 @@ def _read(
     bands: Sequence[int],
     window: Window,
     shape: tuple[int, ...] | None = None,
+    resampling: Resampling = Resampling.average,
 ) -> np.ndarray:
     with _damage_named(source, window):
         return source.read(
             bands,
             window=_rasterio_window(window),
             out_shape=shape and (len(bands), *shape),
-            resampling=Resampling.average,
+            resampling=resampling,
         )
 
 

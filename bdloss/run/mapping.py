@@ -6,27 +6,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import shapely
 
 from bdloss.data.datasets import Scene, find_truth, load_mask
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.polygons import (
     count_outlines,
-    mask_to_polygons,
+    outline_bands,
     write_outlines,
 )
 from bdloss.orthophotos.raster import (
-    Grid,
     grid_of,
     open_raster,
     read_mask,
     read_reduced,
+    read_reduced_mask,
     replaced_when_whole,
 )
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
-from bdloss.run.prediction import bands_folder, predict_bands, write_maps
+from bdloss.run.prediction import SCALE, bands_folder, predict_bands, write_maps
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
@@ -47,6 +46,11 @@ class Settings(NamedTuple):
         polygons: Whether outlines are written.
         min_area: Smallest polygon, in square metres.
         simplify: Tolerance of outlines, in pixels.
+        vector: Format of the outlines: `gpkg`, `geojson` or `fgb`.
+        format: Of the mask: `geotiff` (1 building, 0 not, 255 no data), or `inria`, as
+            INRIA's benchmark takes it: 255 and 0, of the same name as the image.
+        cog: Whether rasters are cloud-optimised GeoTIFFs.
+        overviews: Whether rasters get overviews.
         overlay: Whether outlines are drawn on the image.
         overwrite: Whether outputs that exist are replaced.
         resume: Whether outputs that exist are kept, and half-finished ones gone on
@@ -62,6 +66,10 @@ class Settings(NamedTuple):
     polygons: bool = True
     min_area: float = 5.0
     simplify: float = 1.0
+    vector: str = "gpkg"
+    format: str = "geotiff"
+    cog: bool = False
+    overviews: bool = False
     overlay: bool = False
     overwrite: bool = False
     resume: bool = True
@@ -140,7 +148,8 @@ def map_buildings(
 
     Writes `NAME_mask.tif` (1 building, 0 not, 255 no data) on the grid of the
     orthophoto and, as the settings ask, `NAME_prob.tif`, `NAME_buildings.gpkg` and
-    `NAME_overlay.png`. All that can be wrong with the input is found before the
+    `NAME_overlay.png`. Outlines have their area (`area_m2`) and the mean of their
+    pixels' `probability`. All that can be wrong with the input is found before the
     first pixel is predicted. None of them is there before it is whole; what a run that
     was stopped has predicted lies in `NAME_mask.partial` and is gone on with.
 
@@ -167,6 +176,12 @@ def map_buildings(
         predictor.threshold if settings.threshold is None else settings.threshold
     )
     predictor.check_window(window)
+    if settings.vector == "geojson" and settings.polygons:
+        with open_raster(image) as source:
+            if source.crs is None:
+                raise ValueError(
+                    f"GeoJSON is in degrees, the image has no CRS: {image}"
+                )
     used: dict[str, Any] = {
         "window": window,
         "overlap": overlap,
@@ -211,12 +226,19 @@ def map_buildings(
 
 def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]:
     names = {
-        "mask": f"{image.stem}_mask.tif",
+        "mask": f"{image.stem}{'' if settings.format == 'inria' else '_mask'}.tif",
         "prob": f"{image.stem}_prob.tif" if settings.prob else None,
-        "polygons": f"{image.stem}_buildings.gpkg" if settings.polygons else None,
+        "polygons": (
+            f"{image.stem}_buildings.{settings.vector}" if settings.polygons else None
+        ),
         "overlay": f"{image.stem}_overlay.png" if settings.overlay else None,
     }
-    return {key: out / name for key, name in names.items() if name}
+    paths = {key: out / name for key, name in names.items() if name}
+    if paths["mask"].resolve() == image.resolve():
+        raise ValueError(
+            f"a mask must not replace its image; give another --out: {image}"
+        )
+    return paths
 
 
 def _is_finished(
@@ -259,47 +281,65 @@ def _write_products(
     truth: np.ndarray | None,
 ) -> int | None:
     """Write all that the settings ask for from finished rows, or nothing."""
-    write_maps(image, bands, paths["mask"], paths.get("prob"))
+    write_maps(
+        image,
+        bands,
+        paths["mask"],
+        paths.get("prob"),
+        benchmark=settings.format == "inria",
+        cog=settings.cog,
+        overviews=settings.overviews,
+    )
     with contextlib.ExitStack() as undo:
         for path in paths.values():
             undo.callback(path.unlink, missing_ok=True)
-        with open_raster(paths["mask"]) as source:
-            grid = grid_of(source)
-            pred = read_mask(source, Window(0, 0, grid.height, grid.width))
         buildings = None
         if settings.polygons:
-            buildings = _write_polygons(paths["polygons"], pred, grid, settings)
+            buildings = _write_polygons(
+                paths["polygons"], paths["mask"], bands, settings
+            )
         if settings.overlay:
-            _draw_overlay(paths["overlay"], image, pred, truth)
+            _draw_overlay(paths["overlay"], image, paths["mask"], truth)
         undo.pop_all()
     return buildings
 
 
-def _write_polygons(
-    path: Path, pred: np.ndarray, grid: Grid, settings: Settings
-) -> int:
-    """Write the outlines of a mask with their areas; return how many there are."""
+def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) -> int:
+    """Write the outlines of a mask with what is known of them; return their number.
+
+    In memory are a few rows of the mask, and the outlines.
+    """
+    with open_raster(mask) as source:
+        grid = grid_of(source)
     metres = grid.resolution  # None without a CRS: then areas are unknown
-    min_area = settings.min_area if metres else 0.0
-    polygons = mask_to_polygons(pred, grid, min_area, settings.simplify)
+    found = list(
+        outline_bands(
+            bands.read(), grid, settings.min_area if metres else 0.0, settings.simplify
+        )
+    )
+    polygons = [polygon for each in found for polygon in each.polygons]
     attributes = {}
     if metres:
-        pixels = shapely.area(polygons) / abs(grid.transform.determinant)
-        attributes["area_m2"] = np.round(pixels * metres**2, 1)
+        areas = np.concatenate([np.empty(0), *(each.area for each in found)])
+        attributes["area_m2"] = np.round(areas, 1)
+    means = np.concatenate([np.empty(0), *(each.probability for each in found)])
+    attributes["probability"] = np.round(means / SCALE, 3)
     write_outlines(path, polygons, grid.crs, **attributes)
     return len(polygons)
 
 
 def _draw_overlay(
-    path: Path, image: Path, pred: np.ndarray, truth: np.ndarray | None
+    path: Path, image: Path, mask: Path, truth: np.ndarray | None
 ) -> None:
     """Draw outlines on the image, at a size that a person looks at."""
     with open_raster(image) as source:
         pixels = read_reduced(source, PICTURE)
-    shape = pixels.shape[:2]
+    shape = pixels.shape[0], pixels.shape[1]
+    with open_raster(mask) as source:
+        pred = read_reduced_mask(source, shape)
     true = None if truth is None else _reduce(truth, shape)
     zoom = max(1, PICTURE // max(shape))
-    picture = report.draw_outlines(pixels, _reduce(pred, shape), true, zoom)
+    picture = report.draw_outlines(pixels, pred, true, zoom)
     with replaced_when_whole(path) as partial:
         report.write_picture(picture, partial)
 

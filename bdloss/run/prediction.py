@@ -176,6 +176,10 @@ def write_maps(
     bands: Bands,
     mask_path: Path,
     probability_path: Path | None = None,
+    *,
+    benchmark: bool = False,
+    cog: bool = False,
+    overviews: bool = False,
 ) -> tuple[int, int]:
     """Write the finished rows of a raster as GeoTIFFs on its grid.
 
@@ -184,6 +188,10 @@ def write_maps(
         bands: All its rows, from `predict_bands`.
         mask_path: Where the mask goes; a file that exists is replaced.
         probability_path: Where the probabilities go; None for none.
+        benchmark: Whether the mask is written as INRIA's benchmark wants it: 255
+            building, 0 all else, no nodata.
+        cog: Whether they are cloud-optimised.
+        overviews: Whether they get overviews.
 
     Returns:
         How many pixels are masked and how many are building.
@@ -200,15 +208,26 @@ def write_maps(
     outputs = [path for path in (mask_path, probability_path) if path is not None]
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ExitStack() as files:
         writers = [
-            files.enter_context(create_mask(path, extent, bands.settings))
+            files.enter_context(
+                create_mask(
+                    path,
+                    extent,
+                    bands.settings,
+                    nodata=None if benchmark and path == mask_path else IGNORED,
+                    cog=cog,
+                    overviews=overviews,
+                )
+            )
             for path in outputs
         ]
         for row, layers in bands.read():
             place = Window(row, 0, *layers.shape[1:])
-            for writer, pixels in zip(writers, layers, strict=False):
-                writer.write(pixels, place)
             masked += int((layers[0] == IGNORED).sum())
             building += int((layers[0] == 1).sum())
+            if benchmark:
+                layers[0] = np.where(layers[0] == 1, 255, 0)
+            for writer, pixels in zip(writers, layers, strict=False):
+                writer.write(pixels, place)
     return masked, building
 
 

@@ -8,13 +8,15 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from rasterio import Affine
+from rasterio import Affine, features
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
 
+from bdloss.orthophotos import polygons as polygons_module
 from bdloss.orthophotos.polygons import (
     mask_to_polygons,
+    outline_bands,
     rasterise,
     read_outlines,
     write_outlines,
@@ -237,6 +239,81 @@ def test_small_buildings_are_left_out_by_their_area_on_the_ground():
     assert larger.area == pytest.approx(9.9)
     with pytest.raises(ValueError, match="min_area is in square metres"):
         mask_to_polygons(mask, PIXELS, min_area=1)
+
+
+def trace_whole(mask):
+    """The polygons of a whole mask by GDAL alone."""
+    shapes = features.shapes(mask, mask=mask == 1, connectivity=4)
+    return shapely.from_geojson([json.dumps(shape) for shape, _ in shapes])
+
+
+def cut(layers, rows):
+    """Cut layers `(2, height, width)` into bands that begin at these rows."""
+    ends = [*rows[1:], layers.shape[1]]
+    return [(r, layers[:, r:end]) for r, end in zip(rows, ends, strict=True)]
+
+
+def outline(bands, height, width, **settings):
+    found = list(outline_bands(bands, Grid(height, width, *PIXELS[2:]), **settings))
+    if not found:
+        return np.array([]), np.array([])
+    return (
+        np.concatenate([each.polygons for each in found]),
+        np.concatenate([each.probability for each in found]),
+    )
+
+
+def same_order(polygons):
+    """Polygons and their rings begun at the same point and in the same order."""
+    return sorted(shapely.to_wkb(shapely.normalize(polygons)).tolist())
+
+
+@given(
+    arrays(np.uint8, (19, 11), elements=st.sampled_from([0, 1, 1, 255])),
+    st.sets(st.integers(1, 18)),
+)
+@settings(max_examples=150, deadline=None)
+def test_bands_give_the_polygons_of_the_whole_mask(mask, rows):
+    values = np.random.default_rng(3).integers(0, 255, mask.shape, np.uint8)
+    bands = cut(np.stack([mask, values]), [0, *sorted(rows)])
+    polygons, means = outline(bands, *mask.shape)
+    assert same_order(polygons) == same_order(trace_whole(mask))
+    assert shapely.is_valid(polygons).all()
+    for polygon, mean in zip(polygons, means, strict=True):
+        inside = rasterise([polygon], PIXELS._replace(height=19, width=11)) == 1
+        assert mean == pytest.approx(values[inside].mean())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 25])
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.6])
+def test_simplified_polygons_of_bands_stay_valid_and_apart(share, rows):
+    mask = (np.random.default_rng(4).random((HEIGHT, WIDTH)) < share).astype(np.uint8)
+    bands = cut(np.stack([mask, mask]), list(range(0, HEIGHT, rows)))
+    polygons, _ = outline(bands, HEIGHT, WIDTH, simplify=1.0)
+    assert len(polygons) == len(trace_whole(mask))
+    assert shapely.is_valid(polygons).all()
+    assert shapely.area(polygons).sum() == pytest.approx(
+        shapely.union_all(polygons).area
+    )
+
+
+def test_finished_buildings_do_not_wait_for_the_last_band():
+    mask = np.zeros((90, 40), np.uint8)
+    mask[3::10] = mask[4::10] = 1  # a bar in each band
+    bands = cut(np.stack([mask, mask]), list(range(0, 90, 10)))
+    read = []
+    stream = outline_bands(
+        (read.append(1) or band for band in bands), GRID, simplify=1.0
+    )
+    for found in range(1, 10):
+        assert len(next(stream).polygons) == 1
+        assert len(read) == found
+
+
+def test_large_bands_are_outlined_in_pieces(monkeypatch):
+    monkeypatch.setattr(polygons_module, "PIECE", 3 * WIDTH)
+    polygons = mask_to_polygons(MASK, PIXELS)
+    assert same_order(polygons) == same_order(trace_whole(MASK))
 
 
 def test_a_mask_has_the_size_of_its_grid():

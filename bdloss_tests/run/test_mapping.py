@@ -51,13 +51,61 @@ def test_products_lie_on_the_image(image, tmp_path):
 def test_polygons_cover_the_mask_and_know_their_area(image, tmp_path):
     settings = Settings(simplify=0, min_area=0)
     mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
-    info, _, shapes, (areas,) = pyogrio.raw.read(mapped.files[1])
+    info, _, shapes, (areas, means) = pyogrio.raw.read(mapped.files[1])
     polygons = shapely.from_wkb(shapes)
     assert info["crs"] == "EPSG:32645"
     assert len(polygons) == mapped.buildings > 1
     assert shapely.is_valid(polygons).all()
     assert shapely.area(polygons).sum() == pytest.approx(MASK.sum() * 0.09)
     assert areas.sum() == pytest.approx(MASK.sum() * 0.09, rel=0.01)
+    assert info["fields"].tolist() == ["area_m2", "probability"]
+    roofs = bright(PIXELS)[..., 0][MASK == 1]
+    assert np.average(means, weights=areas) == pytest.approx(roofs.mean(), abs=0.002)
+
+
+@pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb"])
+def test_outlines_in_each_format(image, tmp_path, vector):
+    settings = Settings(vector=vector)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    assert mapped.files[1].name == f"town_buildings.{vector}"
+    info = pyogrio.read_info(mapped.files[1], force_feature_count=True)
+    assert info["features"] == mapped.buildings > 1
+    assert info["crs"] == ("EPSG:4326" if vector == "geojson" else "EPSG:32645")
+
+
+def test_masks_as_the_benchmark_takes_them(tmp_path):
+    masked = PIXELS.copy()
+    masked[:20, :30] = 0
+    image = write_raster(tmp_path / "austin1.tif", masked, nodata=0)
+    settings = Settings(format="inria", polygons=False)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    assert [path.name for path in mapped.files] == ["austin1.tif"]
+    expected = np.where(MASK == 1, 255, 0)
+    expected[:20, :30] = 0
+    with rasterio.open(mapped.files[0]) as source:
+        assert (source.nodata, source.dtypes) == (None, ("uint8",))
+        np.testing.assert_array_equal(source.read(1), expected)
+    with pytest.raises(ValueError, match="a mask must not replace its image"):
+        mapping.map_buildings(image, PREDICTOR, tmp_path, settings)
+
+
+@pytest.mark.parametrize("cog", [True, False])
+def test_rasters_with_overviews(tmp_path, cog):
+    pixels, mask = make_scene(2, 700, 1100)
+    image = write_raster(tmp_path / "town.tif", pixels)
+    settings = Settings(cog=cog, overviews=True, prob=True, window=256)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    for path in mapped.files[:2]:
+        with rasterio.open(path) as source:
+            layout = source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")
+            assert layout == ("COG" if cog else None)
+            assert source.overviews(1)
+            assert source.tags()["model"] == "bright"
+            assert (source.crs, source.transform) == (UTM, CORNER)
+            assert source.nodata == 255
+    with rasterio.open(mapped.files[0]) as source:
+        np.testing.assert_array_equal(source.read(1), mask)
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_small_polygons_are_left_out(image, tmp_path):
