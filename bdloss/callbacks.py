@@ -1,5 +1,7 @@
 """The weight w of the boundary loss over epochs (Section 1: "gradually increased")."""
 
+from collections.abc import Sequence
+
 import keras
 
 
@@ -26,12 +28,73 @@ def ramp(epoch: int, start: float, end: float, first: int, last: int) -> float:
     return start + (end - start) * share
 
 
-class BoundaryWeight(keras.callbacks.Callback):
-    """Move the weight w of a `CombinedLoss` over epochs along a straight line.
+def step(
+    epoch: int, start: float, values: Sequence[float], first: int, every: int
+) -> float:
+    """Return the weight of an epoch on a staircase.
 
-    Put it into any `model.fit(callbacks=[...])` of a model compiled with a
-    `CombinedLoss`. The weight stands in the logs as `w`. Give `initial_epoch` to
-    `fit` to go on where an earlier run stopped.
+    Args:
+        epoch: Epoch, counted from 0.
+        start: Weight before epoch `first`, in [0, 1].
+        values: Weights from then on, each for `every` epochs, the last one for good.
+        first: Epoch of the first step.
+        every: Epochs between two steps.
+
+    Returns:
+        Weight in [0, 1].
+
+    Example:
+        >>> [step(epoch, 0.0, [0.3, 0.6], first=1, every=2) for epoch in range(6)]
+        [0.0, 0.3, 0.3, 0.6, 0.6, 0.6]
+    """
+    if epoch < first:
+        return start
+    return values[min((epoch - first) // every, len(values) - 1)]
+
+
+class ConstantWeight(keras.callbacks.Callback):
+    """Set the weight w of a `CombinedLoss` before each epoch, and report it.
+
+    Put it, or one of its kind below, into any `model.fit(callbacks=[...])` of a model
+    compiled with a `CombinedLoss`. The weight stands in the logs as `w`. Give
+    `initial_epoch` to `fit` to go on where an earlier run stopped.
+
+    Args:
+        w: Weight of all epochs, in [0, 1].
+
+    Raises:
+        ValueError: If the weight is outside [0, 1].
+    """
+
+    def __init__(self, w: float):
+        super().__init__()
+        _check_weight("w", w)
+        self.w = w
+
+    def weight(self, epoch: int) -> float:
+        """Return the weight of an epoch, counted from 0."""
+        return self.w
+
+    def on_train_begin(self, logs=None):
+        """Check that there is a weight to set."""
+        if not isinstance(getattr(self.model.loss, "w", None), keras.Variable):
+            raise ValueError(
+                f"{type(self).__name__} needs a model compiled with a CombinedLoss, "
+                f"got {self.model.loss!r}"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the weight of this epoch."""
+        self.model.loss.w.assign(self.weight(epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Report the weight of this epoch."""
+        if logs is not None:
+            logs["w"] = float(self.model.loss.w.value)
+
+
+class BoundaryWeight(ConstantWeight):
+    """Move the weight w over epochs along a straight line: see `ramp`.
 
     Args:
         start: Weight at first, in [0, 1].
@@ -44,31 +107,50 @@ class BoundaryWeight(keras.callbacks.Callback):
     """
 
     def __init__(self, start: float, end: float, first: int, last: int):
-        super().__init__()
-        for name, weight in (("start", start), ("end", end)):
-            if not 0.0 <= weight <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], got {weight}")
+        super().__init__(start)
+        _check_weight("end", end)
         if not 0 <= first < last:
             raise ValueError(
                 f"last must come after first, got first={first}, last={last}"
             )
         self.start, self.end, self.first, self.last = start, end, first, last
 
-    def on_train_begin(self, logs=None):
-        """Check that there is a weight to move."""
-        if not isinstance(getattr(self.model.loss, "w", None), keras.Variable):
+    def weight(self, epoch: int) -> float:
+        """Return the weight of an epoch, counted from 0."""
+        return ramp(epoch, self.start, self.end, self.first, self.last)
+
+
+class SteppedWeight(ConstantWeight):
+    """Move the weight w over epochs in steps: see `step`.
+
+    Args:
+        start: Weight before epoch `first`, in [0, 1].
+        values: Weights from then on, at least one, in [0, 1].
+        first: Epoch, counted from 0, of the first step.
+        every: Epochs between two steps, at least 1.
+
+    Raises:
+        ValueError: If a weight is outside [0, 1], there is none, or `every` is not
+            above 0.
+    """
+
+    def __init__(self, start: float, values: Sequence[float], first: int, every: int):
+        super().__init__(start)
+        for value in values:
+            _check_weight("values", value)
+        if not values or first < 0 or every < 1:
             raise ValueError(
-                "BoundaryWeight needs a model compiled with a CombinedLoss, "
-                f"got {self.model.loss!r}"
+                "there must be values, first at least 0 and every at least 1, "
+                f"got values={list(values)}, first={first}, every={every}"
             )
+        self.start, self.values = start, list(values)
+        self.first, self.every = first, every
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the weight of this epoch."""
-        self.model.loss.w.assign(
-            ramp(epoch, self.start, self.end, self.first, self.last)
-        )
+    def weight(self, epoch: int) -> float:
+        """Return the weight of an epoch, counted from 0."""
+        return step(epoch, self.start, self.values, self.first, self.every)
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Report the weight of this epoch."""
-        if logs is not None:
-            logs["w"] = float(self.model.loss.w.value)
+
+def _check_weight(name: str, weight: float) -> None:
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {weight}")
