@@ -10,7 +10,7 @@ help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minutes)
-	$(BIN)/python train.py --out runs/demo --overwrite
+	$(BIN)/python train.py --out runs/demo --fresh
 	$(BIN)/python predict.py $(SAMPLE)/images/banepa_south.tif \
 	  --model runs/demo/model.keras --masks $(SAMPLE)/buildings.geojson \
 	  --tta flips --overlay --out runs/demo/prediction --overwrite

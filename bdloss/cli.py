@@ -64,7 +64,7 @@ def main() -> None:
 @click.option("--config", type=EXISTING, help="An experiment file of your own (TOML).")
 @click.option("--data", type=FOLDER, help="Folder of the data set.")
 @click.option("--out", type=FOLDER, help="Run folder to write.  [runs/NAME]")
-@click.option("--loss", metavar="NAME", help="Loss beside IoU: boundary or none.")
+@click.option("--loss", metavar="NAME", help="boundary, dice, ss, vgg or none.")
 @click.option(
     "--set",
     "changes",
@@ -73,7 +73,7 @@ def main() -> None:
     help="Change any setting, as in --set loss.theta=7 --set stage.0.epochs=1.",
 )
 @click.option("--seed", type=int, help="Seed of all randomness.  [0]")
-@click.option("--overwrite", is_flag=True, help="Write into a run folder that exists.")
+@click.option("--fresh", is_flag=True, help="Start over what was begun in --out.")
 def train(
     dataset: str | None,
     config: Path | None,
@@ -82,9 +82,12 @@ def train(
     loss: str | None,
     changes: tuple[str, ...],
     seed: int | None,
-    overwrite: bool,
+    fresh: bool,
 ) -> None:
-    """Train a network; without options, on the sample that comes with the project."""
+    """Train a network; without options, on the sample that comes with the project.
+
+    A run that was stopped goes on where it was when the command is given again.
+    """
     _start_keras()
     with _one_line_errors():
         from bdloss.run import config as configs
@@ -97,7 +100,7 @@ def train(
         _change(settings, data, loss, changes, seed)
         experiment = configs.make_experiment(settings)
         folder = out or Path("runs") / name
-        result = training.train(experiment, folder, overwrite=overwrite, say=click.echo)
+        result = training.train(experiment, folder, fresh=fresh, say=click.echo)
     for part in ("validation", "test"):
         if part in result:
             click.echo(f"{part:<11} {_scores(result[part])}")

@@ -9,11 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from bdloss import models
+from bdloss import losses, models
 from bdloss.data.augment import Strength
 
-EXTRAS = ("boundary", "none")
-POLICIES = ("ramp", "constant")
+EXTRAS = (*losses.EXTRAS, "none")
+POLICIES = ("search", "ramp", "steps", "constant")
 SCHEDULES = ("constant", "cosine")
 
 
@@ -21,10 +21,11 @@ SCHEDULES = ("constant", "cosine")
 class Loss:
     """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
 
-    extra: str = "boundary"  # boundary | none
+    extra: str = "boundary"  # boundary | dice | ss | vgg | none
     theta0: int = 3  # window side, pixels (Eq. 1)
     theta: int = 5  # window side, pixels (Eq. 2)
     smooth: float = 1.0  # pixels
+    vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
 
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
@@ -33,22 +34,35 @@ class Loss:
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight w of the extra loss over epochs."""
+    """The weight w of the extra loss over epochs; `start` until epoch `first`."""
 
-    policy: str = "ramp"  # ramp | constant
+    policy: str = "ramp"  # search | ramp | steps | constant
     start: float = 0.1
-    end: float = 0.5
+    end: float = 0.5  # of a ramp
     first: int = 0  # epoch at which w begins to change, counted from 0
-    last: int = 10  # epoch at which it has changed
+    last: int = 10  # epoch at which a ramp has reached its end
+    values: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9])
+    every: int = 30  # epochs between two steps, or two searches among `values`
+    probe_epochs: int = 0  # epochs a branch of a search is tried for; 0: all of them
 
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
         _check_choice("weight.policy", self.policy, POLICIES)
         for name in ("start", "end"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"weight.{name} must lie in [0, 1], got {value}")
-        if self.policy == "ramp" and not 0 <= self.first < self.last:
+            _check_share(f"weight.{name}", getattr(self, name))
+        for value in self.values:
+            _check_share("weight.values", value)
+        if not self.values:
+            raise ValueError("weight.values needs at least one weight, got none")
+        _check_positive("weight.every", self.every)
+        if not 0 <= self.probe_epochs <= self.every:
+            raise ValueError(
+                f"weight.probe_epochs must lie in [0, every = {self.every}], "
+                f"got {self.probe_epochs}"
+            )
+        if self.first < 0:
+            raise ValueError(f"weight.first must be at least 0, got {self.first}")
+        if self.policy == "ramp" and not self.first < self.last:
             raise ValueError(
                 "weight.last must come after weight.first, "
                 f"got first = {self.first}, last = {self.last}"
@@ -63,6 +77,8 @@ class Stage:
     learning_rate: float = 1e-3
     schedule: str = "constant"  # constant | cosine (down to zero within the stage)
     trainable: str = "all"  # decoder | decoder and batch norm | all
+    plateau: int = 0  # epochs without a better validation loss that lower the rate
+    factor: float = 0.1  # what they multiply it by
 
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
@@ -70,6 +86,15 @@ class Stage:
         _check_positive("stage.learning_rate", self.learning_rate)
         _check_choice("stage.schedule", self.schedule, SCHEDULES)
         _check_choice("stage.trainable", self.trainable, models.TRAINABLE)
+        _check_at_least_0("stage.plateau", self.plateau)
+        if not 0.0 < self.factor < 1.0:
+            raise ValueError(
+                f"stage.factor must lie between 0 and 1, got {self.factor}"
+            )
+        if self.plateau and self.schedule != "constant":
+            raise ValueError(
+                "stage.plateau needs schedule = constant, got " + self.schedule
+            )
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,8 @@ class Experiment:
     augment: Strength = "light"  # none | light | strong
     building_bias: float = 0.0  # share of patches that are centred on a building
     threshold: float = 0.5  # probability from which a pixel is building
+    clip: float = 0.0  # norm that gradients are cut to; 0 leaves them
+    patience: int = 0  # epochs without a better validation IoU that end it; 0: never
     workers: int = 2  # threads that load patches
     seed: int = 0
     loss: Loss = field(default_factory=Loss)
@@ -102,9 +129,9 @@ class Experiment:
             _check_positive(name, getattr(self, name))
         _check_choice("augment", self.augment, get_args(Strength))
         for name in ("threshold", "building_bias"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+            _check_share(name, getattr(self, name))
+        for name in ("clip", "patience"):
+            _check_at_least_0(name, getattr(self, name))
         multiple = models.size_multiple(self.backbone, self.blocks)
         if self.patch % multiple:
             raise ValueError(
@@ -122,6 +149,11 @@ class Experiment:
     def epochs(self) -> int:
         """Epochs of all stages."""
         return sum(stage.epochs for stage in self.stage)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the weight w is searched."""
+        return self.loss.extra != "none" and self.weight.policy == "search"
 
 
 def config_names() -> list[str]:
@@ -275,8 +307,12 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     kinds = get_args(kind) if get_origin(kind) not in (list, None) else (kind,)
     for wanted in kinds:
         if get_origin(wanted) is list:
-            if isinstance(value, list) and all(isinstance(v, str) for v in value):
-                return value
+            (item,) = get_args(wanted)
+            if isinstance(value, list):
+                if item is float and all(type(v) in (int, float) for v in value):
+                    return [float(v) for v in value]
+                if all(type(v) is item for v in value):
+                    return value
         elif wanted is float and type(value) in (int, float):
             return float(value)
         elif type(value) is wanted:
@@ -287,7 +323,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 def _kind_name(kind: Any) -> str:
     if get_origin(kind) is list:
-        return "a list of texts"
+        return "a list of numbers" if get_args(kind) == (float,) else "a list of texts"
     return {int: "a whole number", float: "a number", str: "a text", bool: "a bool"}[
         kind
     ]
@@ -326,6 +362,29 @@ def _toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+def flatten(settings: Any, where: str = "") -> dict[str, Any]:
+    """Return settings under the names that `--set` gives them.
+
+    Args:
+        settings: A table, a list of tables, or a value.
+        where: Name so far.
+
+    Example:
+        >>> flatten({"seed": 1, "stage": [{"epochs": 3}]})
+        {'seed': 1, 'stage.0.epochs': 3}
+    """
+    if isinstance(settings, dict):
+        items = list(settings.items())
+    elif isinstance(settings, list) and settings and isinstance(settings[0], dict):
+        items = [(str(i), table) for i, table in enumerate(settings)]
+    else:
+        return {where: settings}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= flatten(value, f"{where}.{key}" if where else key)
+    return flat
+
+
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -334,3 +393,13 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+
+
+def _check_at_least_0(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")

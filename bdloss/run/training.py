@@ -1,9 +1,9 @@
 """Training: from an experiment to a run folder."""
 
-import csv
+import dataclasses
 import json
 import platform
-import time
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,27 @@ import keras
 import numpy as np
 
 import bdloss
-from bdloss import callbacks, losses, metrics, models
-from bdloss.data import augment, datasets, patches
+from bdloss import models
+from bdloss.data import datasets
 from bdloss.orthophotos.raster import grid_of, open_raster
-from bdloss.run import evaluation, report
-from bdloss.run.config import Experiment, Stage, write_experiment
+from bdloss.run import checkpoints, evaluation, report
+from bdloss.run.config import (
+    Experiment,
+    flatten,
+    make_experiment,
+    read_file,
+    write_experiment,
+)
+from bdloss.run.fitting import Fitting, weight_callback, write_history
 from bdloss.run.prediction import predict_array
+from bdloss.run.search import search_weights
 
+SETTINGS, RESULT, CHECKPOINTS = "experiment.toml", "metrics.json", "checkpoints"
+PRODUCTS = (
+    *("model.keras", "history.csv", "curves.png", "samples.png"),
+    *("search.csv", "search.png"),
+)
+PARTIAL = ".partial"  # ending of a file that is not yet whole
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
 PACKAGES = ("bdloss", "keras", "tensorflow", "segmodels-keras", "numpy", "rasterio")
@@ -29,17 +43,21 @@ def train(
     experiment: Experiment,
     out: Path,
     *,
-    overwrite: bool = False,
+    fresh: bool = False,
     say: Callable[[str], None] = lambda line: None,
     verbose: int = 1,
 ) -> dict[str, Any]:
-    """Train a network and write its run folder.
+    """Train a network and write its run folder, or go on with one that was stopped.
+
+    A run that was killed goes on from its last finished epoch and ends, on a CPU, with
+    the same weights as one that never stopped. One that is finished is left alone.
 
     Args:
         experiment: What to train, on what, how long.
         out: Folder to write: `model.keras`, `experiment.toml`, `history.csv`,
-            `curves.png`, `samples.png`, `metrics.json`.
-        overwrite: Whether a folder that exists may be replaced file by file.
+            `curves.png`, `samples.png`, `metrics.json`; until it is finished also
+            `checkpoints`; of a weight search also `search.csv` and `search.png`.
+        fresh: Whether to start over what was begun there.
         say: Takes the lines that a person should read.
         verbose: Keras's: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
 
@@ -47,12 +65,17 @@ def train(
         What stands in `metrics.json`.
 
     Raises:
-        FileExistsError: If `out` exists and may not be replaced.
-        ValueError: If the experiment and its data do not go together.
+        FileExistsError: If `out` exists and is no run folder.
+        ValueError: If the experiment and its data do not go together, `out` is of
+            another experiment, or the loss is not finite.
     """
-    if out.exists() and (not overwrite or not out.is_dir()):
-        raise FileExistsError(f"{out} exists; give another --out or --overwrite")
-    started = time.monotonic()
+    if not fresh:
+        _check_folder(experiment, out)
+        if (out / RESULT).exists():
+            say(f"finished    {out} is not run again; --fresh starts over")
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+            return json.loads((out / RESULT).read_text())
+    state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS, say)
     keras.utils.set_random_seed(experiment.seed)
     splits = read_splits(experiment)
     training = [datasets.load_scene(scene) for scene in splits.train]
@@ -63,21 +86,28 @@ def train(
         bands=bands,
         filters=experiment.filters,
         blocks=experiment.blocks,
-        encoder_weights=experiment.encoder_weights or None,
+        encoder_weights=(experiment.encoder_weights if state is None else "") or None,
     )
+    fitting = Fitting(model, experiment, training, validation, verbose)
+    if state:
+        fitting.restore(state)
+    if fresh:
+        _clear(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / SETTINGS, write_experiment(experiment))
+
     say(_describe("training", training))
     say(_describe("validation", validation))
     say(
         f"network     {experiment.backbone}, {model.count_params():,} parameters, "
         f"{keras.backend.backend()}"
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "experiment.toml").write_text(write_experiment(experiment))
-
-    history = fit(model, experiment, training, validation, out / "history.csv", verbose)
+    if state:
+        say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
+    rows = _fit(fitting, experiment, out, say)
 
     models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
-    report.draw_curves(history, out / "curves.png")
+    report.draw_curves(rows, out / "curves.png")
     named = {"validation": splits.validation, "test": splits.test}
     scores = {
         name: _score(model, experiment, scenes, out / "samples.png")
@@ -86,15 +116,75 @@ def train(
     }
     result = {
         **scores,
-        "epochs": experiment.epochs,
-        "seconds": round(time.monotonic() - started, 1),
+        "epochs": len(rows),
+        "seconds": round(fitting.seconds, 1),
         "seed": experiment.seed,
         "versions": {name: version(name) for name in PACKAGES},
         "machine": f"{platform.machine()}, {platform.system()}, Python "
         f"{platform.python_version()}, {keras.backend.backend()}",
     }
-    (out / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    _write(out / RESULT, json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(out / CHECKPOINTS)
     return result
+
+
+def _check_folder(experiment: Experiment, out: Path) -> None:
+    """Refuse a folder that is not of this experiment."""
+    if not out.exists():
+        return
+    path = out / SETTINGS
+    if not path.is_file():
+        if not out.is_dir() or any(file.suffix != PARTIAL for file in out.iterdir()):
+            raise FileExistsError(f"{out} exists and is no run; give another --out")
+        return
+    begun = flatten(dataclasses.asdict(make_experiment(read_file(path))))
+    now = flatten(dataclasses.asdict(experiment))
+    for key in {**begun, **now}:
+        if begun.get(key) != now.get(key) and key != "workers":
+            raise ValueError(
+                f"{out} was begun with {key} = {begun.get(key)}, not {now.get(key)}; "
+                "give another --out, or --fresh to start over"
+            )
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier run has left, the settings last."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    for name in (RESULT, *PRODUCTS, SETTINGS):
+        (out / name).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file aside and rename it when whole."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _fit(
+    fitting: Fitting, experiment: Experiment, out: Path, say: Callable[[str], None]
+) -> list[dict[str, float]]:
+    """Train to the end, with a checkpoint after each epoch; return the rows."""
+    folder = out / CHECKPOINTS
+
+    def keep() -> None:
+        best = [fitting.best_epoch] if experiment.patience else []
+        checkpoints.save_state(fitting.state(), folder, keep=best)
+        write_history(fitting.rows, out / "history.csv")
+
+    if fitting.rows:
+        write_history(fitting.rows, out / "history.csv")
+    if experiment.searches:
+        search_weights(fitting, experiment.weight, experiment.epochs, out, keep, say)
+    else:
+        fitting.go_on(experiment.epochs, keep, weight_callback(experiment))
+    rows = fitting.rows
+    if experiment.patience:
+        say(f"best        epoch {fitting.best_epoch} of {len(rows)} is kept")
+        fitting.restore(
+            checkpoints.read_state(checkpoints.state_path(folder, fitting.best_epoch))
+        )
+    return rows
 
 
 def read_splits(experiment: Experiment) -> datasets.Splits:
@@ -121,126 +211,6 @@ def read_splits(experiment: Experiment) -> datasets.Splits:
     if experiment.dataset == "folder":
         return datasets.read_folder(root, experiment.validation, experiment.test)
     return known[experiment.dataset](root)
-
-
-def fit(
-    model: keras.Model,
-    experiment: Experiment,
-    training: list[datasets.SceneData],
-    validation: list[datasets.SceneData],
-    history_path: Path,
-    verbose: int = 1,
-) -> list[dict[str, float]]:
-    """Train a network through all stages of an experiment.
-
-    Args:
-        model: A network of `bdloss.models`.
-        experiment: Its schedule, loss, patches and seed are used.
-        training: Scenes to learn from.
-        validation: Scenes to validate on, the same grid of patches every epoch.
-        history_path: CSV file that gets a line after each epoch.
-        verbose: Keras's.
-
-    Returns:
-        A row an epoch, as Keras logs them, with the epoch counted from 1.
-    """
-    common: dict[str, Any] = {
-        "patch": experiment.patch,
-        "batch": experiment.batch,
-        "workers": experiment.workers,
-    }
-    train_patches = patches.Patches(
-        training,
-        steps=experiment.steps or _steps_to_cover(training, experiment),
-        augment=augment.augmentation(experiment.augment),
-        seed=experiment.seed,
-        building_bias=experiment.building_bias,
-        **common,
-    )
-    validation_patches = patches.Patches(validation, **common) if validation else None
-    loss = make_loss(experiment)
-    history = History(history_path)
-    epoch = 0
-    for stage in experiment.stage:
-        models.set_trainable(model, stage.trainable)
-        model.compile(
-            keras.optimizers.Adam(_learning_rate(stage, len(train_patches))),
-            loss,
-            metrics=[metrics.IoU(experiment.threshold, ignore=datasets.IGNORED)],
-            jit_compile=False,
-        )
-        model.fit(
-            train_patches,
-            validation_data=validation_patches,
-            initial_epoch=epoch,
-            epochs=epoch + stage.epochs,
-            callbacks=[*_weight_callbacks(experiment), history],
-            verbose=verbose,
-        )
-        epoch += stage.epochs
-    return history.rows
-
-
-class History(keras.callbacks.Callback):
-    """Keep the logs of every epoch, over several fits, and write them as they come."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Add a row and write the file anew."""
-        row = {name: float(value) for name, value in (logs or {}).items()}
-        self.rows.append({"epoch": epoch + 1, **row})
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(self.path)
-
-
-def make_loss(experiment: Experiment) -> losses.CombinedLoss:
-    """Make the loss that an experiment minimises.
-
-    Args:
-        experiment: Its `loss` and `weight` are used.
-
-    Returns:
-        Combined loss that knows ignored pixels.
-    """
-    shared: dict[str, Any] = {"ignore": datasets.IGNORED}
-    settings = experiment.loss
-    extra = None
-    if settings.extra == "boundary":
-        extra = losses.BoundaryLoss(
-            settings.theta0, settings.theta, settings.smooth, **shared
-        )
-    return losses.CombinedLoss(extra, w=experiment.weight.start, **shared)
-
-
-def _weight_callbacks(experiment: Experiment) -> list[keras.callbacks.Callback]:
-    weight = experiment.weight
-    if experiment.loss.extra == "none" or weight.policy == "constant":
-        return []
-    return [
-        callbacks.BoundaryWeight(weight.start, weight.end, weight.first, weight.last)
-    ]
-
-
-def _learning_rate(stage: Stage, steps: int) -> Any:
-    if stage.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            stage.learning_rate, stage.epochs * steps
-        )
-    return stage.learning_rate
-
-
-def _steps_to_cover(scenes: list[datasets.SceneData], experiment: Experiment) -> int:
-    """Return how many batches see about as many pixels as there are."""
-    pixels = sum(scene.mask.size for scene in scenes)
-    return max(1, round(pixels / experiment.patch**2 / experiment.batch))
 
 
 def _common_bands(

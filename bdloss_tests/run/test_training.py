@@ -7,7 +7,7 @@ import pytest
 
 from bdloss import models
 from bdloss.losses import BoundaryLoss
-from bdloss.run import training
+from bdloss.run import fitting, training
 from bdloss.run.config import Experiment, Loss, Stage, Weight, make_experiment
 from bdloss.run.prediction import predict_array
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
@@ -89,19 +89,33 @@ def test_header_says_what_it_trains_on(run):
     assert "plain" in text
 
 
-def test_same_seed_gives_the_same_network(small, run, tmp_path):
-    training.train(make_experiment(small), tmp_path / "again", verbose=0)
-    first, second = (
-        models.load_model(out / "model.keras")[0].get_weights()
-        for out in (run[0], tmp_path / "again")
-    )
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_finished_run_is_not_run_again(small, run):
+    before = {path: path.stat().st_mtime_ns for path in run[0].iterdir()}
+    lines = []
+    result = training.train(make_experiment(small), run[0], say=lines.append)
+    assert result == run[1]
+    assert lines == [f"finished    {run[0]} is not run again; --fresh starts over"]
+    assert {path: path.stat().st_mtime_ns for path in run[0].iterdir()} == before
 
 
-def test_existing_run_is_kept(small, run):
-    with pytest.raises(FileExistsError, match="exists; give another --out"):
-        training.train(make_experiment(small), run[0])
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"backbone": "convnn"}, "begun with backbone = plain, not convnn; give anoth"),
+        ({"stage": [{"epochs": 9}]}, "begun with stage.0.epochs = 3, not 9; give"),
+    ],
+)
+def test_run_of_another_experiment_is_kept(small, run, change, rule):
+    with pytest.raises(ValueError, match=rule):
+        training.train(make_experiment({**small, **change}), run[0])
+    assert {path.name for path in run[0].iterdir()} == FILES
+
+
+def test_folder_of_something_else_is_kept(small, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="is no run; give another --out"):
+        training.train(make_experiment(small), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_bad_data_leaves_no_folder(small, tmp_path):
@@ -127,17 +141,17 @@ def test_scenes_must_have_the_same_bands(small, tmp_path):
 
 
 def test_loss_is_made_from_the_settings():
-    loss = training.make_loss(
+    loss = fitting.make_loss(
         Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
     )
     assert isinstance(loss.extra, BoundaryLoss)
     assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
     assert float(loss.w.value) == pytest.approx(0.2)
-    assert training.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
+    assert fitting.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
 
 
 def test_cosine_falls_to_zero_within_its_stage():
-    schedule = training._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
+    schedule = fitting._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
     values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
     assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
 

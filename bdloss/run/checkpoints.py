@@ -1,0 +1,115 @@
+"""Checkpoints: where a training stands after an epoch, on disk."""
+
+import json
+import zipfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
+FACTS = "facts"  # the array that holds rows and seconds as JSON
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+class State(NamedTuple):
+    """All that a training needs to go on as if it had never stopped.
+
+    The rate, w, the best score and the order of patches follow from the rows.
+
+    Attributes:
+        rows: A row an epoch, as Keras logs them.
+        seconds: Time spent so far.
+        network: Variables of the network, those of its random numbers too.
+        optimizer: Variables of the optimizer.
+    """
+
+    rows: list[dict[str, float]]
+    seconds: float
+    network: list[np.ndarray]
+    optimizer: list[np.ndarray]
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.rows)
+
+
+def state_path(folder: Path, epoch: int) -> Path:
+    """Return the file of the checkpoint after an epoch, counted from 1."""
+    return folder / f"epoch-{epoch:05d}.npz"
+
+
+def save_state(state: State, folder: Path, keep: Collection[int] = ()) -> None:
+    """Write a checkpoint aside, rename it when whole, and remove older ones.
+
+    Args:
+        state: Where the training stands.
+        folder: Folder of checkpoints; made if need be.
+        keep: Epochs whose checkpoints stay, beside the newest two.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = state_path(folder, state.epoch)
+    partial = path.with_name(f".partial-{path.name}")
+    facts = json.dumps({"rows": state.rows, "seconds": state.seconds})
+    arrays: dict[str, Any] = {FACTS: np.array(facts)}
+    for kind in ("network", "optimizer"):
+        arrays |= {f"{kind}{i}": array for i, array in enumerate(getattr(state, kind))}
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    kept = {state_path(folder, epoch) for epoch in keep}
+    for old in sorted(folder.glob("epoch-*.npz"))[:-KEPT]:
+        if old not in kept:
+            old.unlink()
+
+
+def read_state(path: Path) -> State:
+    """Read a checkpoint.
+
+    Args:
+        path: File of `save_state`.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: If the file is not whole.
+        FileNotFoundError: If there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)  # reads all of it, and checks each sum
+        facts = json.loads(str(arrays.pop(FACTS)))
+        parts: dict[str, list[np.ndarray]] = {"network": [], "optimizer": []}
+        for name, array in arrays.items():
+            parts[name.rstrip("0123456789")].append(array)
+        return State(facts["rows"], facts["seconds"], **parts)
+    except DAMAGED as error:
+        raise ValueError(f"damaged checkpoint: {path}") from error
+
+
+def newest_state(
+    folder: Path, say: Callable[[str], None] = lambda line: None
+) -> State | None:
+    """Read the newest checkpoint that is whole.
+
+    Args:
+        folder: Folder of checkpoints; it need not exist.
+        say: Is told of those that are damaged.
+
+    Returns:
+        The state, or None if there is none.
+    """
+    for path in sorted(folder.glob("epoch-*.npz"), reverse=True):
+        try:
+            return read_state(path)
+        except ValueError as error:
+            say(f"{error}; trying the one before")
+    return None

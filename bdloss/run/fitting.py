@@ -1,0 +1,368 @@
+"""A network in training: through its stages, stopped and gone on with at any epoch."""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bdloss import callbacks, losses, metrics, models
+from bdloss.data import augment, datasets, patches
+from bdloss.run.checkpoints import State
+from bdloss.run.config import Experiment, Stage
+
+IMPROVED = 1e-4  # what a validation loss must fall by to count, as in Keras
+
+
+class Fitting:
+    """A network, the patches it learns from, and how far it is.
+
+    Attributes:
+        model: The network.
+        rows: A row an epoch, as Keras logs them, with the epoch counted from 1.
+        verbose: Keras's.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        experiment: Experiment,
+        training: list[datasets.SceneData],
+        validation: list[datasets.SceneData],
+        verbose: int = 1,
+    ):
+        """Prepare a training.
+
+        Args:
+            model: A network of `bdloss.models`.
+            experiment: Its schedule, loss, patches and seed are used.
+            training: Scenes to learn from.
+            validation: Scenes to validate on, the same grid of patches every epoch.
+            verbose: Keras's.
+
+        Raises:
+            ValueError: If the schedule looks at a validation that is not there.
+        """
+        if not validation and _needs_validation(experiment):
+            raise ValueError(
+                "weight.policy search, stage.plateau and patience look at validation "
+                "scenes; there are none"
+            )
+        common: dict[str, Any] = {
+            "patch": experiment.patch,
+            "batch": experiment.batch,
+            "workers": experiment.workers,
+        }
+        self.model = model
+        self.verbose = verbose
+        self.rows: list[dict[str, float]] = []
+        self._experiment = experiment
+        self._training = patches.Patches(
+            training,
+            steps=experiment.steps or _steps_to_cover(training, experiment),
+            augment=augment.augmentation(experiment.augment),
+            seed=experiment.seed,
+            building_bias=experiment.building_bias,
+            **common,
+        )
+        self._validation = patches.Patches(validation, **common) if validation else None
+        self._loss = make_loss(experiment)
+        self._stage: Stage | None = None  # the one that the model is compiled for
+        self._started = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return len(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, that of earlier runs included."""
+        return time.monotonic() - self._started
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch of the best validation IoU, or the last one, counted from 1."""
+        scores = [row.get("val_iou", row["epoch"]) for row in self.rows]
+        return 1 + int(np.argmax(scores)) if scores else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or `patience` is over in the last stage."""
+        last = self._experiment.stage[-1].epochs
+        waited = self.epoch - max(self.best_epoch, self._experiment.epochs - last)
+        patience = self._experiment.patience
+        return self.epoch >= self._experiment.epochs or 0 < patience <= waited
+
+    def go_on(
+        self,
+        last: int,
+        keep: Callable[[], None],
+        weight: keras.callbacks.Callback | None = None,
+        stops_early: bool = True,
+    ) -> None:
+        """Train up to an epoch.
+
+        Args:
+            last: Epochs that shall be finished then.
+            keep: Called after each epoch.
+            weight: Callback that sets w; None leaves it.
+            stops_early: Whether `patience` may end it before.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        while self.epoch < last and not (stops_early and self.finished):
+            stage, end = self._stage_at(self.epoch)
+            self._compile(stage)
+            self._training.epoch = self.epoch
+            self.model.fit(
+                self._training,
+                validation_data=self._validation,
+                initial_epoch=self.epoch,
+                epochs=min(end, last),
+                callbacks=[*([weight] if weight else []), _Epochs(self, keep)],
+                shuffle=False,  # patches are random by themselves, and by their seed
+                verbose=self.verbose,
+            )
+            if self.epoch == end:
+                self._stage = None  # the next one has an optimizer of its own
+
+    def measure_step(self) -> float:
+        """Return the seconds that a batch takes, and leave everything as it was."""
+        self._compile(self._stage_at(self.epoch)[0])
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
+        batch = self._training[0]
+        self.model.train_on_batch(*batch)  # this one also traces
+        started = time.monotonic()
+        self.model.train_on_batch(*batch)
+        seconds = time.monotonic() - started
+        _assign(variables, before)
+        return seconds
+
+    def steps(self) -> tuple[int, int]:
+        """Return the batches of an epoch, to train with and to validate on."""
+        return len(self._training), len(self._validation or ())
+
+    def state(self) -> State:
+        """Return a copy of all that is needed to go on from here."""
+        optimizer = self.model.optimizer.variables if self._stage else []
+        return State(
+            list(self.rows),
+            self.seconds,
+            [keras.ops.convert_to_numpy(v).copy() for v in self.model.variables],
+            [keras.ops.convert_to_numpy(v).copy() for v in optimizer],
+        )
+
+    def restore(self, state: State) -> None:
+        """Go back, or on, to where `state` was taken. Time does not run back.
+
+        Raises:
+            ValueError: If it is that of another network.
+        """
+        _assign(self.model.variables, state.network)
+        self.rows = list(state.rows)
+        self._started -= max(0.0, state.seconds - self.seconds)
+        if self.rows and "w" in self.rows[-1]:
+            self._loss.w.assign(self.rows[-1]["w"])
+        stage, end = self._stage_at(state.epoch)
+        if state.optimizer and state.epoch > end - stage.epochs:
+            self._compile(stage)
+            _assign(self.model.optimizer.variables, state.optimizer)
+        else:
+            self._stage = None
+
+    def _stage_at(self, epoch: int) -> tuple[Stage, int]:
+        """Return the stage that an epoch (from 0) belongs to, and where it ends."""
+        end = 0
+        for stage in self._experiment.stage:
+            end += stage.epochs
+            if epoch < end:
+                break
+        return stage, end
+
+    def _compile(self, stage: Stage) -> None:
+        if self._stage is stage:
+            return
+        experiment = self._experiment
+        models.set_trainable(self.model, stage.trainable)
+        optimizer = keras.optimizers.Adam(
+            _learning_rate(stage, len(self._training)),
+            global_clipnorm=experiment.clip or None,
+        )
+        self.model.compile(
+            optimizer,
+            self._loss,
+            metrics=[metrics.IoU(experiment.threshold, ignore=datasets.IGNORED)],
+            jit_compile=False,
+        )
+        optimizer.build(self.model.trainable_variables)
+        self._stage = stage
+
+    def _begin_epoch(self) -> None:
+        """Set the rate that the validation losses of the stage so far call for."""
+        stage, end = self._stage_at(self.epoch)
+        if stage.plateau:
+            losses_so_far = [row["val_loss"] for row in self.rows[end - stage.epochs :]]
+            self.model.optimizer.learning_rate = reduced_rate(stage, losses_so_far)
+
+    def _end_epoch(self, logs: dict[str, Any]) -> None:
+        row = {name: float(value) for name, value in logs.items()}
+        if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
+            raise ValueError(
+                _not_finite(self.epoch + 1, "validation", self._experiment)
+            )
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.rows.append({"epoch": self.epoch + 1, **row, "learning_rate": rate})
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Keep the rows of a fitting, and stop where it shall not go on."""
+
+    def __init__(self, fitting: Fitting, keep: Callable[[], None]):
+        super().__init__()
+        self.fitting, self.keep = fitting, keep
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.fitting._begin_epoch()
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            fitting = self.fitting
+            raise ValueError(
+                _not_finite(
+                    fitting.epoch + 1, f"batch {batch + 1}", fitting._experiment
+                )
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.fitting._end_epoch(logs or {})
+        self.keep()
+        if self.fitting.finished:
+            self.model.stop_training = True
+
+
+def _not_finite(epoch: int, where: str, experiment: Experiment) -> str:
+    advice = "a lower learning rate" + ("" if experiment.clip else ", or clip = 1.0,")
+    return (
+        f"the loss is not finite in epoch {epoch}, {where}; the last good checkpoint "
+        f"is kept; {advice} may help"
+    )
+
+
+def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Write rows as CSV, aside and renamed.
+
+    Args:
+        rows: At least one, all of the same keys.
+        path: File to write; replaced if it exists.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def make_loss(experiment: Experiment) -> losses.CombinedLoss:
+    """Make the loss that an experiment minimises.
+
+    Args:
+        experiment: Its `loss` and `weight` are used.
+
+    Returns:
+        Combined loss that knows ignored pixels.
+    """
+    shared: dict[str, Any] = {"ignore": datasets.IGNORED}
+    settings = experiment.loss
+    own: dict[str, dict[str, Any]] = {
+        "boundary": {
+            "theta0": settings.theta0,
+            "theta": settings.theta,
+            "smooth": settings.smooth,
+        },
+        "dice": {"smooth": settings.smooth},
+        "vgg": {"extractor": settings.vgg},
+    }
+    extra = None
+    if settings.extra != "none":
+        extra = losses.EXTRAS[settings.extra](**own.get(settings.extra, {}), **shared)
+    return losses.CombinedLoss(extra, w=experiment.weight.start, **shared)
+
+
+def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
+    """Return the callback that moves w over epochs, unless it is searched."""
+    weight = experiment.weight
+    if experiment.loss.extra == "none":
+        return None
+    if weight.policy == "ramp":
+        return callbacks.BoundaryWeight(
+            weight.start, weight.end, weight.first, weight.last
+        )
+    if weight.policy == "steps":
+        return callbacks.SteppedWeight(
+            weight.start, weight.values, weight.first, weight.every
+        )
+    return callbacks.ConstantWeight(weight.start)
+
+
+def reduced_rate(stage: Stage, losses_so_far: Sequence[float]) -> float:
+    """Return the learning rate after some epochs of a stage.
+
+    It falls by `stage.factor` after each `stage.plateau` epochs without improvement.
+
+    Args:
+        stage: A stage with a `plateau`.
+        losses_so_far: Validation loss of each epoch of the stage.
+
+    Example:
+        >>> stage = Stage(learning_rate=0.1, plateau=2, factor=0.5)
+        >>> [reduced_rate(stage, [3.0, 2.0, 2.0, 2.0, 1.0][:n]) for n in range(6)]
+        [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
+    """
+    rate, best, waited = stage.learning_rate, math.inf, 0
+    for loss in losses_so_far:
+        waited += 1
+        if loss < best - IMPROVED:
+            best, waited = loss, 0
+        if waited == stage.plateau:
+            rate, waited = rate * stage.factor, 0
+    return rate
+
+
+def _learning_rate(stage: Stage, steps: int) -> Any:
+    if stage.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            stage.learning_rate, stage.epochs * steps
+        )
+    return stage.learning_rate
+
+
+def _steps_to_cover(scenes: list[datasets.SceneData], experiment: Experiment) -> int:
+    """Return how many batches see about as many pixels as there are."""
+    pixels = sum(scene.mask.size for scene in scenes)
+    return max(1, round(pixels / experiment.patch**2 / experiment.batch))
+
+
+def _needs_validation(experiment: Experiment) -> bool:
+    return bool(
+        experiment.patience
+        or experiment.searches
+        or any(stage.plateau for stage in experiment.stage)
+    )
+
+
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
+        raise ValueError(
+            "the checkpoint is that of another network; give another --out or --fresh"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from bdloss.run.checkpoints import State, newest_state, read_state, save_state
+
+
+def state(epochs):
+    random = np.random.default_rng(epochs)
+    return State(
+        [{"epoch": n + 1, "loss": random.random()} for n in range(epochs)],
+        1.5 * epochs,
+        [random.random((3, 5), dtype=np.float32), np.zeros((), np.int64)],
+        [random.random(12) for _ in range(12)],  # more than nine: order matters
+    )
+
+
+def equal(one, other):
+    assert (one.rows, one.seconds) == (other.rows, other.seconds)
+    for a, b in zip(
+        one.network + one.optimizer, other.network + other.optimizer, strict=True
+    ):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_two_newest_and_the_best_are_kept(tmp_path):
+    for epoch in range(1, 6):
+        save_state(state(epoch), tmp_path, keep=[2])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["epoch-00002.npz", "epoch-00004.npz", "epoch-00005.npz"]
+    equal(newest_state(tmp_path), state(5))
+    assert newest_state(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])
+def test_truncated_checkpoint_is_noticed_and_the_one_before_used(tmp_path, share):
+    save_state(state(3), tmp_path)
+    save_state(state(4), tmp_path)
+    path = tmp_path / "epoch-00004.npz"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    said = []
+    equal(newest_state(tmp_path, said.append), state(3))
+    assert said == [f"damaged checkpoint: {path}; trying the one before"]
+
+
+def test_flipped_bit_is_noticed(tmp_path):
+    save_state(state(3), tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        read_state(path)
+
+
+def test_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
+    save_state(state(3), tmp_path)
+
+    def fill(file, **arrays):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", fill)
+    with pytest.raises(OSError, match="No space left"):
+        save_state(state(4), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-00003.npz"]
