@@ -270,7 +270,90 @@ def _megapixels(raster: Path) -> Any:
 def _describe(raster: Path, mapped: Any) -> None:
     """Name the files that came of a raster."""
     found = "" if mapped.buildings is None else f"{mapped.buildings} buildings: "
-    click.echo(f"{raster.name}: {found}{', '.join(str(path) for path in mapped.files)}")
+    kept = "kept: " if mapped.kept else ""
+    files = ", ".join(str(path) for path in mapped.files)
+    click.echo(f"{raster.name}: {kept}{found}{files}")
+
+
+@main.command()
+@click.argument("predictions", type=EXISTING)
+@click.argument("truths", type=EXISTING)
+@click.option("--out", type=FOLDER, help="Folder for JSON, Markdown and pictures.")
+@click.option("--images", type=EXISTING, help="Orthophotos, to stand in the pictures.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def score(
+    predictions: Path,
+    truths: Path,
+    out: Path | None,
+    images: Path | None,
+    overwrite: bool,
+) -> None:
+    """Score predicted masks against true ones.
+
+    PREDICTIONS and TRUTHS are masks or folders of them, paired by name (NAME.tif or
+    NAME_mask.tif); one file of outlines does for all TRUTHS.
+    """
+    _start_keras()
+    with _one_line_errors():
+        from bdloss.run import evaluation, report
+
+        result = evaluation.score_rasters(
+            predictions, truths, out, images, overwrite=overwrite
+        )
+    table = report.tabulate_scores(result)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *values in table:
+        cells = zip(values, widths[1:], strict=True)
+        texts = [
+            f"{first:<{widths[0]}}",
+            *(f"{text:>{width}}" for text, width in cells),
+        ]
+        click.echo("  ".join(texts))
+    for note in report.note_scores(result):
+        click.echo(note)
+    if out:
+        click.echo(f"written: {out / 'scores.json'}, scores.md and pictures")
+
+
+@main.command()
+@click.argument("prediction", type=EXISTING)
+@click.argument("truth", type=EXISTING)
+@click.option("--image", type=EXISTING, help="The orthophoto, to stand beside them.")
+@click.option(
+    "--out",
+    type=EXISTING,
+    default=Path("figure.png"),
+    show_default=True,
+    help="PNG file to write.",
+)
+@click.option(
+    "--corner",
+    type=int,
+    nargs=2,
+    metavar="ROW COLUMN",
+    help="Where the window is.  [where the true boundary is longest]",
+)
+@click.option(
+    "--side",
+    type=click.IntRange(min=8),
+    default=256,
+    show_default=True,
+    help="Side of the window, pixels.",
+)
+@click.option("--theta0", type=int, default=3, show_default=True, help="Of Eq. 1.")
+@click.option("--theta", type=int, default=5, show_default=True, help="Of Eq. 2.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
+    """Draw the steps of the boundary loss, as in Fig. 1 of the paper.
+
+    PREDICTION is a mask or a NAME_prob.tif, TRUTH a mask or a file of outlines.
+    """
+    _start_keras()
+    with _one_line_errors():
+        from bdloss.run import evaluation
+
+        window = evaluation.draw_stages(prediction, truth, out, **options)
+    click.echo(f"{out}: row {window.row}, column {window.col}")
 
 
 @main.group("data")

@@ -173,3 +173,27 @@ def test_a_broken_raster_does_not_stop_the_others(model, image, tmp_path):
     assert lines[1:] == ["Error: 1 of 3 rasters failed"]
     names = {path.name for path in (tmp_path / "out").glob("*.*") if path.is_file()}
     assert names == {f"{n}_{p}" for n in "ac" for p in ("mask.tif", "buildings.gpkg")}
+
+
+def test_data_show_draws_patches_and_caches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    folder = write_folder(tmp_path / "town")
+    words = ["data", "show", "--dataset", "folder", "--data", folder]
+    out = tmp_path / "sheet.png"
+    done = invoke(*words, "--set", "patch=32", "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"{out}: outlines in yellow, ignored pixels dark\n"
+    assert out.stat().st_size > 1000
+    assert list((tmp_path / "caches" / "bdloss").iterdir()) == []
+    again = invoke(*words, "--set", "patch=32", "--out", out)
+    assert again.exit_code == 2
+    assert "sheet.png exists" in again.stderr
+
+
+def test_data_clear_cache_says_how_much_it_removes(tmp_path):
+    entry = tmp_path / f"{'0' * 16}-{'f' * 16}"
+    entry.mkdir()
+    (entry / "pixels.npy").write_bytes(bytes(25_000_000))
+    done = invoke("data", "clear-cache", "--cache", tmp_path)
+    assert done.stdout == f"{tmp_path}: 0.03 GB removed\n"
+    assert not entry.exists()

@@ -104,7 +104,7 @@ def _strong(colours: int) -> list:
         ),
         albumentations.OneOf(
             [
-                albumentations.GaussianBlur((3, 5)),
+                albumentations.GaussianBlur((3, 5), sigma_limit=(0.3, 1.5)),
                 albumentations.MedianBlur((3, 5)),
                 albumentations.MotionBlur((3, 7)),
             ],
