@@ -390,7 +390,7 @@ def check_data(dataset: str, data: Path, quick: bool, changes: tuple[str, ...]) 
             for part, scenes in splits._asdict().items():
                 click.echo(f"{part:<10}  {check.count_scenes(scenes)}")
     grave = sum(fault.is_grave for fault in found)
-    click.echo(f"{grave} faults, {len(found) - grave} remarks")
+    click.echo(f"faults      {grave}, and {len(found) - grave} to look at")
     if grave:
         raise SystemExit(1)
 

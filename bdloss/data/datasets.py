@@ -1,11 +1,12 @@
 """Datasets: which scenes there are, which of them train, and how one is loaded."""
 
 import csv
+import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -402,6 +403,32 @@ READERS: dict[str, Callable[..., Splits]] = {
     "aicd": read_aicd,
     "synthetic": read_synthetic,
 }
+
+
+def read_dataset(name: str, root: str | PathLike, **settings: Any) -> Splits:
+    """Find the scenes of a dataset.
+
+    Args:
+        name: One of `READERS`.
+        root: Its folder.
+        settings: What its reader takes.
+
+    Returns:
+        The scenes by what they are for.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is no such dataset, its reader takes no such setting, or as
+            the reader says.
+    """
+    _check_choice("dataset", name, READERS)
+    _, *taken = inspect.signature(READERS[name]).parameters
+    for setting in settings:
+        if setting not in taken:
+            raise ValueError(
+                f"{name} takes the settings {', '.join(taken)}, got {setting!r}"
+            )
+    return READERS[name](root, **settings)
 
 
 def resolution_of(scene: Scene) -> float | None:
