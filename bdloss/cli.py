@@ -25,6 +25,19 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
+class _Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Return the numbers of a text."""
+        try:
+            return tuple(int(word) for word in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 3,2,1", param, ctx)
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn what the user can mend into one line."""
@@ -145,6 +158,13 @@ def _scores(scores: dict[str, Any]) -> str:
     type=click.FloatRange(0, 1),
     help="Probability from which a pixel is building.  [the model's]",
 )
+@click.option("--bands", type=_Numbers(), help="Bands to read, as in 3,2,1.")
+@click.option(
+    "--resolution",
+    type=click.FloatRange(0, min_open=True),
+    metavar="METRES",
+    help="Resample to this for the model; outputs stay on the input's grid.",
+)
 @click.option("--window", type=int, help="Side of a window in pixels.  [the model's]")
 @click.option("--overlap", type=int, help="Pixels that windows share.  [a quarter]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Windows a step.")
@@ -228,7 +248,7 @@ def predict(
             try:
                 with _megapixels(image) as bar:
                     mapped = mapping.map_buildings(
-                        image, predictor, out, settings, masks, bar.update
+                        image, predictor, out, settings, masks, bar.update, bar.write
                     )
             except (ValueError, OSError) as error:
                 if len(images) == 1:

@@ -160,6 +160,14 @@ def test_output_that_exists_is_kept(model, image, tmp_path):
     assert invoke(*words, "--overwrite").exit_code == 0
 
 
+def test_bands_are_numbers(model, image, tmp_path):
+    words = ["predict", image, "--model", model, "--out", tmp_path / "out", "--bands"]
+    assert invoke(*words, "3,2,1").exit_code == 0
+    done = invoke(*words, "red")
+    assert done.exit_code == 2
+    assert "'red' is not a list of numbers like 3,2,1" in done.stderr
+
+
 def test_a_broken_raster_does_not_stop_the_others(model, image, tmp_path):
     folder = tmp_path / "towns"
     for name in ("a.tif", "c.tif"):

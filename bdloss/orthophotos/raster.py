@@ -12,11 +12,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import rasterio
 from rasterio import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.shutil import copy
 from rasterio.transform import xy
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
 from bdloss.orthophotos.windows import Window
@@ -117,6 +119,46 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
 def grid_of(source: rasterio.DatasetReader) -> Grid:
     """Return where the pixels of an open raster lie on the ground."""
     return Grid(source.height, source.width, source.transform, source.crs)
+
+
+@contextmanager
+def resample(
+    source: rasterio.DatasetReader, resolution: float | None
+) -> Iterator[rasterio.DatasetReader]:
+    """Let a raster be read at another resolution, window by window.
+
+    Args:
+        source: The open raster.
+        resolution: Side of a pixel on the ground, in metres; None for its own.
+
+    Yields:
+        A raster of the same ground: averaged if its pixels are larger, else bilinear.
+
+    Raises:
+        ValueError: If the resolution is not above 0, or the raster has no CRS.
+    """
+    if resolution is None:
+        yield source
+        return
+    grid = grid_of(source)
+    if resolution <= 0 or grid.resolution is None:
+        raise ValueError(
+            "resampling takes a resolution above 0 metres and a raster with a CRS, got "
+            f"{resolution} and {grid.crs}: {source.name}"
+        )
+    factor = grid.resolution / resolution
+    height, width = (max(1, round(side * factor)) for side in source.shape)
+    scale = Affine.scale(source.width / width, source.height / height)
+    resampling = Resampling.average if factor < 1 else Resampling.bilinear
+    with WarpedVRT(
+        source,
+        crs=grid.crs,
+        transform=grid.transform @ scale,
+        height=height,
+        width=width,
+        resampling=resampling,
+    ) as resampled:
+        yield resampled
 
 
 def image_bands(source: rasterio.DatasetReader) -> list[int]:
@@ -280,6 +322,7 @@ def create_mask(
     nodata: int | None = IGNORED,
     cog: bool = False,
     overviews: bool = False,
+    gcps: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None),
 ) -> Iterator[MaskWriter]:
     """Create a mask as a GeoTIFF that is there only when it is whole.
 
@@ -290,6 +333,7 @@ def create_mask(
         nodata: The value that means that nothing is known; None for no such value.
         cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
         overviews: Whether it gets overviews, to be drawn fast at any size.
+        gcps: Ground control points and their CRS, for a grid without a transform.
 
     Yields:
         The writer. What it is not given stays `IGNORED`, the nodata value.
@@ -302,6 +346,8 @@ def create_mask(
         profile = {**MASK_PROFILE, **grid._asdict(), "nodata": nodata}
         with rasterio.open(partial, "w", **profile) as target:
             target.update_tags(**(tags or {}))
+            if gcps[0]:
+                target.gcps = gcps
             yield MaskWriter(target)
         if overviews and not cog:
             with rasterio.open(partial, "r+") as target:

@@ -1,7 +1,7 @@
 """From an orthophoto to what a person opens: mask, outlines, picture, scores."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from bdloss.orthophotos.polygons import (
     write_outlines,
 )
 from bdloss.orthophotos.raster import (
+    Grid,
     grid_of,
     open_raster,
     read_mask,
@@ -30,6 +31,7 @@ from bdloss.run.prediction import SCALE, bands_folder, predict_bands, write_maps
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 PRODUCTS = ("mask", "prob", "overlay")  # rasters that we write beside an image
+MISMATCH = 1.2  # of resolutions, from which a model may not know what it sees
 PICTURE = 3000  # pixels: the most of the longer side of an overlay
 
 
@@ -42,6 +44,9 @@ class Settings(NamedTuple):
         batch: Windows that the model is given at a time.
         threshold: Probability from which a pixel is building; None for the model's.
         tta: Test-time augmentation, a name in `tta.MODES`.
+        bands: Numbers of the bands to read, from 1; None for the picture.
+        resolution: What the image is resampled to for the model, in metres a pixel;
+            None for as it is. Outputs are on the grid of the image anyhow.
         prob: Whether probabilities are written.
         polygons: Whether outlines are written.
         min_area: Smallest polygon, in square metres.
@@ -62,6 +67,8 @@ class Settings(NamedTuple):
     batch: int = 4
     threshold: float | None = None
     tta: str = "none"
+    bands: tuple[int, ...] | None = None
+    resolution: float | None = None
     prob: bool = False
     polygons: bool = True
     min_area: float = 5.0
@@ -143,6 +150,7 @@ def map_buildings(
     settings: Settings,
     truths: Path | None = None,
     progress: Callable[[float], Any] | None = None,
+    say: Callable[[str], Any] | None = None,
 ) -> Mapped:
     """Map the buildings of one orthophoto.
 
@@ -160,6 +168,7 @@ def map_buildings(
         settings: How.
         truths: A mask, a folder of masks of the same names, or a file of outlines.
         progress: Called with the megapixels done since it was last called.
+        say: Called with a line of what is odd with the image.
 
     Returns:
         What came of it.
@@ -176,25 +185,30 @@ def map_buildings(
         predictor.threshold if settings.threshold is None else settings.threshold
     )
     predictor.check_window(window)
-    if settings.vector == "geojson" and settings.polygons:
-        with open_raster(image) as source:
-            if source.crs is None:
-                raise ValueError(
-                    f"GeoJSON is in degrees, the image has no CRS: {image}"
-                )
+    with open_raster(image) as source:
+        grid, gcps = grid_of(source), source.gcps[0]
+    if settings.vector == "geojson" and settings.polygons and grid.crs is None:
+        raise ValueError(f"GeoJSON is in degrees, the image has no CRS: {image}")
+    for line in _oddities(grid, bool(gcps), settings.resolution, predictor.resolution):
+        if say is not None:
+            say(f"{image.name} {line}")
     used: dict[str, Any] = {
         "window": window,
         "overlap": overlap,
         "threshold": threshold,
         "tta": settings.tta,
     }
+    if settings.resolution is not None:
+        used["resolution"] = settings.resolution
     tags = {"model": predictor.name, "model_sha256": predictor.digest}
     paths = _name_outputs(image, out, settings)
     truth = None
     if truths is not None:
         truth = load_mask(Scene(image.stem, image, find_truth(image, truths)))
     folder = bands_folder(paths["mask"])
-    kept = _is_finished(paths, folder, {**used, **tags}, settings)
+    known = {**used, "resampled": settings.resolution or "", **tags}
+    known.pop("resolution", None)
+    kept = _is_finished(paths, folder, known, settings)
     if kept:
         Bands(folder).remove()
         buildings = count_outlines(paths["polygons"]) if settings.polygons else None
@@ -210,6 +224,7 @@ def map_buildings(
                 **used,
                 batch=settings.batch,
                 bands=predictor.bands,
+                numbers=settings.bands,
                 resume=settings.resume and not settings.overwrite,
                 tags=tags,
                 progress=progress,
@@ -222,6 +237,22 @@ def map_buildings(
         with open_raster(paths["mask"]) as source:
             pred = read_mask(source, Window(0, 0, *source.shape))
     return Mapped(list(paths.values()), buildings, kept, truth, pred)
+
+
+def _oddities(
+    grid: Grid, gcps: bool, wanted: float | None, trained: float | None
+) -> Iterator[str]:
+    """Yield what a person should know of an image before trusting its map."""
+    if gcps:
+        yield "has ground control points, which the mask keeps; outlines are in pixels"
+    elif grid.crs is None:
+        yield "has no CRS, so its mask and outlines have none"
+    given = wanted or grid.resolution
+    if given and trained and not 1 / MISMATCH <= given / trained <= MISMATCH:
+        yield (
+            f"has {given:g} m a pixel, the model was trained at {trained:g}; "
+            f"--resolution {trained:g} resamples"
+        )
 
 
 def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]:

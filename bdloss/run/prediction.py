@@ -13,7 +13,14 @@ band of rows as high as a window, whatever the height of the raster.
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -34,6 +41,7 @@ from bdloss.orthophotos.raster import (
     open_raster,
     read_pixels,
     read_valid,
+    resample,
 )
 from bdloss.orthophotos.windows import Window, grid
 from bdloss.run.tta import augment_prediction
@@ -200,7 +208,7 @@ def write_maps(
         ValueError: If rows are missing.
     """
     with open_raster(image) as source:
-        extent = grid_of(source)
+        extent, gcps = grid_of(source), source.gcps
     there = bands.finished(0, extent.height)
     if there < extent.height:
         raise ValueError(f"rows from {there} on are missing: {bands.folder}")
@@ -216,6 +224,7 @@ def write_maps(
                     nodata=None if benchmark and path == mask_path else IGNORED,
                     cog=cog,
                     overviews=overviews,
+                    gcps=gcps,
                 )
             )
             for path in outputs
@@ -247,6 +256,8 @@ def predict_bands(
     bands: int | None = None,
     threshold: float = 0.5,
     tta: str = "none",
+    numbers: Sequence[int] | None = None,
+    resolution: float | None = None,
     shard: tuple[int, int] = (1, 1),
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
@@ -268,6 +279,10 @@ def predict_bands(
         bands: Number of bands that the model takes, alpha not counted; None for any.
         threshold: Least probability of a building, in [0, 1].
         tta: Test-time augmentation, a name in `tta.MODES`.
+        numbers: Numbers of the bands to read, from 1; None for the picture without
+            alpha.
+        resolution: Side of a pixel on the ground that the model is given, in metres;
+            None for the raster's. The bands are on the grid of the raster anyhow.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
         resume: Whether to go on from the last whole band of an earlier run, and to
@@ -297,15 +312,22 @@ def predict_bands(
         # Else GDAL keeps what it read in a twentieth of all memory.
         files.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
         # A handle for each thread: the writing thread asks for masked pixels.
-        source, masked_source = (
+        original, masked_source = (
             files.enter_context(open_raster(image)) for _ in range(2)
         )
-        numbers = image_bands(source)
+        if numbers is None:
+            numbers = image_bands(original)
+        elif not set(numbers) <= set(original.indexes):
+            raise ValueError(
+                f"bands must be from 1 to {original.count}, got {list(numbers)}: "
+                f"{original.name}"
+            )
         if bands is not None and len(numbers) != bands:
             raise ValueError(
                 f"the model takes {bands} bands, {Path(image).name} has {len(numbers)}"
             )
-        extent = grid_of(source)
+        extent = grid_of(original)
+        source = files.enter_context(resample(original, resolution))
         finished = Bands(folder)
         used = {
             **(tags or {}),
@@ -314,7 +336,10 @@ def predict_bands(
             "window": window,
             "overlap": overlap,
             "tta": tta,
+            "bands": ",".join(str(number) for number in numbers),
         }
+        if resolution is not None:
+            used["resampled"] = resolution
         if extent.resolution is not None:
             used["resolution"] = extent.resolution
         finished.start(used, resume)
@@ -341,13 +366,16 @@ def predict_bands(
             finished.write(row, layers)
             return masked.size
 
-        blocks = _predict_rows(
+        zoom = Stretch(*source.shape, *original.shape)
+        rows = _predict_rows(
             read,
-            *(extent.height, extent.width),
+            *(source.height, source.width),
             predict_mean,
             *(window, overlap, batch),
-            *(first, last),
+            *zoom.needed(first, last),
         )
+        blocks = rows if resolution is None else zoom.stretch(rows, first, last)
+        files.enter_context(closing(rows))
         # Whatever fails, the threads come to rest before the files are closed.
         files.enter_context(closing(blocks))
         written = _map_in_thread(write, blocks, BLOCKS_BEHIND)
@@ -357,6 +385,60 @@ def predict_bands(
         if not resume:
             undo.pop_all()
     return finished
+
+
+class Stretch(NamedTuple):
+    """From the rows of a map to those of a larger or smaller one, bilinear.
+
+    Attributes:
+        height: Height of the map, in pixels.
+        width: Width of the map, in pixels.
+        new_height: Height to bring it to.
+        new_width: Width to bring it to.
+    """
+
+    height: int
+    width: int
+    new_height: int
+    new_width: int
+
+    def needed(self, first: int, last: int) -> tuple[int, int]:
+        """Return the rows of the map, from and before, that new rows are made of."""
+        if first >= last:
+            return 0, 0
+        lower, upper, _ = _between(np.arange(first, last), self.new_height, self.height)
+        return int(lower[0]), int(upper[-1]) + 1
+
+    def stretch(
+        self, blocks: Iterable[tuple[int, np.ndarray]], first: int, last: int
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
+        """Yield the new rows from `first` to before `last`, block by block."""
+        left, right, across = _between(
+            np.arange(self.new_width), self.new_width, self.width
+        )
+        kept = np.empty((0, self.width), np.float32)
+        for row, block in blocks:
+            top = row - len(kept)
+            kept = np.concatenate([kept, block])
+            rows = np.arange(first, last)
+            lower, upper, down = _between(rows, self.new_height, self.height)
+            ready = int(np.searchsorted(upper, top + len(kept)))
+            if not ready:
+                continue
+            lower, upper = lower[:ready] - top, upper[:ready] - top
+            part = down[:ready, None]
+            new = kept[lower] * (1 - part) + kept[upper] * part
+            new = new[:, left] * (1 - across) + new[:, right] * across
+            yield first, new.astype(np.float32)
+            first += ready
+            kept = kept[-1:] if ready == len(rows) else kept[lower[-1] :]
+
+
+def _between(places: np.ndarray, new_length: int, length: int):
+    """Return the two pixels that each new one lies between, and how far along."""
+    at = np.clip((places + 0.5) * length / new_length - 0.5, 0, length - 1)
+    lower = np.floor(at).astype(int)
+    return lower, np.minimum(lower + 1, length - 1), (at - lower).astype(np.float32)
 
 
 def _predict_rows(

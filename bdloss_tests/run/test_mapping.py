@@ -3,6 +3,8 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
 
 from bdloss.models import Predictor
 from bdloss.run import mapping
@@ -106,6 +108,81 @@ def test_rasters_with_overviews(tmp_path, cog):
     with rasterio.open(mapped.files[0]) as source:
         np.testing.assert_array_equal(source.read(1), mask)
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_bands_by_choice(tmp_path):
+    five = np.dstack([PIXELS[..., :1] // 4, PIXELS, PIXELS[..., :1] // 4])
+    image = write_raster(tmp_path / "town.tif", five)
+    with pytest.raises(ValueError, match=r"takes 3 bands, town\.tif has 5"):
+        mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    with pytest.raises(ValueError, match=r"from 1 to 5, got \[2, 3, 6\]"):
+        mapping.map_buildings(
+            image, PREDICTOR, tmp_path / "out", Settings(bands=(2, 3, 6))
+        )
+    mapped = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "out", Settings(bands=(4, 3, 2))
+    )
+    with rasterio.open(mapped.files[0]) as source:
+        np.testing.assert_array_equal(source.read(1), MASK)
+
+
+def test_a_rotated_raster_keeps_its_transform(tmp_path):
+    turned = CORNER @ Affine.rotation(30)
+    image = write_raster(tmp_path / "town.tif", PIXELS, transform=turned)
+    settings = Settings(simplify=0, min_area=0)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    with rasterio.open(mapped.files[0]) as source:
+        np.testing.assert_allclose(source.transform[:6], turned[:6])
+    polygons = shapely.from_wkb(pyogrio.raw.read(mapped.files[1])[2])
+    rows, cols = np.nonzero(MASK)
+    x, y = turned @ (cols + 0.5, rows + 0.5)
+    assert shapely.area(polygons).sum() == pytest.approx(MASK.sum() * 0.09)
+    assert shapely.contains_xy(shapely.union_all(polygons), x, y).all()
+
+
+def test_control_points_are_kept_and_said(tmp_path):
+    points = [
+        GroundControlPoint(row, col, 353900 + 0.3 * col, 3057500 - 0.3 * row)
+        for row, col in ((0, 0), (0, 109), (69, 0), (69, 109))
+    ]
+    image = write_raster(tmp_path / "town.tif", PIXELS, crs=None, transform=None)
+    with rasterio.open(image, "r+") as target:
+        target.gcps = (points, UTM)
+    said = []
+    mapped = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "out", Settings(), say=said.append
+    )
+    with rasterio.open(mapped.files[0]) as source:
+        kept, crs = source.gcps
+    assert crs == UTM
+    assert [(p.row, p.col, p.x, p.y) for p in kept] == [
+        (p.row, p.col, p.x, p.y) for p in points
+    ]
+    (line,) = said
+    assert "town.tif has ground control points" in line
+
+
+@pytest.mark.parametrize(
+    ("profile", "trained", "expected"),
+    [
+        ({}, 0.3, []),
+        ({}, 0.26, []),
+        ({}, None, []),
+        ({}, 0.2, ["town.tif has 0.3 m a pixel, the model was trained at 0.2; "]),
+        ({}, 0.5, ["town.tif has 0.3 m a pixel, the model was trained at 0.5; "]),
+        ({"crs": None, "transform": None}, 0.3, ["town.tif has no CRS, so its mask"]),
+    ],
+)
+def test_what_is_odd_with_an_image_is_said(tmp_path, profile, trained, expected):
+    image = write_raster(tmp_path / "town.tif", PIXELS, **profile)
+    predictor = PREDICTOR._replace(resolution=trained)
+    said = []
+    mapping.map_buildings(
+        image, predictor, tmp_path / "out", Settings(), say=said.append
+    )
+    assert len(said) == len(expected)
+    for line, start in zip(said, expected, strict=True):
+        assert line.startswith(start)
 
 
 def test_small_polygons_are_left_out(image, tmp_path):
