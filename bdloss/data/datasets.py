@@ -421,14 +421,31 @@ def read_dataset(name: str, root: str | PathLike, **settings: Any) -> Splits:
         ValueError: If there is no such dataset, its reader takes no such setting, or as
             the reader says.
     """
-    _check_choice("dataset", name, READERS)
-    _, *taken = inspect.signature(READERS[name]).parameters
+    taken = settings_of(name)
     for setting in settings:
         if setting not in taken:
             raise ValueError(
                 f"{name} takes the settings {', '.join(taken)}, got {setting!r}"
             )
     return READERS[name](root, **settings)
+
+
+def settings_of(name: str) -> list[str]:
+    """Return the names of the settings that the reader of a dataset takes.
+
+    Args:
+        name: One of `READERS`.
+
+    Raises:
+        ValueError: If there is no such dataset.
+
+    Example:
+        >>> settings_of("aicd")
+        ['shadows', 'classes']
+    """
+    _check_choice("dataset", name, READERS)
+    _, *settings = inspect.signature(READERS[name]).parameters
+    return settings
 
 
 def resolution_of(scene: Scene) -> float | None:
