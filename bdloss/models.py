@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ MOMENTUM = 0.9
 WINDOW = 512  # pixels, for a model that does not say what it was trained on
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
 OURS = ("plain", "convnn")  # the others are encoders of segmodels-keras
+TORCHVISION = ("resnet18", "resnet34")  # built for the weights of torchvision
 DECODER = ("bands", "decoder", "center", "final", "probability", "sigmoid")
 
 
@@ -58,8 +60,8 @@ def build_model(
         classes: Number of maps that come out.
         filters: Filters of the first block of `plain` and `convnn`.
         blocks: Times that `plain` and `convnn` halve the image.
-        encoder_weights: `imagenet`, a path to a weights file, or None for random
-            ones; encoders only.
+        encoder_weights: `imagenet`, a path to a weights file of the encoder without
+            its top (`.h5`), or None for random ones; encoders only.
 
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
@@ -67,7 +69,8 @@ def build_model(
         multiples of `size_multiple`.
 
     Raises:
-        ValueError: If no network has this name.
+        ValueError: If no network has this name, or the file holds other weights.
+        FileNotFoundError: If there is no file of weights, or it cannot be fetched.
     """
     pixels = keras.Input((None, None, bands), name="pixels")
     if backbone in OURS:
@@ -143,17 +146,71 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
     if backbone.startswith("densenet"):  # Keras 3 names the stem with an underscore
         names = segmodels_keras.Backbones.get_feature_layers(backbone, n=4)
         skips = [name.replace("conv1/relu", "conv1_relu") for name in names]
-    unet = segmodels_keras.Unet(
-        backbone,
-        input_shape=(None, None, 3),
-        classes=classes,
-        encoder_weights=weights,
-        encoder_features=skips,
-    )
+    if weights == "imagenet" and backbone in TORCHVISION:
+        raise FileNotFoundError(
+            f"{backbone} has no ImageNet weights to fetch; give the path of a file as "
+            "encoder_weights"
+        )
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise FileNotFoundError(f"no such file of encoder weights: {weights}")
+    try:
+        unet = segmodels_keras.Unet(
+            backbone,
+            input_shape=(None, None, 3),
+            classes=classes,
+            encoder_weights=weights,
+            encoder_features=skips,
+        )
+    except Exception as error:  # Keras raises a bare Exception
+        fetch = re.search(r"URL fetch failure on (\S+?):?(?:\s|$)", str(error))
+        if fetch:
+            folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+            raise FileNotFoundError(
+                f"cannot fetch the ImageNet weights of {backbone}: put {fetch[1]} into "
+                f"{folder / 'models'}, or give the path of a file as encoder_weights"
+            ) from error
+        if weights not in (None, "imagenet"):
+            raise ValueError(
+                f"not a file of {backbone} weights without top: {weights}"
+            ) from error
+        raise
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = MOMENTUM
-    return unet
+    return _with_our_sums(unet)
+
+
+@keras.saving.register_keras_serializable("bdloss")
+class ScaledSum(layers.Layer):
+    """The residual sum of Inception-ResNet-v2: `first + scale * second`."""
+
+    def __init__(self, scale: float, **settings):
+        super().__init__(**settings)
+        self.scale = scale
+
+    def call(self, inputs):
+        """Add two maps of the same shape."""
+        return inputs[0] + inputs[1] * self.scale
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings from which Keras makes the same layer again."""
+        return {**super().get_config(), "scale": self.scale}
+
+
+def _with_our_sums(unet: keras.Model) -> keras.Model:
+    """Return the network with `ScaledSum` where a layer cannot be loaded safely."""
+
+    def copy(layer: layers.Layer) -> layers.Layer:
+        kind = type(layer)
+        if kind.__name__ == "CustomScaleLayer":
+            kind = ScaledSum
+        return kind.from_config(layer.get_config())
+
+    if not any(type(layer).__name__ == "CustomScaleLayer" for layer in unet.layers):
+        return unet
+    ours = keras.models.clone_model(unet, clone_function=copy)
+    ours.set_weights(unet.get_weights())
+    return ours
 
 
 def _scaling(backbone: str) -> keras.layers.Layer:
@@ -162,7 +219,7 @@ def _scaling(backbone: str) -> keras.layers.Layer:
         not backbone.endswith("v2")
     ):
         return Caffe(name="scaling")
-    if backbone.startswith("densenet"):
+    if backbone.startswith("densenet") or backbone in TORCHVISION:
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         return layers.Rescaling(
             [1 / (255 * s) for s in std],
