@@ -16,6 +16,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 BAR = (
     "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
 )
+THETAS = (3, 5, 7)  # window sides, pixels, that people choose from
 DEFAULT = "banepa"  # the experiment of `train` without options
 
 
@@ -374,6 +375,66 @@ def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
 
         window = evaluation.draw_stages(prediction, truth, out, **options)
     click.echo(f"{out}: row {window.row}, column {window.col}")
+
+
+@main.command()
+@click.argument("truths", nargs=-1, type=EXISTING)
+@click.option("--dataset", default="folder", show_default=True, help="Kind of --data.")
+@click.option("--data", type=FOLDER, help="A data set, instead of single files.")
+@click.option("--resolution", type=float, help="Metres a pixel, to draw outlines.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of buildings that may stand closer than theta.",
+)
+@click.option("--out", type=EXISTING, help="Histogram to write (PNG).")
+@click.option("--overwrite", is_flag=True, help="Replace a histogram that exists.")
+def theta(
+    truths: tuple[Path, ...],
+    dataset: str,
+    data: Path | None,
+    resolution: float | None,
+    share: float,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Say which theta the gaps between buildings allow."""
+    with _one_line_errors():
+        from bdloss.data import datasets, gaps
+
+        if bool(truths) == bool(data):
+            raise ValueError("give masks and outlines, or --data, and not both")
+        if out and out.exists() and not overwrite:
+            raise FileExistsError(f"{out} exists; give --overwrite")
+        if data:
+            if dataset not in datasets.READERS:
+                raise ValueError(
+                    f"dataset must be one of {', '.join(datasets.READERS)}, "
+                    f"got {dataset!r}"
+                )
+            splits = datasets.READERS[dataset](data)
+            whole = {s.name: s._replace(area=None) for part in splits for s in part}
+            found = gaps.measure_scenes(whole.values(), click.echo)
+        else:
+            found = gaps.measure_files(truths, resolution, click.echo)
+        advice = gaps.advise(found, share)
+        if out:
+            gaps.draw_gaps(found, out, share)
+    rows = [
+        ("buildings", f"{advice.buildings}, {advice.alone} of them alone"),
+        ("smallest gap", f"{advice.smallest:g} pixels: theta {advice.theta or 'none'}"),
+        (
+            f"all but {share:.0%}",
+            f"{advice.quantile:g} pixels: theta {advice.robust_theta or 'none'}",
+        ),
+    ]
+    for side in THETAS:
+        closer = gaps.share_closer(found, side)
+        rows.append((f"theta {side}", f"{closer:.0%} of buildings stand too close"))
+    for name, value in rows:
+        click.echo(f"{name:<14}{value}")
 
 
 @main.group("data")

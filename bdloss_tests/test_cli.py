@@ -205,3 +205,24 @@ def test_data_clear_cache_says_how_much_it_removes(tmp_path):
     done = invoke("data", "clear-cache", "--cache", tmp_path)
     assert done.stdout == f"{tmp_path}: 0.03 GB removed\n"
     assert not entry.exists()
+
+
+def test_theta_from_masks(tmp_path):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:15, 5:15] = mask[5:15, 21:31] = mask[25:35, 5:15] = 1  # gaps of 6 and 10
+    path = write_raster(tmp_path / "mask.tif", mask)
+    done = invoke("theta", path, "--out", tmp_path / "gaps.png")
+    assert done.exit_code == 0, done.output
+    assert "buildings     3, 0 of them alone" in done.stdout
+    assert "smallest gap  6 pixels: theta 5" in done.stdout
+    assert "theta 5       0% of buildings stand too close" in done.stdout
+    assert "theta 7       67% of buildings stand too close" in done.stdout
+    assert (tmp_path / "gaps.png").stat().st_size > 1000
+    folder = write_folder(tmp_path / "town")
+    assert invoke("theta", "--data", folder).exit_code == 0
+
+
+def test_theta_needs_masks_or_a_data_set(tmp_path):
+    done = invoke("theta")
+    assert done.exit_code == 2
+    assert "give masks and outlines, or --data" in done.stderr
