@@ -176,6 +176,13 @@ def _scores(scores: dict[str, Any]) -> str:
     show_default=True,
     help="Average over flips, or flips and turns.",
 )
+@click.option(
+    "--mean",
+    type=click.Choice(["arithmetic", "geometric"]),
+    default="arithmetic",
+    show_default=True,
+    help="Mean that --tta takes.",
+)
 @click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
 @click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
 @click.option(

@@ -11,6 +11,8 @@ import numpy as np
 
 from bdloss.orthophotos.windows import Window, starts
 
+BLOCK = 2_000_000  # pixels that are given out at a time
+
 
 def taper(side: int) -> np.ndarray:
     """Return how much a window counts along one axis: sine-squared, never zero.
@@ -84,10 +86,11 @@ class Band:
 
         Yields:
             The row of the map that a block begins with, and the block: an array of
-            shape `(rows, width)`, float32, not higher than the band.
+            shape `(rows, width)`, float32, of at most `BLOCK` pixels or one row.
         """
+        most = min(len(self.rows), max(1, BLOCK // self.rows.shape[1]))
         while self.top < row:
-            finished = min(row - self.top, len(self.rows))
+            finished = min(row - self.top, most)
             top, block = self.top, self.rows[:finished].copy()
             self.rows[:-finished] = self.rows[finished:]
             self.rows[-finished:] = 0.0

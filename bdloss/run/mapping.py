@@ -44,6 +44,7 @@ class Settings(NamedTuple):
         batch: Windows that the model is given at a time.
         threshold: Probability from which a pixel is building; None for the model's.
         tta: Test-time augmentation, a name in `tta.MODES`.
+        mean: Mean of its answers, a name in `tta.MEANS`.
         bands: Numbers of the bands to read, from 1; None for the picture.
         resolution: What the image is resampled to for the model, in metres a pixel;
             None for as it is. Outputs are on the grid of the image anyhow.
@@ -67,6 +68,7 @@ class Settings(NamedTuple):
     batch: int = 4
     threshold: float | None = None
     tta: str = "none"
+    mean: str = "arithmetic"
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
     prob: bool = False
@@ -197,6 +199,7 @@ def map_buildings(
         "overlap": overlap,
         "threshold": threshold,
         "tta": settings.tta,
+        "mean": settings.mean,
     }
     if settings.resolution is not None:
         used["resolution"] = settings.resolution

@@ -256,6 +256,7 @@ def predict_bands(
     bands: int | None = None,
     threshold: float = 0.5,
     tta: str = "none",
+    mean: str = "arithmetic",
     numbers: Sequence[int] | None = None,
     resolution: float | None = None,
     shard: tuple[int, int] = (1, 1),
@@ -279,6 +280,7 @@ def predict_bands(
         bands: Number of bands that the model takes, alpha not counted; None for any.
         threshold: Least probability of a building, in [0, 1].
         tta: Test-time augmentation, a name in `tta.MODES`.
+        mean: Of its answers, a name in `tta.MEANS`.
         numbers: Numbers of the bands to read, from 1; None for the picture without
             alpha.
         resolution: Side of a pixel on the ground that the model is given, in metres;
@@ -306,7 +308,7 @@ def predict_bands(
     part, parts = shard
     if not 1 <= part <= parts:
         raise ValueError(f"shard must be from 1/n to n/n: {part}/{parts} came")
-    predict_mean = augment_prediction(predict, tta)
+    predict_mean = augment_prediction(predict, tta, mean)
 
     with ExitStack() as files:
         # Else GDAL keeps what it read in a twentieth of all memory.
@@ -336,6 +338,7 @@ def predict_bands(
             "window": window,
             "overlap": overlap,
             "tta": tta,
+            "mean": mean,
             "bands": ",".join(str(number) for number in numbers),
         }
         if resolution is not None:

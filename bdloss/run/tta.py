@@ -6,6 +6,7 @@ A transform is a pair `(do, undo)` on arrays of shape `(batch, height, width, ch
 with `undo(do(x)) == x`, so the maps come back as the batch was.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,8 +48,12 @@ D4 = tuple(
 
 MODES: dict[str, tuple[Transform, ...]] = {"none": NONE, "flips": FLIPS, "d4": D4}
 
+MEANS = ("arithmetic", "geometric")
 
-def augment_prediction(predict: Callable, mode: str) -> Callable:
+
+def augment_prediction(
+    predict: Callable, mode: str, mean: str = "arithmetic"
+) -> Callable:
     """Return `predict` averaged over the transforms of a mode.
 
     Args:
@@ -57,12 +62,13 @@ def augment_prediction(predict: Callable, mode: str) -> Callable:
         mode: "none" asks the model once, "flips" four times (as it is, left-right,
             up-down, both), "d4" eight times (the symmetries of a square; the patches
             must be square).
+        mean: "arithmetic", or "geometric": that calls building only what all maps do.
 
     Returns:
         Callable of the same shapes, whose maps are float32.
 
     Raises:
-        ValueError: If the mode is not one of `MODES`.
+        ValueError: If the mode is not one of `MODES`, or the mean one of `MEANS`.
 
     Example:
         >>> leftmost = lambda batch: batch * [[[1.0], [0.0]]]
@@ -72,6 +78,8 @@ def augment_prediction(predict: Callable, mode: str) -> Callable:
     """
     if mode not in MODES:
         raise ValueError(f"tta must be one of {', '.join(MODES)}: {mode!r} came")
+    if mean not in MEANS:
+        raise ValueError(f"mean must be one of {', '.join(MEANS)}: {mean!r} came")
     transforms = MODES[mode]
 
     def predict_mean(batch):
@@ -80,6 +88,8 @@ def augment_prediction(predict: Callable, mode: str) -> Callable:
             undo(np.asarray(predict(np.ascontiguousarray(do(batch))), np.float32))
             for do, undo in transforms
         )
+        if mean == "geometric":
+            return math.prod(maps) ** np.float32(1 / len(transforms))
         return sum(maps) / np.float32(len(transforms))
 
     return predict_mean

@@ -66,6 +66,17 @@ def test_model_gets_contiguous_batches(mode, calls):
     assert seen == [True] * calls
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_geometric_mean(mode):
+    ramp = np.linspace(0, 1, 25).reshape(1, 5, 5, 1)
+    predict = augment_prediction(lambda batch: ramp, mode, "geometric")
+    maps = [undo(ramp) for _, undo in MODES[mode]]
+    expected = np.prod(maps, axis=0) ** (1 / len(maps))
+    np.testing.assert_allclose(predict(draw_batch()), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="arithmetic, geometric: 'median' came"):
+        augment_prediction(np.asarray, mode, "median")
+
+
 def test_unknown_mode():
     with pytest.raises(ValueError, match="none, flips, d4: 'D8' came"):
         augment_prediction(np.asarray, "D8")
