@@ -39,6 +39,22 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers like 3,2,1", param, ctx)
 
 
+class _Shard(click.ParamType):
+    """One part of several, as in 2/8."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Return which part, from 1, and how many there are."""
+        try:
+            part, parts = (int(word) for word in value.split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not like 2/8", param, ctx)
+        if not 1 <= part <= parts:
+            self.fail(f"a shard is from 1/N to N/N, got {value}", param, ctx)
+        return part, parts
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn what the user can mend into one line."""
@@ -223,6 +239,13 @@ def _scores(scores: dict[str, Any]) -> str:
 @click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(
+    "--shard",
+    type=_Shard(),
+    default="1/1",
+    metavar="I/N",
+    help="Do the I-th of N parts: of the rasters, or of the rows of one (see merge).",
+)
+@click.option(
     "--resume/--no-resume",
     default=True,
     help="Keep finished outputs and go on with half-finished ones.  [resume]",
@@ -232,6 +255,7 @@ def predict(
     model: Path,
     out: Path,
     masks: Path | None,
+    shard: tuple[int, int],
     **options: Any,
 ) -> None:
     """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg.
@@ -247,6 +271,8 @@ def predict(
         from bdloss.run import evaluation, mapping
 
         images = mapping.find_images(rasters)
+        if len(images) > 1:
+            images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
         settings = mapping.Settings(**options)
         scores = {}
@@ -256,7 +282,14 @@ def predict(
             try:
                 with _megapixels(image) as bar:
                     mapped = mapping.map_buildings(
-                        image, predictor, out, settings, masks, bar.update, bar.write
+                        image,
+                        predictor,
+                        out,
+                        settings,
+                        masks,
+                        shard,
+                        bar.update,
+                        bar.write,
                     )
             except (ValueError, OSError) as error:
                 if len(images) == 1:
@@ -274,6 +307,39 @@ def predict(
     for name, values in scores.items():
         click.echo(f"{name:<{width}}  {_scores(values)}")
     _report_failures(failures, len(images))
+
+
+@main.command()
+@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
+@click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
+@click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
+@click.option(
+    "--vector",
+    type=click.Choice(["gpkg", "geojson", "fgb"]),
+    default="gpkg",
+    show_default=True,
+    help="Format of the outlines.",
+)
+@click.option("--format", type=click.Choice(["geotiff", "inria"]), default="geotiff")
+@click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs.")
+@click.option("--overviews", is_flag=True, help="Give rasters overviews.")
+@click.option("--min-area", type=float, default=5.0, show_default=True)
+@click.option("--simplify", type=float, default=1.0, show_default=True)
+@click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Put together what `predict --shard` made of the rows of RASTERS.
+
+    The result is that of one `predict`; the options say what to write, as there. The
+    shards write into one --out, or their folders are copied together into it.
+    """
+    with _one_line_errors():
+        from bdloss.run import mapping
+
+        settings = mapping.Settings(**options)
+        for image in mapping.find_images(rasters):
+            _describe(image, mapping.merge_buildings(image, out, settings))
 
 
 def _report_failures(failures: list[str], images: int) -> None:

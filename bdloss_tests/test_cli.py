@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 from bdloss import cli, models
@@ -166,6 +167,46 @@ def test_bands_are_numbers(model, image, tmp_path):
     done = invoke(*words, "red")
     assert done.exit_code == 2
     assert "'red' is not a list of numbers like 3,2,1" in done.stderr
+
+
+def test_shards_merge_to_the_unsharded_result(model, image, tmp_path):
+    words = ["predict", image, "--model", model, "--prob", "--out"]
+    assert invoke(*words, tmp_path / "one").exit_code == 0
+    for shard in ("3/3", "1/3"):
+        assert invoke(*words, tmp_path / "out", "--shard", shard).exit_code == 0
+    merge = ["merge", image, "--prob", "--out", tmp_path / "out"]
+    done = invoke(*merge)
+    assert done.exit_code == 2
+    assert "rows from 16 on are missing" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["town_mask.partial"]
+    assert invoke(*words, tmp_path / "out", "--shard", "2/3").exit_code == 0
+    done = invoke(*merge)
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"town_mask.tif", "town_prob.tif", "town_buildings.gpkg"}
+    for name in ("town_mask.tif", "town_prob.tif"):
+        with (
+            rasterio.open(tmp_path / "out" / name) as merged,
+            rasterio.open(tmp_path / "one" / name) as whole,
+        ):
+            np.testing.assert_array_equal(merged.read(), whole.read())
+            assert merged.tags() == whole.tags()
+
+
+def test_shards_of_a_list_are_files(model, tmp_path):
+    for name in "abc":
+        write_raster(tmp_path / "towns" / f"{name}.tif", make_scene(3, 50, 70)[0])
+    words = ["predict", tmp_path / "towns", "--model", model, "--out", tmp_path / "out"]
+    assert invoke(*words, "--no-polygons", "--shard", "1/2").exit_code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a_mask.tif", "c_mask.tif"}
+
+
+@pytest.mark.parametrize("shard", ["0/0", "3/2", "2", "a/b"])
+def test_a_shard_that_there_is_not(model, image, tmp_path, shard):
+    words = ["predict", image, "--model", model, "--out", tmp_path / "out"]
+    assert invoke(*words, "--shard", shard).exit_code == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_raster_does_not_stop_the_others(model, image, tmp_path):

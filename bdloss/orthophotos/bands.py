@@ -94,8 +94,9 @@ class Bands:
 
     def remove(self) -> None:
         """Remove the bands and their folder, in one step."""
+        old = self.folder.with_name(f"{self.folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)  # of a run killed while it did so
         if self.folder.exists():
-            old = self._partial(self.folder)
             self.folder.rename(old)
             shutil.rmtree(old)
 

@@ -151,6 +151,7 @@ def map_buildings(
     out: Path,
     settings: Settings,
     truths: Path | None = None,
+    shard: tuple[int, int] = (1, 1),
     progress: Callable[[float], Any] | None = None,
     say: Callable[[str], Any] | None = None,
 ) -> Mapped:
@@ -169,6 +170,8 @@ def map_buildings(
         out: Folder to write into; made if it does not exist.
         settings: How.
         truths: A mask, a folder of masks of the same names, or a file of outlines.
+        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1; what is
+            predicted of them is kept for `merge_buildings`, and nothing else written.
         progress: Called with the megapixels done since it was last called.
         say: Called with a line of what is odd with the image.
 
@@ -228,10 +231,14 @@ def map_buildings(
                 batch=settings.batch,
                 bands=predictor.bands,
                 numbers=settings.bands,
-                resume=settings.resume and not settings.overwrite,
+                shard=shard,
+                resume=shard[1] > 1 or (settings.resume and not settings.overwrite),
                 tags=tags,
                 progress=progress,
             )
+            if shard[1] > 1:
+                undo.pop_all()
+                return Mapped([folder], None)
             buildings = _write_products(image, bands, paths, settings, truth)
             bands.remove()
             undo.pop_all()
@@ -240,6 +247,34 @@ def map_buildings(
         with open_raster(paths["mask"]) as source:
             pred = read_mask(source, Window(0, 0, *source.shape))
     return Mapped(list(paths.values()), buildings, kept, truth, pred)
+
+
+def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
+    """Put together what shards have predicted of an orthophoto.
+
+    Args:
+        image: The raster.
+        out: Folder that the shards wrote into, or that their files were copied to.
+        settings: What to write, as in `map_buildings`; the result is the same.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        FileExistsError: If an output exists and may not be replaced.
+        ValueError: If a shard is missing or not whole.
+    """
+    paths = _name_outputs(image, out, settings)
+    bands = Bands(bands_folder(paths["mask"]))
+    if not bands.folder.exists():
+        raise ValueError(f"no shards of {image.name} in this folder: {out}")
+    there = [path for path in paths.values() if path.exists()]
+    if there and not settings.overwrite:
+        raise FileExistsError(f"{there[0]} exists; give --overwrite")
+    buildings = _write_products(image, bands, paths, settings, None)
+    bands.remove()
+    return Mapped(list(paths.values()), buildings)
 
 
 def _oddities(

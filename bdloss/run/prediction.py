@@ -164,8 +164,10 @@ def predict_raster(
     """
     began = time.perf_counter()
     outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
-    _check_outputs(Path(image), outputs, overwrite)
     folder = bands_folder(outputs[0])
+    # A run that was killed between two outputs has left one of them, and its bands.
+    half = bool(settings.get("resume")) and folder.exists()
+    _check_outputs(Path(image), outputs, overwrite or half)
     bands = predict_bands(image, predict, folder, tags=tags, **settings)
     try:
         masked, building = write_maps(image, bands, *outputs)
@@ -441,7 +443,7 @@ def _between(places: np.ndarray, new_length: int, length: int):
     """Return the two pixels that each new one lies between, and how far along."""
     at = np.clip((places + 0.5) * length / new_length - 0.5, 0, length - 1)
     lower = np.floor(at).astype(int)
-    return lower, np.minimum(lower + 1, length - 1), (at - lower).astype(np.float32)
+    return lower, np.ceil(at).astype(int), (at - lower).astype(np.float32)
 
 
 def _predict_rows(

@@ -547,7 +547,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path):
     paths[0].parent.mkdir()
     draw = random.Random(4)
     kills = 0
-    while True:
+    # Finished are they only when the bands are gone.
+    while not paths[1].exists() or paths[0].with_name("mask.partial").exists():
         run = subprocess.Popen([sys.executable, "-c", SLOW, image, *paths])
         bands = paths[0].with_name("mask.partial")
         before = len(list(bands.glob("*.gz")))
@@ -556,7 +557,6 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path):
         try:  # some milliseconds after it has finished a band of its own
             run.wait(draw.uniform(0, 0.4))
             assert run.returncode == 0
-            break
         except subprocess.TimeoutExpired:
             run.send_signal(signal.SIGKILL)
             run.wait()
@@ -568,6 +568,20 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(tmp_path):
     for path, whole in zip(paths, undisturbed, strict=True):
         np.testing.assert_array_equal(read_band(path), read_band(whole))
     assert sorted(paths[0].parent.iterdir()) == sorted(paths)
+
+
+def test_killed_between_two_outputs_it_goes_on(tmp_path, monkeypatch):
+    image = write_raster(tmp_path / "image.tif", draw_image(90, 40))
+    mask, map_ = tmp_path / "mask.tif", tmp_path / "map.tif"
+    settings = {**SMALL, "probability_path": map_, "resume": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("bdloss.orthophotos.bands.Bands.remove", lambda bands: None)
+        predict_raster(image, pointwise, mask, **settings)
+    map_.unlink()
+    predict_raster(image, pytest.fail, mask, **settings)
+    expected = draw_image(90, 40)[..., 0] / np.float32(255)
+    np.testing.assert_array_equal(read_band(map_), np.rint(254 * expected))
+    assert sorted(tmp_path.iterdir()) == [image, map_, mask]
 
 
 def test_a_failed_run_that_may_be_resumed_keeps_its_bands(tmp_path):
