@@ -195,18 +195,18 @@ def test_two_processes_make_an_entry_at_once(scene, folder):
 def test_the_slower_of_two_processes_uses_the_entry_of_the_faster(
     scene, folder, monkeypatch
 ):
-    shape_of, inodes = cache._shape, []
+    shape_of, made = cache._shape, []
 
     def be_late(scene):
         monkeypatch.setattr(cache, "_shape", shape_of)
         load_cached(scene, folder)  # the other process
-        inodes.extend(path.stat().st_ino for path in folder.iterdir())
+        made.extend((path, path.stat().st_mtime_ns) for path in folder.iterdir())
         return shape_of(scene)
 
     monkeypatch.setattr(cache, "_shape", be_late)
     assert_same(load_cached(scene, folder), load_scene(scene))
-    assert [path.stat().st_ino for path in folder.iterdir()] == inodes
-    assert len(inodes) == 1
+    assert [(path, path.stat().st_mtime_ns) for path in folder.iterdir()] == made
+    assert len(made) == 1
 
 
 def test_a_cleared_cache_is_read_by_windows(scene, folder):
