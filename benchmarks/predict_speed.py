@@ -1,0 +1,167 @@
+"""Speed and memory of prediction over rasters.
+
+    python benchmarks/predict_speed.py
+
+prints what stands in RESULTS.md: megapixels a second of the whole way from raster to
+mask against the bare calls of the model on the same windows, with and without
+test-time augmentation; and the most memory against the size of the raster, with a
+model that does nothing. Each number comes from a process of its own.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import rasterio
+
+from bdloss.orthophotos.windows import Window, starts
+from bdloss.run.prediction import predict_raster
+
+SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
+SPEED_SIDE = 2_816  # pixels: 7 windows of 512 each way at an overlap of 128
+WINDOW, OVERLAP, BATCH = 512, 128, 4
+
+
+def make_raster(path: Path, side: int) -> None:
+    """Write a square raster of noise and blocks."""
+    random = np.random.default_rng(1)
+    tile = random.integers(0, 200, (3, 512, 512), np.uint8)
+    tile[:, 100:140, 60:120] = tile[:, 300:350, 300:420] = 230
+    across = -(-side // 512)
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": 3,
+        "height": side,
+        "width": side,
+        "crs": "EPSG:32645",
+        "transform": rasterio.Affine(0.3, 0, 353_900, 0, -0.3, 3_057_500),
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "bigtiff": "if_safer",
+    }
+    with rasterio.open(path, "w", **profile) as target:
+        for row in range(0, side, 512):
+            rows = np.tile(tile, (1, 1, across))[:, : min(512, side - row), :side]
+            place = rasterio.windows.Window(0, row, side, rows.shape[1])
+            target.write(rows, window=place)
+
+
+def pointwise(batch: np.ndarray) -> np.ndarray:
+    """A model that costs nothing."""
+    return batch[..., :1] / np.float32(255)
+
+
+def measure_memory(path: Path, polygons: bool) -> None:
+    """Print seconds and the peak of memory, in megabytes, of one raster."""
+    began = time.perf_counter()
+    if polygons:
+        from bdloss.models import Predictor
+        from bdloss.run.mapping import Settings, map_buildings
+
+        predictor = Predictor("pointwise", pointwise, 3, WINDOW, 1, 0.85, 0.3)
+        map_buildings(path, predictor, path.parent / f"{path.stem}_out", Settings())
+    else:
+        predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{time.perf_counter() - began:.1f} {peak:.0f}")
+
+
+def measure_speed(path: Path, tta: str) -> None:
+    """Print seconds of the bare calls and of the whole way, the same model."""
+    from bdloss.models import build_model
+
+    model = build_model("convnn", blocks=4)
+    with rasterio.open(path) as source:
+        pixels = np.moveaxis(source.read(), 0, -1)
+    places = [
+        Window(row, col, WINDOW, WINDOW)
+        for row in starts(SPEED_SIDE, WINDOW, WINDOW - OVERLAP)
+        for col in starts(SPEED_SIDE, WINDOW, WINDOW - OVERLAP)
+    ]
+    patches = [np.ascontiguousarray(pixels[place.slices]) for place in places]
+    patches += patches[-1:] * (-len(patches) % BATCH)
+    batches = [np.stack(patches[i : i + BATCH]) for i in range(0, len(patches), BATCH)]
+    times = {"none": 1, "flips": 4, "d4": 8}[tta]
+    model.predict_on_batch(batches[0])
+    bare, whole = [], []
+    for _ in range(3):  # in turns, since other work may come and go
+        began = time.perf_counter()
+        for batch in batches:
+            for _ in range(times):
+                model.predict_on_batch(batch)
+        bare.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        predict_raster(
+            path,
+            model.predict_on_batch,
+            path.with_suffix(".mask.tif"),
+            window=WINDOW,
+            overlap=OVERLAP,
+            batch=BATCH,
+            tta=tta,
+            overwrite=True,
+        )
+        whole.append(time.perf_counter() - began)
+    print(f"{min(bare):.1f} {min(whole):.1f}")
+
+
+def ask(*words: object) -> list[float]:
+    """Run one measurement in a process of its own."""
+    command = [sys.executable, __file__, *(str(word) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()[-2:]]
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("measure", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--tta", nargs="+", default=["none", "flips"])
+    arguments = parser.parse_args()
+    if arguments.measure:
+        kind, path, setting = arguments.measure
+        if kind == "memory":
+            measure_memory(Path(path), setting == "polygons")
+        else:
+            measure_speed(Path(path), setting)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speed.tif"
+        make_raster(path, SPEED_SIDE)
+        print("| TTA | bare calls, s | raster to mask, s | ratio | Mpx/s |")
+        print("|---|---|---|---|---|", flush=True)
+        for tta in arguments.tta:
+            bare, whole = ask("speed", path, tta)
+            rate = SPEED_SIDE**2 / 1e6 / whole
+            print(
+                f"| {tta} | {bare} | {whole} | {whole / bare:.2f} | {rate:.2f} |",
+                flush=True,
+            )
+        print("\n| side, pixels | mask, s | peak, MB | and outlines, s | peak, MB |")
+        print("|---|---|---|---|---|", flush=True)
+        for side in arguments.sides:
+            path = Path(folder) / f"{side}.tif"
+            make_raster(path, side)
+            mask = ask("memory", path, "mask")
+            outlines = ask("memory", path, "polygons")
+            path.unlink()
+            print(
+                f"| {side} | {mask[0]} | {mask[1]:.0f} "
+                f"| {outlines[0]} | {outlines[1]:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
