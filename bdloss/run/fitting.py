@@ -119,6 +119,8 @@ class Fitting:
         while self.epoch < last and not (stops_early and self.finished):
             stage, end = self._stage_at(self.epoch)
             self._compile(stage)
+            if self.epoch == end - stage.epochs:
+                self._renew_optimizer()
             self._training.epoch = self.epoch
             self.model.fit(
                 self._training,
@@ -129,8 +131,6 @@ class Fitting:
                 shuffle=False,  # patches are random by themselves, and by their seed
                 verbose=self.verbose,
             )
-            if self.epoch == end:
-                self._stage = None  # the next one has an optimizer of its own
 
     def measure_step(self) -> float:
         """Return the seconds that a batch takes, and leave everything as it was."""
@@ -174,8 +174,6 @@ class Fitting:
         if state.optimizer and state.epoch > end - stage.epochs:
             self._compile(stage)
             _assign(self.model.optimizer.variables, state.optimizer)
-        else:
-            self._stage = None
 
     def _stage_at(self, epoch: int) -> tuple[Stage, int]:
         """Return the stage that an epoch (from 0) belongs to, and where it ends."""
@@ -203,6 +201,13 @@ class Fitting:
         )
         optimizer.build(self.model.trainable_variables)
         self._stage = stage
+
+    def _renew_optimizer(self) -> None:
+        """Forget what an earlier branch, or a measured step, has left in it."""
+        optimizer = self.model.optimizer
+        for variable in optimizer.variables:
+            if variable is not optimizer.learning_rate:
+                variable.assign(keras.ops.zeros_like(variable))
 
     def _begin_epoch(self) -> None:
         """Set the rate that the validation losses of the stage so far call for."""

@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+
+from bdloss import losses, models
+from bdloss.data.datasets import SceneData
+from bdloss.run import fitting, search
+from bdloss.run.config import Experiment, Loss, Stage, Weight, make_experiment
+from bdloss.run.fitting import Fitting
+from bdloss_tests.scenes import make_scene
+
+SCENES = [SceneData(*make_scene(seed, 48, 64)) for seed in (1, 2)]
+
+
+def prepare(stages=({"epochs": 3, "learning_rate": 1e-2},), validation=True, **changes):
+    settings = {"filters": 2, "blocks": 1, "patch": 32, "batch": 2, "steps": 2}
+    experiment = make_experiment(
+        {**settings, "augment": "none", "stage": list(stages), **changes}
+    )
+    keras.utils.set_random_seed(1)
+    model = models.build_model("plain", filters=2, blocks=1)
+    scenes = SCENES[1:] if validation else []
+    return Fitting(model, experiment, SCENES[:1], scenes, verbose=0), experiment
+
+
+def rates(fitted):
+    return [row["learning_rate"] for row in fitted.rows]
+
+
+def test_plateau_lowers_the_rate_within_its_stage(monkeypatch):
+    monkeypatch.setattr(fitting, "IMPROVED", 1e9)  # than the first
+    stages = [
+        {"epochs": 4, "learning_rate": 1e-2, "plateau": 2, "factor": 0.1},
+        {"epochs": 1, "learning_rate": 5e-3},
+    ]
+    fitted, _ = prepare(stages)
+    fitted.go_on(5, lambda: None)
+    assert rates(fitted) == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 5e-3])
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_what_was_good():
+    fitted, _ = prepare()
+    kept = []
+
+    def keep():
+        kept.append(fitted.epoch)
+        weights = fitted.model.get_weights()
+        fitted.model.set_weights([w * np.nan for w in weights])
+
+    with pytest.raises(ValueError, match=r"not finite in epoch 2, batch 1; .* clip = "):
+        fitted.go_on(3, keep)
+    assert kept == [1]
+
+
+def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
+    fitted, _ = prepare()
+    monkeypatch.setattr(
+        fitted.model, "evaluate", lambda *_, **__: {"loss": np.inf, "iou": 0.0}
+    )
+    kept = []
+    with pytest.raises(ValueError, match="not finite in epoch 1, validation"):
+        fitted.go_on(3, lambda: kept.append(1))
+    assert not kept
+
+
+def test_gradients_are_clipped_if_asked():
+    for clip, norm in ((0.5, 0.5), (0.0, None)):
+        fitted, experiment = prepare(clip=clip)
+        fitted._compile(experiment.stage[0])
+        assert fitted.model.optimizer.global_clipnorm == norm
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "finished", "best"),
+    [
+        ([0.1, 0.5, 0.4, 0.3], 2, True, 2),
+        ([0.1, 0.5, 0.4, 0.3], 3, False, 2),
+        ([0.5, 0.1, 0.4, 0.3], 3, False, 1),  # the last stage began with epoch 3
+        ([0.1, 0.5, 0.4, 0.3], 0, False, 2),
+    ],
+)
+def test_patience_is_lost_in_the_last_stage(scores, patience, finished, best):
+    fitted, _ = prepare([{"epochs": 2}, {"epochs": 9}], patience=patience)
+    fitted.rows = [{"epoch": i + 1, "val_iou": s} for i, s in enumerate(scores)]
+    assert (fitted.finished, fitted.best_epoch) == (finished, best)
+
+
+def test_without_validation_nothing_may_look_at_it():
+    for changes in (
+        {"patience": 1},
+        {"weight": {"policy": "search"}},
+        {"stages": [{"plateau": 1}]},
+    ):
+        with pytest.raises(ValueError, match="there are none"):
+            prepare(validation=False, **changes)
+    fitted, _ = prepare(validation=False)
+    fitted.rows = [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 0.2}]
+    assert fitted.best_epoch == 2
+
+
+def test_measuring_a_step_leaves_everything_as_it_was():
+    fitted, _ = prepare()
+    before = fitted.model.get_weights()
+    assert fitted.measure_step() > 0
+    for old, new in zip(before, fitted.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_state_of_another_network_is_refused():
+    fitted, _ = prepare()
+    state = fitted.state()
+    with pytest.raises(ValueError, match="that of another network"):
+        fitted.restore(state._replace(network=state.network[1:]))
+
+
+@pytest.mark.parametrize(
+    ("policy", "weights"),
+    [
+        ({"policy": "constant", "start": 0.3}, [0.3, 0.3, 0.3]),
+        ({"start": 0.1, "end": 0.5, "last": 2}, [0.1, 0.3, 0.5]),
+        (
+            {"policy": "steps", "values": [0.4, 1], "first": 1, "every": 1},
+            [0.1, 0.4, 1],
+        ),
+    ],
+)
+def test_policies(policy, weights):
+    callback = fitting.weight_callback(make_experiment({"weight": policy}))
+    assert [callback.weight(epoch) for epoch in range(3)] == pytest.approx(weights)
+
+
+def test_search_goes_on_with_the_best_branch(tmp_path):
+    weight = {"policy": "search", "start": 0.2, "first": 1, "every": 3}
+    weight |= {"values": [0.1, 0.5, 0.9], "probe_epochs": 2}
+    fitted, experiment = prepare([{"epochs": 5, "learning_rate": 0.03}], weight=weight)
+    kept, said = [], []
+    search.search_weights(
+        fitted,
+        experiment.weight,
+        5,
+        tmp_path,
+        lambda: kept.append(fitted.epoch),
+        said.append,
+    )
+    # epoch 1; a search of two epochs; the rest; a search of the one that is left
+    assert kept == [1, 3, 4, 5]
+    rows = search.read_search(tmp_path / "search.csv")
+    assert len(rows) == 3 * 2 + 3 * 1
+    for start, end in ((1, 3), (4, 5)):
+        ends = [row for row in rows if (row["search"], row["epoch"]) == (start, end)]
+        best = max(ends, key=lambda row: row["val_iou"])
+        assert best["chosen"] == 1
+        assert sum(row["chosen"] for row in ends) == 1
+        assert fitted.rows[end - 1]["val_iou"] == best["val_iou"]
+        assert fitted.rows[end - 1]["w"] == pytest.approx(best["weight"])
+        assert f"w = {best['weight']} is best in epochs {start + 1} to {end}" in str(
+            said
+        )
+    assert fitted.rows[3]["w"] == fitted.rows[2]["w"]
+    assert (tmp_path / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_loss_is_made_from_the_settings():
+    loss = fitting.make_loss(
+        Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
+    )
+    assert isinstance(loss.extra, losses.BoundaryLoss)
+    assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
+    assert float(loss.w.value) == pytest.approx(0.2)
+    for name in ("dice", "ss"):
+        made = fitting.make_loss(Experiment(loss=Loss(extra=name)))
+        assert isinstance(made.extra, losses.EXTRAS[name])
+    assert fitting.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
+    with pytest.raises(FileNotFoundError, match="no such file of VGG19 weights"):
+        fitting.make_loss(Experiment(loss=Loss(extra="vgg", vgg="none.h5")))
+
+
+def test_cosine_falls_to_zero_within_its_stage():
+    schedule = fitting._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
+    values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
+    assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
