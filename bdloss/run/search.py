@@ -58,6 +58,24 @@ def search_weights(
         )
 
 
+def extra_epochs(weight: Weight, epoch: int, epochs: int) -> int:
+    """Return how many epochs the branches that are not chosen will take.
+
+    Args:
+        weight: Its first, every, values and probe_epochs are used.
+        epoch: Epochs that are finished.
+        epochs: Epochs of the whole training.
+
+    Example:
+        >>> extra_epochs(Weight(first=8, every=30, values=[0.1, 0.9]), 0, 48)
+        40
+    """
+    starts = range(weight.first, epochs, weight.every)
+    probe = weight.probe_epochs or weight.every
+    ahead = sum(min(probe, epochs - start) for start in starts if start >= epoch)
+    return (len(weight.values) - 1) * ahead
+
+
 def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> float:
     """Train all branches from here; leave the fitting where the best one ended."""
     snapshot = fitting.state()

@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import platform
+import resource
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from bdloss.run.config import (
 )
 from bdloss.run.fitting import Fitting, weight_callback, write_history
 from bdloss.run.prediction import predict_array
-from bdloss.run.search import search_weights
+from bdloss.run.search import extra_epochs, search_weights
 
 SETTINGS, RESULT, CHECKPOINTS = "experiment.toml", "metrics.json", "checkpoints"
 PRODUCTS = (
@@ -104,6 +107,8 @@ def train(
     )
     if state:
         say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
+    for line in _describe_stages(experiment, fitting):
+        say(line)
     rows = _fit(fitting, experiment, out, say)
 
     models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
@@ -118,8 +123,10 @@ def train(
         **scores,
         "epochs": len(rows),
         "seconds": round(fitting.seconds, 1),
+        "memory_mb": round(_peak_memory() / 1e6),
         "seed": experiment.seed,
         "versions": {name: version(name) for name in PACKAGES},
+        "git": _git_state(),
         "machine": f"{platform.machine()}, {platform.system()}, Python "
         f"{platform.python_version()}, {keras.backend.backend()}",
     }
@@ -235,6 +242,54 @@ def _describe(name: str, scenes: list[datasets.SceneData]) -> str:
         f"{name:<11} {len(scenes)} scene{'s' * (len(scenes) != 1)}, "
         f"{pixels / 1e6:.2f} megapixels, {share:.0%} building"
     )
+
+
+def _describe_stages(experiment: Experiment, fitting: Fitting) -> Iterator[str]:
+    """Say what comes, and how long it may take."""
+    for stage in experiment.stage:
+        yield (
+            f"stage       {stage.epochs} epochs, learning rate {stage.learning_rate:g} "
+            f"({stage.schedule}), {stage.trainable} trains"
+        )
+    if fitting.finished:
+        return
+    epochs = experiment.epochs - fitting.epoch
+    if experiment.searches:
+        epochs += extra_epochs(experiment.weight, fitting.epoch, experiment.epochs)
+    steps, validation_steps = fitting.steps()
+    step = fitting.measure_step()
+    # Validating is the forward third of a training step.
+    minutes = epochs * (steps + validation_steps / 3) * step / 60
+    yield (
+        f"time        about {_duration(minutes)}: {epochs} epochs of {steps} batches, "
+        f"{step:.2g} s each"
+    )
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 90:
+        return f"{max(1, round(minutes))} min"
+    return f"{minutes / 60:.0f} h"
+
+
+def _git_state() -> str | None:
+    """Return commit and state of the checkout that this runs from, if it is one."""
+    root = Path(bdloss.__file__).parents[1]
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return None
+    done = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _facts(

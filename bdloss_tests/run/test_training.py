@@ -1,14 +1,13 @@
 import csv
 import json
 
-import keras
 import numpy as np
 import pytest
 
+import bdloss
 from bdloss import models
-from bdloss.losses import BoundaryLoss
-from bdloss.run import fitting, training
-from bdloss.run.config import Experiment, Loss, Stage, Weight, make_experiment
+from bdloss.run import training
+from bdloss.run.config import make_experiment
 from bdloss.run.prediction import predict_array
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
@@ -87,6 +86,16 @@ def test_header_says_what_it_trains_on(run):
     assert "training    1 scene, 0.01 megapixels" in text
     assert "% building" in text
     assert "plain" in text
+    assert "stage       2 epochs, learning rate 0.005 (cosine), all trains" in text
+    assert "min: 5 epochs of 10 batches" in text
+
+
+def test_metrics_say_how_they_came_about(run):
+    _, result, _ = run
+    assert result["memory_mb"] > 50
+    assert result["seconds"] > 0
+    assert result["versions"]["bdloss"] == bdloss.__version__
+    assert "git" in result
 
 
 def test_finished_run_is_not_run_again(small, run):
@@ -138,22 +147,6 @@ def test_scenes_must_have_the_same_bands(small, tmp_path):
     settings = {**small, "data": str(root), "test": []}
     with pytest.raises(ValueError, match=r"as many bands as a \(3\), z has 4"):
         training.train(make_experiment(settings), tmp_path / "out")
-
-
-def test_loss_is_made_from_the_settings():
-    loss = fitting.make_loss(
-        Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
-    )
-    assert isinstance(loss.extra, BoundaryLoss)
-    assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
-    assert float(loss.w.value) == pytest.approx(0.2)
-    assert fitting.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
-
-
-def test_cosine_falls_to_zero_within_its_stage():
-    schedule = fitting._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
-    values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
-    assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
 
 
 def test_windows_see_what_the_whole_raster_shows(run):
