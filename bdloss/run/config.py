@@ -105,6 +105,12 @@ class Experiment:
     data: str = ""
     validation: float | list[str] = 0.2  # share of each scene, or names of scenes
     test: list[str] = field(default_factory=list)  # names of scenes
+    resolution: float = 0.0  # metres a pixel that scenes are brought to; 0: as they are
+    bands: str = "rgb"  # potsdam: rgb | irrg | rgbir | rgbir+dsm | rgbir+ndsm
+    labels: str = "full"  # potsdam: full | eroded
+    shadows: str = "both"  # aicd: with | without | both
+    classes: list[str] = field(default_factory=list)  # aicd: of changes; none for all
+    scenes: int = 800  # synthetic: how many are made
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     filters: int = 16
@@ -113,7 +119,9 @@ class Experiment:
     batch: int = 8  # patches
     steps: int = 0  # batches an epoch; 0 covers the scenes once
     augment: Strength = "light"  # none | light | strong
-    building_bias: float = 0.0  # share of patches that are centred on a building
+    building_bias: float = (
+        0.0  # share of patches drawn again until they show a building
+    )
     threshold: float = 0.5  # probability from which a pixel is building
     clip: float = 0.0  # norm that gradients are cut to; 0 leaves them
     patience: int = 0  # epochs without a better validation IoU that end it; 0: never

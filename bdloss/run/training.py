@@ -17,8 +17,7 @@ import numpy as np
 
 import bdloss
 from bdloss import models
-from bdloss.data import datasets
-from bdloss.orthophotos.raster import grid_of, open_raster
+from bdloss.data import cache, check, datasets
 from bdloss.run import checkpoints, evaluation, report
 from bdloss.run.config import (
     Experiment,
@@ -81,9 +80,12 @@ def train(
     state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS, say)
     keras.utils.set_random_seed(experiment.seed)
     splits = read_splits(experiment)
-    training = [datasets.load_scene(scene) for scene in splits.train]
-    validation = [datasets.load_scene(scene) for scene in splits.validation]
-    bands = _common_bands(splits.train + splits.validation, training + validation)
+    for fault in check.refuse_faults(splits, experiment.dataset):
+        say(f"{fault.kind:<11} {fault.text}")
+    cached = cache.default_folder()
+    training = [cache.load_cached(scene, cached) for scene in splits.train]
+    validation = [cache.load_cached(scene, cached) for scene in splits.validation]
+    bands = training[0].pixels.shape[-1]
     model = models.build_model(
         experiment.backbone,
         bands=bands,
@@ -207,31 +209,11 @@ def read_splits(experiment: Experiment) -> datasets.Splits:
         ValueError: If the data set is unknown or its folder is not given.
         FileNotFoundError: If its folder does not exist.
     """
-    known = datasets.READERS
-    if experiment.dataset not in known:
-        raise ValueError(
-            f"dataset must be one of {', '.join(known)}, got {experiment.dataset!r}"
-        )
+    taken = datasets.settings_of(experiment.dataset)
     if not experiment.data:
         raise ValueError(f"the {experiment.dataset} data set needs its folder: --data")
-    root = Path(experiment.data)
-    if experiment.dataset == "folder":
-        return datasets.read_folder(root, experiment.validation, experiment.test)
-    return known[experiment.dataset](root)
-
-
-def _common_bands(
-    scenes: list[datasets.Scene], loaded: list[datasets.SceneData]
-) -> int:
-    """Return the number of bands that all scenes have."""
-    bands = loaded[0].pixels.shape[-1]
-    for scene, data in zip(scenes, loaded, strict=True):
-        if data.pixels.shape[-1] != bands:
-            raise ValueError(
-                f"all scenes must have as many bands as {scenes[0].name} ({bands}), "
-                f"{scene.name} has {data.pixels.shape[-1]}"
-            )
-    return bands
+    settings = {name: getattr(experiment, name) for name in taken}
+    return datasets.read_dataset(experiment.dataset, experiment.data, **settings)
 
 
 def _describe(name: str, scenes: list[datasets.SceneData]) -> str:
@@ -296,8 +278,6 @@ def _facts(
     experiment: Experiment, bands: int, splits: datasets.Splits
 ) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
-    with open_raster(splits.train[0].image) as source:
-        resolution = grid_of(source).resolution
     return {
         "name": experiment.backbone,
         "bands": bands,
@@ -305,7 +285,7 @@ def _facts(
         "window": experiment.patch,
         "multiple": models.size_multiple(experiment.backbone, experiment.blocks),
         "threshold": experiment.threshold,
-        "resolution": resolution,
+        "resolution": datasets.resolution_of(splits.train[0]),
         "bdloss": bdloss.__version__,
     }
 
