@@ -267,3 +267,31 @@ def test_theta_needs_masks_or_a_data_set(tmp_path):
     done = invoke("theta")
     assert done.exit_code == 2
     assert "give masks and outlines, or --data" in done.stderr
+
+
+def test_score_compares_folders_of_masks(tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        mask = make_scene(seed, 50, 70)[1]
+        write_raster(tmp_path / "truth" / f"{name}.tif", mask * 255)
+        moved = np.roll(mask, 1, axis=1) if name == "a" else mask
+        write_raster(tmp_path / "pred" / f"{name}_mask.tif", moved)
+    out = tmp_path / "scores"
+    done = invoke("score", tmp_path / "pred", tmp_path / "truth", "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert rows["b"][:4] == ["1.0000"] * 4
+    assert 0.5 < float(rows["a"][0]) < float(rows["all"][0]) < 1
+    assert {"scores.json", "scores.md", "a_errors.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    again = invoke("score", tmp_path / "pred", tmp_path / "truth", "--out", out)
+    assert again.exit_code == 2
+
+
+def test_figure_draws_the_stages_of_the_loss(tmp_path):
+    mask = make_scene(1, 50, 70)[1]
+    truth = write_raster(tmp_path / "truth.tif", mask)
+    pred = write_raster(tmp_path / "pred.tif", np.roll(mask, 2, axis=0))
+    done = invoke("figure", pred, truth, "--out", tmp_path / "figure.png")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "figure.png").stat().st_size > 5000

@@ -1,15 +1,84 @@
-"""Scores of predictions against truth, pooled and averaged over images."""
+"""Scores of predictions against truth: pooled, averaged over images, in pictures."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from rasterio.transform import array_bounds
 
-from bdloss.data.datasets import IGNORED
-from bdloss.metrics import Counts, boundary_f1, count_pixels
+from bdloss.data.datasets import IGNORED, IMAGE_SUFFIXES, OUTLINE_SUFFIXES
+from bdloss.metrics import (
+    BoundaryCounts,
+    Counts,
+    InstanceCounter,
+    InstanceCounts,
+    count_boundary,
+    count_pixels,
+    find_boundary,
+)
+from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos.windows import Window, starts
+from bdloss.run import report
+from bdloss.run.prediction import SCALE
 
 TOLERANCES = (3, 5)  # pixels
+AROUND = max(TOLERANCES)  # rows that a band sees of its neighbours, pixels
+BAND = 1024  # rows in memory at a time, about
+SIDE = 256  # pixels of the windows that are drawn
+DRAWN = 4  # of the worst windows, and of the best
+SHARE = 0.05  # of a window that is building at least for the window to be drawn
+PICTURE = 2000  # pixels: the most of the longer side of an error map
+SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
+# the cities of INRIA's Aerial Image Labeling, for training and for testing
+INRIA_TILE = re.compile(
+    r"(?P<city>austin|chicago|kitsap|tyrol-w|vienna"
+    r"|bellingham|bloomington|innsbruck|sfo|tyrol-e)\d+"
+)
+
+Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+class ImageCounts(NamedTuple):
+    """What is counted on one image.
+
+    Attributes:
+        pixels: Pixels of building and ground.
+        boundaries: Boundary pixels at each of `TOLERANCES`.
+        instances: Buildings.
+    """
+
+    pixels: Counts
+    boundaries: tuple[BoundaryCounts, ...]
+    instances: InstanceCounts
+
+
+class Pair(NamedTuple):
+    """A predicted mask and its truth, a mask or a file of outlines."""
+
+    name: str
+    pred: Path
+    truth: Path
+
+
+class Place(NamedTuple):
+    """A window of a pair of masks, and its IoU."""
+
+    iou: float
+    pair: Pair
+    window: Window
+
+
+class Band(NamedTuple):
+    """Rows of truth and prediction with some of their neighbours."""
+
+    true: np.ndarray
+    pred: np.ndarray
+    rows: slice  # those of the band itself
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
@@ -21,30 +90,429 @@ def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any
             and neither counts.
 
     Returns:
-        `iou` and `accuracy`, pooled over all pixels; `bf1_3` and `bf1_5`, means over
-        the images that have a boundary, at tolerances of 3 and 5 pixels; `images` and
-        `images_with_boundary`, over how many they were taken. A score that nothing
-        speaks for is None.
+        The scores, as `summarise` names them.
     """
-    counts = Counts()
-    images = 0
-    scores: dict[int, list[float]] = {tolerance: [] for tolerance in TOLERANCES}
-    for true, pred in pairs:
-        truth = np.where(pred == IGNORED, IGNORED, true)
-        counts = counts.plus(count_pixels(truth, pred, IGNORED))
-        images += 1
-        for tolerance in TOLERANCES:
-            f1 = boundary_f1(truth, pred, tolerance, ignore=IGNORED).f1
-            if not math.isnan(f1):
-                scores[tolerance].append(f1)
+    return summarise(_count_arrays(true, pred) for true, pred in pairs)
+
+
+def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
+    """Turn the counts of images into scores.
+
+    Args:
+        images: Counts of each.
+
+    Returns:
+        `iou` and `accuracy`, pooled over all pixels; `bf1_3`, `bf1_5` and the
+        `precision` and `recall` they are made of, means over the images that have a
+        boundary in truth or prediction, at tolerances of 3 and 5 pixels; `images`,
+        `images_with_boundary` and `pixels`, over how many they were taken; and the
+        sums of `InstanceCounts`. A score that nothing speaks for is None.
+    """
+    images = list(images)
+    pixels, instances = Counts(), InstanceCounts()
+    for image in images:
+        pixels = pixels.plus(image.pixels)
+        instances = instances.plus(image.instances)
+    scores: dict[str, Any] = {"iou": _known(pixels.iou)}
+    seen = 0
+    for place, tolerance in enumerate(TOLERANCES):
+        found = [image.boundaries[place].score for image in images]
+        found = [score for score in found if not math.isnan(score.f1)]
+        seen = len(found)
+        for name, part in (("bf1", "f1"), ("precision", "precision"), ("recall",) * 2):
+            values = [getattr(score, part) for score in found]
+            scores[f"{name}_{tolerance}"] = float(np.mean(values)) if values else None
     return {
-        "iou": None if math.isnan(counts.iou) else counts.iou,
-        **{f"bf1_{t}": _mean(scores[t]) for t in TOLERANCES},
-        "accuracy": None if math.isnan(counts.accuracy) else counts.accuracy,
-        "images": images,
-        "images_with_boundary": len(scores[TOLERANCES[0]]),
+        **scores,
+        "accuracy": _known(pixels.accuracy),
+        "images": len(images),
+        "images_with_boundary": seen,
+        "pixels": pixels.total,
+        **instances._asdict(),
+        "missed": instances.missed,
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]:
+    """Pair predicted masks with their truth.
+
+    Args:
+        predictions: A mask or a folder of them.
+        truths: A mask, a folder of masks, or a file of outlines.
+
+    Returns:
+        The pairs by name, and the masks of the truth that have no prediction. In a
+        folder with files `NAME_mask.*` only these are masks, else all rasters
+        are; the name is that without `_mask`.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If there is no prediction, or one has no truth.
+    """
+    preds, known = _masks_by_name(predictions), _masks_by_name(truths)
+    if not preds:
+        raise ValueError(f"no rasters in {predictions}")
+    if truths.is_file():  # one for all: outlines, or a mask of whatever name
+        if truths.suffix.lower() not in OUTLINE_SUFFIXES and len(preds) > 1:
+            raise ValueError(
+                f"{len(preds)} predictions need a folder of truths or outlines, "
+                f"got one mask: {truths}"
+            )
+        return [Pair(name, pred, truths) for name, pred in preds.items()], []
+    if predictions.is_file() and len(known) == 1:
+        preds = dict(zip(known, preds.values(), strict=True))
+    for name, pred in preds.items():
+        if name not in known:
+            raise ValueError(f"no truth named {name} in {truths}: {pred}")
+    pairs = [Pair(name, pred, known[name]) for name, pred in preds.items()]
+    return pairs, [truth for name, truth in known.items() if name not in preds]
+
+
+def score_rasters(
+    predictions: Path,
+    truths: Path,
+    out: Path | None = None,
+    images: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], Any] = lambda name: None,
+) -> dict[str, Any]:
+    """Score rasters of predicted masks, and show where they are wrong.
+
+    Rasters are read by bands of rows, so that memory grows with their width only.
+
+    Args:
+        predictions: As in `find_pairs`.
+        truths: As in `find_pairs`.
+        out: Folder to write `scores.json`, `scores.md`, `NAME_errors.png` and, if any
+            window has enough buildings, `worst.png` and `best.png`; None for nothing.
+        images: An orthophoto or a folder of those of the same names, for the pictures.
+        overwrite: Whether files that exist may be replaced.
+        progress: Told the name of each image when it is done.
+
+    Returns:
+        `images`: the scores of each, as `summarise` names them; `cities`: those of
+        INRIA's cities, if all names are of its tiles; `all`; and
+        `without_prediction`: the truths that nothing was scored against.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        FileExistsError: If there are files in `out` that may not be replaced.
+        ValueError: If predictions and truths do not go together.
+    """
+    pairs, left = find_pairs(predictions, truths)
+    pictures = {} if images is None else _images_by_name(images)
+    if out is not None and (out / "scores.json").exists() and not overwrite:
+        raise FileExistsError(f"{out / 'scores.json'} exists; give --overwrite")
+    counted: dict[str, ImageCounts] = {}
+    places: list[Place] = []
+    with ExitStack() as stack:
+        folder = None
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent))
+            )
+        for pair in pairs:
+            with open_pair(pair) as (read, height, width):
+                errors = _ErrorMap(pair, height, width) if folder else None
+                counted[pair.name] = _count_image(
+                    read, height, width, errors.add if errors else None
+                )
+            if folder and errors:
+                report.write_picture(
+                    errors.picture(), folder / f"{pair.name}_errors.png"
+                )
+                places = _keep_extremes([*places, *errors.places])
+            progress(pair.name)
+        result: dict[str, Any] = {
+            "images": {name: summarise([one]) for name, one in counted.items()},
+            "cities": _score_cities(counted),
+            "all": summarise(counted.values()),
+            "without_prediction": [path.name for path in left],
+        }
+        if folder and out is not None:
+            for name, chosen in _worst_and_best(places).items():
+                samples = [_read_sample(place, pictures) for place in chosen]
+                report.draw_windows(samples, folder / f"{name}.png")
+            report.write_scores(result, folder)
+            out.mkdir(exist_ok=True)
+            for path in folder.iterdir():
+                path.replace(out / path.name)
+    return result
+
+
+def draw_stages(
+    pred: Path,
+    truth: Path,
+    path: Path,
+    image: Path | None = None,
+    corner: tuple[int, int] | None = None,
+    side: int = SIDE,
+    theta0: int = 3,
+    theta: int = 5,
+    overwrite: bool = False,
+) -> Window:
+    """Draw the steps of the boundary loss (Fig. 1) on a window of a prediction.
+
+    Args:
+        pred: A mask, or a `NAME_prob.tif` of probabilities that `predict` wrote.
+        truth: A mask or a file of outlines.
+        path: PNG file to write.
+        image: The orthophoto, to stand beside them.
+        corner: Row and column of the window; None for the window of a grid that has
+            most of the true boundary.
+        side: Side of the window, in pixels.
+        theta0: Side of the window of Eq. 1, in pixels.
+        theta: Side of the window of Eq. 2, in pixels.
+        overwrite: Whether the file may be replaced.
+
+    Returns:
+        The window.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        FileExistsError: If `path` exists and may not be replaced.
+        ValueError: If the files do not go together, the corner lies outside, or the
+            windows of the loss cannot be used.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give --overwrite")
+    pair = Pair(path.stem, pred, truth)
+    if corner is None:
+        corner = _longest_boundary(pair, side)
+    row, col = corner
+    with open_pair(pair) as (read, height, width):
+        if not (0 <= row < height and 0 <= col < width):
+            raise ValueError(
+                f"the corner must lie in {height} rows and {width} columns, "
+                f"got row {row}, column {col}"
+            )
+        window = Window(row, col, min(side, height - row), min(side, width - col))
+        true, shown = (
+            part[:, window.slices[1]] for part in read(row, row + window.height)
+        )
+    if pred.stem.endswith("_prob"):
+        with raster.open_raster(pred) as source:
+            values = raster.read_pixels(source, window)[..., 0]
+        shown = np.where(shown == IGNORED, float(IGNORED), values / SCALE)
+    pixels = None
+    if image is not None:
+        with raster.open_raster(image) as source:
+            _check_inside(source, window, image)
+            pixels = raster.read_pixels(source, window)
+    with raster.replaced_when_whole(path) as partial:
+        report.draw_stages(true, shown, partial, theta0, theta, pixels)
+    return window
+
+
+def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
+    """Return the corner of the window with most of the true boundary."""
+    best, corner = -1, (0, 0)
+    with open_pair(pair) as (read, height, width):
+        for row in starts(height, side, side):
+            true, _ = read(row, min(height, row + side))
+            edge = find_boundary(true, ignore=IGNORED)
+            for col in starts(width, side, side):
+                length = np.count_nonzero(edge[:, col : col + side])
+                if length > best:
+                    best, corner = int(length), (row, col)
+    return corner
+
+
+def _check_inside(source: Any, window: Window, image: Path) -> None:
+    rows, cols = source.shape
+    if window.row + window.height > rows or window.col + window.width > cols:
+        raise ValueError(f"an image is of the size of its masks, got less: {image}")
+
+
+@contextmanager
+def open_pair(pair: Pair) -> Iterator[tuple[Rows, int, int]]:
+    """Open a prediction and its truth to read rows of both.
+
+    Args:
+        pair: The files.
+
+    Yields:
+        A function of first row and end to truth and prediction of these rows, masks
+        of 0, 1 and 255; the height and the width of both.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If they are not of one size or lie at different places.
+    """
+    with ExitStack() as stack:
+        pred = stack.enter_context(raster.open_raster(pair.pred))
+        grid = raster.grid_of(pred)
+        if pair.truth.suffix.lower() in OUTLINE_SUFFIXES:
+            bounds = array_bounds(grid.height, grid.width, grid.transform)
+            outlines = polygons.read_outlines(pair.truth, grid.crs, bounds)
+
+            def read_truth(window: Window) -> np.ndarray:
+                return polygons.rasterise(outlines, grid, window)
+        else:
+            truth = stack.enter_context(raster.open_raster(pair.truth))
+            _check_grids(pair, grid, raster.grid_of(truth))
+
+            def read_truth(window: Window) -> np.ndarray:
+                return raster.read_mask(truth, window)
+
+        def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+            window = Window(top, 0, end - top, grid.width)
+            return read_truth(window), raster.read_mask(pred, window)
+
+        yield read, grid.height, grid.width
+
+
+def _check_grids(pair: Pair, pred: raster.Grid, truth: raster.Grid) -> None:
+    if (pred.height, pred.width) != (truth.height, truth.width):
+        raise ValueError(
+            f"a mask is of the size of its truth {(truth.height, truth.width)}, "
+            f"got {(pred.height, pred.width)}: {pair.pred}"
+        )
+    if pred.crs and truth.crs:
+        apart = ~truth.transform @ pred.transform
+        far = pred.crs != truth.crs or any(
+            math.dist(apart @ corner, corner) > SHIFT
+            for corner in ((0.0, 0.0), (float(pred.width), float(pred.height)))
+        )
+        if far:
+            raise ValueError(
+                f"a mask lies where its truth does, {pair.truth} does not: {pair.pred}"
+            )
+
+
+def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
+    if true.shape != pred.shape:
+        raise ValueError(
+            f"a mask is of the shape of its truth {true.shape}, got {pred.shape}"
+        )
+
+    def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        return true[top:end], pred[top:end]
+
+    return _count_image(read, *true.shape)
+
+
+def _count_image(
+    read: Rows,
+    height: int,
+    width: int,
+    see: Callable[[Band, int], None] | None = None,
+) -> ImageCounts:
+    """Count an image in bands of rows; `see` is shown each band and its first row."""
+    pixels, instances = Counts(), InstanceCounter(IGNORED)
+    boundaries = [BoundaryCounts() for _ in TOLERANCES]
+    for top in range(0, height, BAND):
+        first, end = max(0, top - AROUND), min(height, top + BAND)
+        true, pred = read(first, min(height, end + AROUND))
+        true = np.where(pred == IGNORED, IGNORED, true)
+        rows = slice(top - first, end - first)
+        pixels = pixels.plus(count_pixels(true[rows], pred[rows], IGNORED))
+        instances.add(true[rows], pred[rows])
+        for place, tolerance in enumerate(TOLERANCES):
+            boundaries[place] = boundaries[place].plus(
+                count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows)
+            )
+        if see:
+            see(Band(true, pred, rows), top)
+    return ImageCounts(pixels, tuple(boundaries), instances.counts())
+
+
+class _ErrorMap:
+    """The error map of an image, at a size that a person looks at, and its windows."""
+
+    def __init__(self, pair: Pair, height: int, width: int):
+        self.places: list[Place] = []
+        self._pair = pair
+        self._step = math.ceil(max(height, width) / PICTURE)
+        self._rows: list[np.ndarray] = []
+
+    def add(self, band: Band, top: int) -> None:
+        """Add the next band of rows."""
+        step = self._step
+        marks = report.mark_errors(band.true, band.pred, TOLERANCES[0])[band.rows]
+        self._rows.append(marks[-top % step :: step, ::step])
+        true, pred = band.true[band.rows], band.pred[band.rows]
+        for row in range(0, true.shape[0], SIDE):
+            for col in range(0, true.shape[1], SIDE):
+                part = (slice(row, row + SIDE), slice(col, col + SIDE))
+                counts = count_pixels(true[part], pred[part], IGNORED)
+                if counts.union >= SHARE * SIDE**2:
+                    window = Window(top + row, col, *true[part].shape)
+                    self.places.append(Place(counts.iou, self._pair, window))
+
+    def picture(self) -> np.ndarray:
+        """Return the map as an RGB picture."""
+        return report.colour_errors(np.vstack(self._rows))
+
+
+def _keep_extremes(places: list[Place]) -> list[Place]:
+    """Return, by IoU, those places that may still be drawn."""
+    ordered = sorted(places)
+    return ordered if len(ordered) <= 2 * DRAWN else ordered[:DRAWN] + ordered[-DRAWN:]
+
+
+def _worst_and_best(places: list[Place]) -> dict[str, list[Place]]:
+    ordered = sorted(places)
+    chosen = {"worst": ordered[:DRAWN], "best": ordered[::-1][:DRAWN]}
+    return {name: some for name, some in chosen.items() if some}
+
+
+def _read_sample(place: Place, pictures: Mapping[str, Path]) -> report.Sample:
+    """Read what is drawn of a window."""
+    window, pair = place.window, place.pair
+    columns = window.slices[1]
+    with open_pair(pair) as (read, *_):
+        true, pred = (
+            part[:, columns] for part in read(window.row, window.row + window.height)
+        )
+    pixels = None
+    if pair.name in pictures:
+        with raster.open_raster(pictures[pair.name]) as source:
+            _check_inside(source, window, pictures[pair.name])
+            pixels = raster.read_pixels(source, window)
+    title = f"{pair.name}, row {window.row}, column {window.col}: IoU {place.iou:.2f}"
+    return report.Sample(title, pixels, np.where(pred == IGNORED, pred, true), pred)
+
+
+def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, dict[str, Any]]:
+    """Return the scores of INRIA's cities; none if a name is not of its tiles."""
+    cities: dict[str, list[ImageCounts]] = {}
+    for name, counts in counted.items():
+        match = INRIA_TILE.fullmatch(name)
+        if not match:
+            return {}
+        cities.setdefault(match["city"], []).append(counts)
+    return {city: summarise(images) for city, images in sorted(cities.items())}
+
+
+def _masks_by_name(path: Path) -> dict[str, Path]:
+    files = _rasters(path)
+    marked = [file for file in files if file.stem.endswith("_mask")]
+    return _by_name(marked or files)
+
+
+def _images_by_name(path: Path) -> dict[str, Path]:
+    return _by_name(file for file in _rasters(path) if not file.stem.endswith("_mask"))
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    names: dict[str, Path] = {}
+    for file in files:
+        name = file.stem.removesuffix("_mask")
+        if name in names:
+            raise ValueError(f"two files of one name: {names[name]} and {file}")
+        names[name] = file
+    return names
+
+
+def _rasters(path: Path) -> Sequence[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    return [path]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,13 +1,59 @@
-"""Pictures of a run: curves over epochs, predictions beside the truth, outlines."""
+"""Pictures and tables: curves, samples, outlines, errors, scores, the loss's steps."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bdloss import boundary
+from bdloss.metrics import find_boundary, widen_boundary
+from bdloss.orthophotos.raster import IGNORED
 
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
+# what an error map marks, in the order of its numbers, and how as RGB
+ERRORS = {
+    "ground": (35, 35, 35),
+    "building": (235, 235, 235),
+    "right, near the true boundary": (135, 135, 135),
+    "false, near it": (245, 180, 150),
+    "missed, near it": (140, 185, 240),
+    "false": (215, 25, 30),
+    "missed": (15, 75, 200),
+    "ignored": (95, 75, 95),
+}
+COLUMNS = {  # of the table of scores
+    "iou": "IoU",
+    "accuracy": "accuracy",
+    "bf1_3": "BF1 3 px",
+    "bf1_5": "BF1 5 px",
+    "buildings": "buildings",
+    "found": "found",
+    "missed": "missed",
+    "split": "split",
+    "merged": "merged",
+    "invented": "invented",
+}
+
+
+class Sample(NamedTuple):
+    """A window to draw.
+
+    Attributes:
+        title: What stands above it.
+        pixels: Its picture `(height, width, bands)`, 0..255, if there is one.
+        true: True mask `(height, width)`; 255 is ignored.
+        pred: Predicted mask of the same shape; 255 is masked.
+    """
+
+    title: str
+    pixels: np.ndarray | None
+    true: np.ndarray
+    pred: np.ndarray
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -115,3 +161,199 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
     """
     _, data = cv2.imencode(".png", picture[..., ::-1])
     path.write_bytes(data.tobytes())
+
+
+def mark_errors(true: np.ndarray, pred: np.ndarray, tolerance: float) -> np.ndarray:
+    """Say of each pixel whether it is right, and how near the true boundary it is.
+
+    Args:
+        true: True mask `(height, width)`; 255 is ignored.
+        pred: Predicted mask of the same shape; 255 is masked.
+        tolerance: Distance in pixels; closer to the true boundary than that is near.
+
+    Returns:
+        Array of the same shape, uint8: places in `ERRORS`.
+
+    Example:
+        >>> true = np.array([[1, 1, 0, 0, 0, 0]])
+        >>> mark_errors(true, np.array([[1, 1, 1, 0, 0, 1]]), tolerance=2).tolist()
+        [[2, 2, 3, 0, 0, 5]]
+    """
+    marks = {name: number for number, name in enumerate(ERRORS)}
+    unknown = (true == IGNORED) | (pred == IGNORED)
+    edge = find_boundary(np.where(unknown, IGNORED, true), ignore=IGNORED)
+    near = widen_boundary(edge, tolerance)
+    false, missed = (pred == 1) & (true == 0), (pred == 0) & (true == 1)
+    chosen = np.select(
+        [unknown, false & near, false, missed & near, missed, near, true == 1],
+        [
+            marks["ignored"],
+            marks["false, near it"],
+            marks["false"],
+            marks["missed, near it"],
+            marks["missed"],
+            marks["right, near the true boundary"],
+            marks["building"],
+        ],
+        marks["ground"],
+    )
+    return chosen.astype(np.uint8)
+
+
+def colour_errors(marks: np.ndarray) -> np.ndarray:
+    """Return the RGB picture of what `mark_errors` says."""
+    return np.array(list(ERRORS.values()), np.uint8)[marks]
+
+
+def draw_windows(samples: Sequence[Sample], path: Path, tolerance: float = 3) -> None:
+    """Draw windows one below the other: image, truth, prediction and errors.
+
+    Args:
+        samples: The windows, one or more.
+        path: PNG file to write.
+        tolerance: As in `mark_errors`.
+    """
+    figure = Figure(figsize=(12.4, 3.3 * len(samples) + 0.7), layout="constrained")
+    rows = figure.subplots(len(samples), 4, squeeze=False)
+    for axes, sample in zip(rows, samples, strict=True):
+        if sample.pixels is not None:
+            axes[0].imshow(as_rgb(sample.pixels))
+        else:
+            axes[0].text(0.5, 0.5, "no image", ha="center", va="center")
+        axes[1].imshow(sample.true == 1, cmap="gray", vmin=0, vmax=1)
+        axes[2].imshow(sample.pred == 1, cmap="gray", vmin=0, vmax=1)
+        marks = mark_errors(sample.true, sample.pred, tolerance)
+        axes[3].imshow(colour_errors(marks), interpolation="nearest")
+        titles = (sample.title, "truth", "prediction", "errors")
+        for place, title in zip(axes, titles, strict=True):
+            place.set_title(title, loc="left", fontsize=10)
+        for place in axes:
+            place.set_axis_off()
+    figure.legend(
+        handles=[
+            Patch(facecolor=f"#{bytes(colour).hex()}", edgecolor="0.5", label=name)
+            for name, colour in ERRORS.items()
+        ],
+        loc="outside lower center",
+        ncols=len(ERRORS),
+        fontsize=8,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
+    figure.savefig(path, dpi=100)
+
+
+def draw_stages(
+    true: np.ndarray,
+    pred: np.ndarray,
+    path: Path,
+    theta0: int = 3,
+    theta: int = 5,
+    pixels: np.ndarray | None = None,
+) -> None:
+    """Draw the steps of the boundary loss on a window (Fig. 1).
+
+    Args:
+        true: True mask `(height, width)`; 255 is ignored.
+        pred: Predicted mask or map of probabilities of the same shape; 255 is masked.
+        path: PNG file to write.
+        theta0: Side of the window of Eq. 1, in pixels.
+        theta: Side of the window of Eq. 2, in pixels.
+        pixels: The image, `(height, width, bands)`, 0..255, to stand beside them.
+
+    Raises:
+        ValueError: If the windows cannot be used (see `boundary.check_windows`).
+    """
+    boundary.check_windows(theta0, theta)
+    known = (true != IGNORED) & (pred != IGNORED)
+    valid, y_true, y_pred = (
+        np.where(known, part, 0).astype(np.float32)[None, ..., None]
+        for part in (known, true, pred)
+    )
+    edges = [boundary.extract_boundary(y, theta0, valid) for y in (y_true, y_pred)]
+    wide = [boundary.extend_boundary(edge, theta) for edge in edges]
+    precision, recall = boundary.soft_precision_recall(
+        y_true, y_pred, theta0, theta, smooth=0.0, valid=valid
+    )
+    f1 = boundary.soft_boundary_f1(
+        y_true, y_pred, theta0, theta, smooth=0.0, valid=valid
+    )
+    panels = [
+        (y_true, "truth"),
+        (edges[0], f"its boundary (theta0 = {theta0})"),
+        (wide[0], f"extended (theta = {theta})"),
+        (edges[1] * wide[0], f"precision map: P = {float(precision[0, 0]):.3f}"),
+        (y_pred, "prediction"),
+        (edges[1], f"its boundary (theta0 = {theta0})"),
+        (wide[1], f"extended (theta = {theta})"),
+        (edges[0] * wide[1], f"recall map: R = {float(recall[0, 0]):.3f}"),
+    ]
+    columns = 4 if pixels is None else 5
+    height, width = true.shape
+    figure = Figure(
+        figsize=(3.1 * columns, 6.2 * height / width + 1), layout="constrained"
+    )
+    rows = figure.subplots(2, columns)
+    for axes, (image, title) in zip(rows[:, -4:].flat, panels, strict=True):
+        axes.imshow(np.asarray(image)[0, ..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, fontsize=10)
+    if pixels is not None:
+        rows[0, 0].imshow(as_rgb(pixels))
+        rows[0, 0].set_title("image", fontsize=10)
+    for axes in rows.flat:
+        axes.set_axis_off()
+    figure.suptitle(f"BF1 = 2PR / (P + R) = {float(f1[0, 0]):.3f}", fontsize=11)
+    figure.savefig(path, dpi=110)
+
+
+def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of scores, a row for each image, city and all.
+
+    Args:
+        result: What `evaluation.score_rasters` returns.
+
+    Returns:
+        Rows of texts, the first one that of the headings.
+    """
+    rows = [*result["images"].items(), *result["cities"].items()]
+    table = [["", *COLUMNS.values()]]
+    for name, scores in [*rows, ("all", result["all"])]:
+        values = [scores[key] for key in COLUMNS]
+        table.append([name, *(_as_text(value) for value in values)])
+    return table
+
+
+def note_scores(result: Mapping[str, Any]) -> list[str]:
+    """Return what must be said of a table of scores, in lines."""
+    whole = result["all"]
+    notes = [
+        f"IoU and accuracy are pooled over {whole['pixels']:,} pixels; BF1 is the mean "
+        f"over {whole['images_with_boundary']} of {whole['images']} images, those with "
+        "a boundary."
+    ]
+    left = result["without_prediction"]
+    if left:
+        names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+        notes.append(f"{len(left)} truths have no prediction and no score: {names}")
+    return notes
+
+
+def write_scores(result: Mapping[str, Any], folder: Path) -> None:
+    """Write scores as `scores.json` and as a Markdown table, `scores.md`.
+
+    Args:
+        result: What `evaluation.score_rasters` returns.
+        folder: Where to write; it exists.
+    """
+    (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
+    head, *rows = tabulate_scores(result)
+    lines = [head, ["---", *["---:"] * len(COLUMNS)], *rows]
+    table = [f"| {' | '.join(line)} |" for line in lines]
+    text = "\n".join([*table, "", *note_scores(result)])
+    (folder / "scores.md").write_text(text + "\n")
+
+
+def _as_text(value: float | None) -> str:
+    if value is None:
+        return "none"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
