@@ -1,0 +1,210 @@
+"""The cost of the boundary loss, forward and backward, beside other losses.
+
+    python benchmarks/loss_speed.py > table.md     (10 minutes on 2 cores)
+
+"The usual way" is Eqs. 1 to 4 written with the framework's own max-pooling. All
+figures of a row come from one run, interleaved, so that other work on the machine
+slows all of them; they are medians. PyTorch is timed, eagerly, where it is installed.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+from bdloss import losses
+from bdloss.models import build_model
+
+SHAPES = ((8, 256, 256), (8, 512, 512), (2, 1024, 1024))
+THETAS = (5, 7, 15)
+ROUNDS = 7
+MODES = {"graph": False, "jit_compile": True}
+TORCH = importlib.util.find_spec("torch") is not None
+
+Step = Callable[[], object]
+
+
+def draw_maps(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Draw blobs as truth, and a soft prediction that resembles them."""
+    noise = np.random.default_rng(0).normal(size=(2, *shape))
+    smooth = ndimage.gaussian_filter(noise, (0, 0, 8, 8)) * 40
+    true = (smooth[0] > 0).astype("float32")[..., None]
+    pred = 1 / (1 + np.exp(-(smooth[0] + smooth[1] / 2)))
+    return true, pred.astype("float32")[..., None]
+
+
+def usual_way(true, pred, theta: int):
+    """Eqs. 1 to 4 with TensorFlow's max-pooling."""
+
+    def pool(y, side):
+        return tf.nn.max_pool2d(y, side, 1, "SAME")
+
+    edge_true, edge_pred = (pool(1 - y, 3) - (1 - y) for y in (true, pred))
+    hit = tf.reduce_sum(edge_pred * pool(edge_true, theta), (1, 2))
+    found = tf.reduce_sum(edge_true * pool(edge_pred, theta), (1, 2))
+    precision = (hit + 1) / (tf.reduce_sum(edge_pred, (1, 2)) + 1)
+    recall = (found + 1) / (tf.reduce_sum(edge_true, (1, 2)) + 1)
+    return 1 - 2 * precision * recall / (precision + recall)
+
+
+def tensorflow_losses(theta: int) -> dict[str, Callable]:
+    return {
+        "BCE": keras.losses.binary_crossentropy,
+        "Dice": losses.dice_loss,
+        "usual way": lambda true, pred: usual_way(true, pred, theta),
+        "ours": lambda true, pred: losses.boundary_loss(true, pred, theta=theta),
+    }
+
+
+def tensorflow_step(loss: Callable, shape: tuple[int, ...], jit: bool) -> Step:
+    true, pred = (tf.constant(y) for y in draw_maps(shape))
+
+    @tf.function(jit_compile=jit)
+    def step(true, pred):
+        with tf.GradientTape() as tape:
+            tape.watch(pred)
+            value = tf.reduce_mean(loss(true, pred))
+        return value, tape.gradient(value, pred)
+
+    return lambda: [result.numpy() for result in step(true, pred)]
+
+
+def torch_step(shape: tuple[int, ...], theta: int) -> Step:
+    import torch
+    from torch.nn.functional import max_pool2d
+
+    def pool(y, side):
+        return max_pool2d(y, side, 1, side // 2)
+
+    true, pred = (torch.from_numpy(y).movedim(-1, 1) for y in draw_maps(shape))
+    pred.requires_grad_()
+
+    def step():
+        pred.grad = None
+        edge_true, edge_pred = (pool(1 - y, 3) - (1 - y) for y in (true, pred))
+        hit = (edge_pred * pool(edge_true, theta)).sum((2, 3))
+        found = (edge_true * pool(edge_pred, theta)).sum((2, 3))
+        precision = (hit + 1) / (edge_pred.sum((2, 3)) + 1)
+        recall = (found + 1) / (edge_true.sum((2, 3)) + 1)
+        score = 2 * precision * recall / (precision + recall)
+        loss = (1 - score).mean()
+        loss.backward()
+        return loss.item(), pred.grad
+
+    return step
+
+
+def time_steps(steps: dict[str, Step], rounds: int = ROUNDS) -> dict[str, float]:
+    """Return the median time of each step in ms, after three that do not count."""
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure_memory(name: str, shape: tuple[int, ...], theta: int, jit: bool) -> float:
+    """Return what the first steps need at their peak, in MB (Linux), code included."""
+    loss = tensorflow_losses(theta)[name]
+    tensorflow_step(loss, (1, 32, 32), jit)()  # starts what all losses need
+    step = tensorflow_step(loss, shape, jit)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = read_memory("VmRSS")
+    for _ in range(3):
+        step()
+    return read_memory("VmHWM") - before
+
+
+def read_memory(field: str) -> float:
+    """Return a figure of this process in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if field in line) / 1024
+
+
+def time_training(shape: tuple[int, ...]) -> dict[str, float]:
+    """Return the time of a step of a ResNet34 U-Net, and of our loss in it, in ms."""
+    true, _ = draw_maps(shape)
+    pixels = np.random.default_rng(1).uniform(0, 255, (*shape, 3)).astype("float32")
+    model = build_model("resnet34")
+    model.compile("adam", losses.CombinedLoss(), jit_compile=False)
+    loss = tensorflow_losses(5)["ours"]
+    return time_steps(
+        {
+            "network": lambda: model.train_on_batch(pixels, true),
+            "graph": tensorflow_step(loss, shape, False),
+            "jit_compile": tensorflow_step(loss, shape, True),
+        },
+        rounds=5,
+    )
+
+
+def describe_machine() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} at the end; "
+        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, float32"
+    )
+
+
+def main() -> None:
+    names = [*tensorflow_losses(5), *(["usual way, PyTorch"] if TORCH else [])]
+    print(f"| batch | theta | mode | {' | '.join(names)} | usual / ours | ours / BCE |")
+    print("|---|---|---" + "|---:" * (len(names) + 2) + "|")
+    for shape in SHAPES:
+        size = f"{shape[0]} x {shape[1]}²"
+        for theta in THETAS:
+            for mode, jit in MODES.items():
+                steps = {
+                    name: tensorflow_step(loss, shape, jit)
+                    for name, loss in tensorflow_losses(theta).items()
+                }
+                if TORCH:
+                    steps["usual way, PyTorch"] = torch_step(shape, theta)
+                ms = time_steps(steps)
+                cells = [f"{ms[name]:.1f}" for name in names]
+                cells.append(f"{ms['usual way'] / ms['ours']:.1f}")
+                cells.append(f"{ms['ours'] / ms['BCE']:.1f}")
+                print(
+                    f"| {size} | {theta} | {mode} | {' | '.join(cells)} |", flush=True
+                )
+    spawn = multiprocessing.get_context("spawn")
+    for mode, jit in MODES.items():
+        cells = []
+        for name in tensorflow_losses(5):
+            with spawn.Pool(1) as pool:  # that nothing else has used
+                cells.append(
+                    f"{pool.apply(measure_memory, (name, SHAPES[1], 5, jit)):.0f}"
+                )
+        cells += [""] * (len(names) + 2 - len(cells))
+        print(f"| 8 x 512², MB | 5 | {mode} | {' | '.join(cells)} |", flush=True)
+    ms = time_training(SHAPES[0])
+    print(f"\nTimes in ms, forward and backward. {describe_machine()}.")
+    shares = ", ".join(f"{ms[m]:.1f} ms ({ms[m] / ms['network']:.2%})" for m in MODES)
+    print(
+        f"A training step of a ResNet34 U-Net at 8 x 256² takes {ms['network']:.0f} "
+        f"ms; our loss at theta 5 in {', '.join(MODES)}: {shares}."
+    )
+
+
+if __name__ == "__main__":
+    main()
