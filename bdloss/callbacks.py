@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+from keras import ops
 
 
 def ramp(epoch: int, start: float, end: float, first: int, last: int) -> float:
@@ -52,6 +53,40 @@ def step(
     return values[min((epoch - first) // every, len(values) - 1)]
 
 
+def carry_weight(model: keras.Model) -> None:
+    """Let a model that JAX compiles follow the weight w of its loss.
+
+    A step that JAX compiled knows no state but that of the model, its optimizer and
+    its metrics: any other variable keeps the value of the first trace. The callbacks
+    of this module do this themselves; do it once before the first step if you set
+    `model.loss.w` by hand. The weight then stands in the logs as `w`.
+
+    Args:
+        model: A model compiled with a `CombinedLoss`.
+    """
+    carried = getattr(model, "loss_weight", None)
+    if carried is None or carried.w is not model.loss.w:
+        model.loss_weight = _Weight(model.loss.w)
+
+
+class _Weight(keras.metrics.Metric):
+    """The weight w as state of a compiled step."""
+
+    def __init__(self, w: keras.Variable):
+        super().__init__(name="w")
+        self.w = w
+
+    def update_state(self, *_, **__):
+        """Do nothing: the weight is set, not measured."""
+
+    def reset_state(self):
+        """Do nothing: the weight stays over epochs."""
+
+    def result(self):
+        """Return the weight; a copy, for JAX gives the buffer away."""
+        return ops.convert_to_tensor(self.w) + 0.0
+
+
 class ConstantWeight(keras.callbacks.Callback):
     """Set the weight w of a `CombinedLoss` before each epoch, and report it.
 
@@ -82,6 +117,8 @@ class ConstantWeight(keras.callbacks.Callback):
                 f"{type(self).__name__} needs a model compiled with a CombinedLoss, "
                 f"got {self.model.loss!r}"
             )
+        if keras.backend.backend() == "jax":
+            carry_weight(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Set the weight of this epoch."""
