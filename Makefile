@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := samples/banepa
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test test-backends test-legacy lint lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -17,6 +17,16 @@ demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minu
 
 test: .venv/ready  ## run all tests and the examples of the documentation
 	$(BIN)/python -m pytest
+
+# TensorFlow is not installed there: nothing of ours may need it.
+test-backends: .venv-backends/ready  ## run the loss tests on JAX and on PyTorch
+	for backend in jax torch; do \
+	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
+	    bdloss_tests/test_backends.py bdloss_tests/test_boundary.py || exit 1; \
+	done
+
+test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)
+	.venv-legacy/bin/python -m pytest -q bdloss_tests/test_legacy.py
 
 lint: .venv/ready  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -37,4 +47,9 @@ clean:  ## remove the virtual environments
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-%/ready: constraints-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install -q -r constraints-$*.txt
 	touch $@
