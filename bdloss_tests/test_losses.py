@@ -88,7 +88,7 @@ def value_and_gradient(loss, y_true, y_pred):
         y_pred = ops.convert_to_tensor(y_pred).requires_grad_()
         value = loss(y_true, y_pred)
         value.backward()
-        gradient = y_pred.grad
+        value, gradient = value.detach(), y_pred.grad
     gradient = ops.convert_to_numpy(ops.cast(gradient, "float32"))
     return float(value), gradient
 
@@ -290,7 +290,9 @@ def test_vgg_loss_sees_each_class_by_itself():
 def test_vgg_loss_of_the_network():
     loss = VGGLoss(VGGFeatures(None, ["block1_conv1", "block2_conv1"]))
     true, pred = as_batch(HOUSE), as_batch(np.roll(HOUSE, 2, 1) / 2)
-    true_features, pred_features = loss.extractor(true), loss.extractor(pred)
+    true_features, pred_features = (
+        loss.extractor(ops.convert_to_tensor(y, "float32")) for y in (true, pred)
+    )
     expected = sum(
         np.square(ops.convert_to_numpy(b) - ops.convert_to_numpy(a)).mean()
         for a, b in zip(true_features, pred_features, strict=True)
@@ -536,7 +538,7 @@ def test_compiling_by_xla_changes_nothing(loss):
 def test_mixed_precision_trains(loss):
     x = as_batch(HOUSE, np.roll(HOUSE, 2, 1), FIELD)
     model = small_model(loss, dtype="mixed_float16")
-    assert model(x).dtype == "float16"
+    assert keras.backend.standardize_dtype(model(x).dtype) == "float16"
     history = model.fit(x, x, epochs=15, verbose=0).history["loss"]
     assert np.isfinite(history).all()
     assert history[-1] < 0.95 * history[0]
@@ -558,7 +560,7 @@ def test_w_changes_a_compiled_loss_without_a_new_trace():
         model.loss.w.assign(w)
         costs.append(model.test_on_batch(x, y, return_dict=True)["loss"])
         counts.append(len(traces))
-    new = np.diff(counts)
+    new = np.diff(counts)  # PyTorch calls the loss in every step
     assert new[-1] == new[-2]
     before, after = costs[-2:]
     iou, edge = (float(loss(y, model(x))) for loss in (IoULoss(), BoundaryLoss()))
