@@ -78,7 +78,8 @@ class VGGFeatures:
                 f"{', '.join(self.layers)} need at least {smallest} x {smallest} "
                 f"pixels, got shape {tuple(maps.shape)}"
             )
-        features = self.network(WHITE * maps - MEAN, training=False)
+        mean = ops.convert_to_tensor(MEAN, dtype="float32")
+        features = self.network(WHITE * maps - mean, training=False)
         features = [features] if len(self.layers) == 1 else features
         return [ops.cast(feature, "float32") / WHITE for feature in features]
 
