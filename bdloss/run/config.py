@@ -5,7 +5,6 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -171,10 +170,9 @@ def config_names() -> list[str]:
 
 def _configs() -> list[Any]:
     """Return the experiment files: of the wheel, or of the checkout beside it."""
-    beside = Path(__file__).parents[2] / "configs"
-    if beside.is_dir():
-        return list(beside.iterdir())
-    return list(resources.files("bdloss.configs").iterdir())
+    package = Path(__file__).parents[1]
+    inside, beside = package / "configs", package.parent / "configs"
+    return list((inside if inside.is_dir() else beside).iterdir())
 
 
 def read_named(name: str) -> dict[str, Any]:
