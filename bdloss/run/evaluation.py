@@ -22,7 +22,7 @@ from bdloss.metrics import (
     find_boundary,
 )
 from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.windows import Window, starts
+from bdloss.orthophotos.windows import Window, grid
 from bdloss.run import report
 from bdloss.run.prediction import SCALE
 
@@ -309,13 +309,15 @@ def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
     """Return the corner of the window with most of the true boundary."""
     best, corner = -1, (0, 0)
     with open_pair(pair) as (read, height, width):
-        for row in starts(height, side, side):
-            true, _ = read(row, min(height, row + side))
-            edge = find_boundary(true, ignore=IGNORED)
-            for col in starts(width, side, side):
-                length = np.count_nonzero(edge[:, col : col + side])
-                if length > best:
-                    best, corner = int(length), (row, col)
+        edge, above = np.zeros((0, 0), bool), -1
+        for window in grid(height, width, side, side):
+            if window.row != above:  # the first window of a row of them
+                above = window.row
+                true, _ = read(above, above + window.height)
+                edge = find_boundary(true, ignore=IGNORED)
+            length = np.count_nonzero(edge[:, window.slices[1]])
+            if length > best:
+                best, corner = int(length), (window.row, window.col)
     return corner
 
 
@@ -342,25 +344,25 @@ def open_pair(pair: Pair) -> Iterator[tuple[Rows, int, int]]:
     """
     with ExitStack() as stack:
         pred = stack.enter_context(raster.open_raster(pair.pred))
-        grid = raster.grid_of(pred)
+        ground = raster.grid_of(pred)
         if pair.truth.suffix.lower() in OUTLINE_SUFFIXES:
-            bounds = array_bounds(grid.height, grid.width, grid.transform)
-            outlines = polygons.read_outlines(pair.truth, grid.crs, bounds)
+            bounds = array_bounds(*ground[:3])
+            outlines = polygons.read_outlines(pair.truth, ground.crs, bounds)
 
             def read_truth(window: Window) -> np.ndarray:
-                return polygons.rasterise(outlines, grid, window)
+                return polygons.rasterise(outlines, ground, window)
         else:
             truth = stack.enter_context(raster.open_raster(pair.truth))
-            _check_grids(pair, grid, raster.grid_of(truth))
+            _check_grids(pair, ground, raster.grid_of(truth))
 
             def read_truth(window: Window) -> np.ndarray:
                 return raster.read_mask(truth, window)
 
         def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            window = Window(top, 0, end - top, grid.width)
+            window = Window(top, 0, end - top, ground.width)
             return read_truth(window), raster.read_mask(pred, window)
 
-        yield read, grid.height, grid.width
+        yield read, ground.height, ground.width
 
 
 def _check_grids(pair: Pair, pred: raster.Grid, truth: raster.Grid) -> None:
@@ -402,8 +404,9 @@ def _count_image(
     """Count an image in bands of rows; `see` is shown each band and its first row."""
     pixels, instances = Counts(), InstanceCounter(IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
-    for top in range(0, height, BAND):
-        first, end = max(0, top - AROUND), min(height, top + BAND)
+    band = math.ceil(height / math.ceil(height / BAND))  # none is a thin remainder
+    for top in range(0, height, band):
+        first, end = max(0, top - AROUND), min(height, top + band)
         true, pred = read(first, min(height, end + AROUND))
         true = np.where(pred == IGNORED, IGNORED, true)
         rows = slice(top - first, end - first)
@@ -433,13 +436,12 @@ class _ErrorMap:
         marks = report.mark_errors(band.true, band.pred, TOLERANCES[0])[band.rows]
         self._rows.append(marks[-top % step :: step, ::step])
         true, pred = band.true[band.rows], band.pred[band.rows]
-        for row in range(0, true.shape[0], SIDE):
-            for col in range(0, true.shape[1], SIDE):
-                part = (slice(row, row + SIDE), slice(col, col + SIDE))
-                counts = count_pixels(true[part], pred[part], IGNORED)
-                if counts.union >= SHARE * SIDE**2:
-                    window = Window(top + row, col, *true[part].shape)
-                    self.places.append(Place(counts.iou, self._pair, window))
+        height, width = true.shape
+        for part in grid(height, width, SIDE, SIDE):
+            counts = count_pixels(true[part.slices], pred[part.slices], IGNORED)
+            if counts.union >= SHARE * SIDE**2:
+                window = part._replace(row=top + part.row)
+                self.places.append(Place(counts.iou, self._pair, window))
 
     def picture(self) -> np.ndarray:
         """Return the map as an RGB picture."""
@@ -471,7 +473,7 @@ def _read_sample(place: Place, pictures: Mapping[str, Path]) -> report.Sample:
         with raster.open_raster(pictures[pair.name]) as source:
             _check_inside(source, window, pictures[pair.name])
             pixels = raster.read_pixels(source, window)
-    title = f"{pair.name}, row {window.row}, column {window.col}: IoU {place.iou:.2f}"
+    title = f"{pair.name}, IoU {place.iou:.2f}\nrow {window.row}, column {window.col}"
     return report.Sample(title, pixels, np.where(pred == IGNORED, pred, true), pred)
 
 

@@ -226,7 +226,7 @@ def draw_windows(samples: Sequence[Sample], path: Path, tolerance: float = 3) ->
         axes[3].imshow(colour_errors(marks), interpolation="nearest")
         titles = (sample.title, "truth", "prediction", "errors")
         for place, title in zip(axes, titles, strict=True):
-            place.set_title(title, loc="left", fontsize=10)
+            place.set_title(title, fontsize=10)
         for place in axes:
             place.set_axis_off()
     figure.legend(

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 
 from bdloss.run import report
-from bdloss_tests.drawing import HOUSE
+from bdloss_tests.drawing import HOUSE, draw
 
 MASK = np.kron(HOUSE, np.ones((4, 4))).astype(np.uint8)
 GREY = np.full((*MASK.shape, 3), 120, np.uint8)
@@ -42,3 +42,50 @@ def test_any_number_of_bands_has_a_picture():
     assert report.as_rgb(GREY[..., :1]).shape == GREY.shape
     five = np.dstack([GREY, GREY])[..., :5]
     assert report.as_rgb(five).shape == GREY.shape
+
+
+def test_errors_near_the_true_boundary_are_marked_apart():
+    true = draw("#####......?")
+    pred = draw("#.##.##...#.")
+    marks = report.mark_errors(true, pred, tolerance=2)
+    names = list(report.ERRORS)
+    near = names.index("right, near the true boundary")
+    assert marks[0].tolist() == [
+        names.index("building"),
+        names.index("missed"),
+        names.index("building"),
+        near,
+        names.index("missed, near it"),
+        names.index("false, near it"),
+        names.index("false"),
+        *[names.index("ground")] * 3,
+        names.index("false"),
+        names.index("ignored"),
+    ]
+    picture = report.colour_errors(marks)
+    assert tuple(picture[0, 1]) == report.ERRORS["missed"]
+
+
+def test_windows_are_drawn_with_and_without_image(tmp_path):
+    samples = [
+        report.Sample("with", GREY, MASK, np.roll(MASK, 3, axis=0)),
+        report.Sample("without", None, MASK, MASK),
+    ]
+    report.draw_windows(samples, tmp_path / "windows.png")
+    assert cv2.imread(str(tmp_path / "windows.png")).std() > 20
+
+
+def test_stages_of_the_loss_are_drawn_with_ignored_pixels(tmp_path):
+    true = MASK.copy()
+    true[:, -6:] = 255
+    report.draw_stages(true, MASK * 0.8, tmp_path / "stages.png", pixels=GREY)
+    assert cv2.imread(str(tmp_path / "stages.png")).std() > 20
+
+
+def test_table_says_what_is_not_known():
+    scores = dict.fromkeys(report.COLUMNS, 3) | {"iou": 0.5, "bf1_3": None}
+    table = report.tabulate_scores(
+        {"images": {"a": scores}, "cities": {"austin": scores}, "all": scores}
+    )
+    assert [row[0] for row in table] == ["", "a", "austin", "all"]
+    assert table[1][1:5] == ["0.5000", "3", "none", "3"]
