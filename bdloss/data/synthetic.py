@@ -185,9 +185,12 @@ def _texture(
     first, second = colours.astype(np.float32)
     coarse = _noise(random, height, width, SCALES[:1])
     rough = _noise(random, height, width, SCALES)
-    pixels = np.where(coarse[..., np.newaxis] > 0, first, second)
-    pixels += rough[..., np.newaxis] * np.float32(ROUGH)
-    return pixels
+    rough *= np.float32(ROUGH)
+    # A band at a time, which is several times as fast as all at once.
+    bands = [
+        np.where(coarse > 0, *pair) + rough for pair in zip(first, second, strict=True)
+    ]
+    return cv2.merge(bands)
 
 
 def _noise(
