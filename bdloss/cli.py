@@ -5,7 +5,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,51 @@ def _scores(scores: dict[str, Any]) -> str:
     )
 
 
+def _output_options(command: Callable) -> Callable:
+    """Add the options that say what is written of a map."""
+    options = [
+        click.option("--prob", is_flag=True, help="Write probabilities (0..254) too."),
+        click.option("--polygons/--no-polygons", default=True, help="Write outlines."),
+        click.option(
+            "--vector",
+            type=click.Choice(["gpkg", "geojson", "fgb"]),
+            default="gpkg",
+            show_default=True,
+            help="Format of the outlines.",
+        ),
+        click.option(
+            "--min-area",
+            type=float,
+            default=5.0,
+            show_default=True,
+            help="Smallest polygon, square metres.",
+        ),
+        click.option(
+            "--simplify",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Tolerance of outlines, pixels.",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["geotiff", "inria"]),
+            default="geotiff",
+            show_default=True,
+            help="inria: masks of 0 and 255, named as the images, to submit.",
+        ),
+        click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs."),
+        click.option("--overviews", is_flag=True, help="Give rasters overviews."),
+        click.option(
+            "--overlay", is_flag=True, help="Draw the outlines on the image (PNG)."
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+    ]
+    for option in reversed(options):  # the first decorator is applied last
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("rasters", nargs=-1, required=True, type=EXISTING)
 @click.option("--model", required=True, type=EXISTING, help="A model.keras.")
@@ -199,45 +244,12 @@ def _scores(scores: dict[str, Any]) -> str:
     show_default=True,
     help="Mean that --tta takes.",
 )
-@click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
-@click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
-@click.option(
-    "--vector",
-    type=click.Choice(["gpkg", "geojson", "fgb"]),
-    default="gpkg",
-    show_default=True,
-    help="Format of the outlines.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["geotiff", "inria"]),
-    default="geotiff",
-    show_default=True,
-    help="inria: masks of 0 and 255, named as the images, to submit.",
-)
-@click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs.")
-@click.option("--overviews", is_flag=True, help="Give rasters overviews.")
-@click.option(
-    "--min-area",
-    type=float,
-    default=5.0,
-    show_default=True,
-    help="Smallest polygon, square metres.",
-)
-@click.option(
-    "--simplify",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Tolerance of outlines, pixels.",
-)
+@_output_options
 @click.option(
     "--masks",
     type=EXISTING,
     help="Truth to score against: a folder of masks, a mask, or a file of outlines.",
 )
-@click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(
     "--shard",
     type=_Shard(),
@@ -312,22 +324,7 @@ def predict(
 @main.command()
 @click.argument("rasters", nargs=-1, required=True, type=EXISTING)
 @click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
-@click.option("--prob", is_flag=True, help="Write probabilities (0..254) too.")
-@click.option("--polygons/--no-polygons", default=True, help="Write outlines.")
-@click.option(
-    "--vector",
-    type=click.Choice(["gpkg", "geojson", "fgb"]),
-    default="gpkg",
-    show_default=True,
-    help="Format of the outlines.",
-)
-@click.option("--format", type=click.Choice(["geotiff", "inria"]), default="geotiff")
-@click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs.")
-@click.option("--overviews", is_flag=True, help="Give rasters overviews.")
-@click.option("--min-area", type=float, default=5.0, show_default=True)
-@click.option("--simplify", type=float, default=1.0, show_default=True)
-@click.option("--overlay", is_flag=True, help="Draw the outlines on the image (PNG).")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@_output_options
 def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Put together what `predict --shard` made of the rows of RASTERS.
 
