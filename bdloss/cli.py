@@ -287,8 +287,7 @@ def predict(
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
         settings = mapping.Settings(**options)
-        scores = {}
-        pairs = []
+        counted = {}
         failures = []
         for image in images:
             try:
@@ -309,11 +308,11 @@ def predict(
                 failures.append(f"{image.name}: {error}".splitlines()[0])
                 continue
             _describe(image, mapped)
-            if mapped.truth is not None and mapped.pred is not None:
-                pairs.append((mapped.truth, mapped.pred))
-                scores[image.stem] = evaluation.score_masks(pairs[-1:])
+            if mapped.counts is not None:
+                counted[image.stem] = mapped.counts
+        scores = {name: evaluation.summarise([one]) for name, one in counted.items()}
         if scores:
-            scores["all"] = evaluation.score_masks(pairs)
+            scores["all"] = evaluation.summarise(counted.values())
             (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
     width = max((len(name) for name in scores), default=0)
     for name, values in scores.items():

@@ -215,7 +215,7 @@ def score_rasters(
         for pair in pairs:
             with open_pair(pair) as (read, height, width):
                 errors = _ErrorMap(pair, height, width) if folder else None
-                counted[pair.name] = _count_image(
+                counted[pair.name] = count_image(
                     read, height, width, errors.add if errors else None
                 )
             if folder and errors:
@@ -392,16 +392,27 @@ def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
     def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         return true[top:end], pred[top:end]
 
-    return _count_image(read, *true.shape)
+    return count_image(read, *true.shape)
 
 
-def _count_image(
+def count_image(
     read: Rows,
     height: int,
     width: int,
     see: Callable[[Band, int], None] | None = None,
 ) -> ImageCounts:
-    """Count an image in bands of rows; `see` is shown each band and its first row."""
+    """Count an image in bands of rows, so that memory grows with its width only.
+
+    Args:
+        read: Function of first row and end to truth and prediction of these rows, as
+            `open_pair` gives it.
+        height: Height of the image, in pixels.
+        width: Its width.
+        see: Shown each band and its first row.
+
+    Returns:
+        The counts, for `summarise`.
+    """
     pixels, instances = Counts(), InstanceCounter(IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
     band = math.ceil(height / math.ceil(height / BAND))  # none is a thin remainder

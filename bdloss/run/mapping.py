@@ -6,26 +6,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rasterio import Affine
+from rasterio.transform import array_bounds
 
-from bdloss.data.datasets import Scene, find_truth, load_mask
+from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.polygons import (
     count_outlines,
     outline_bands,
+    rasterise,
+    read_outlines,
     write_outlines,
 )
 from bdloss.orthophotos.raster import (
+    IGNORED,
     Grid,
     grid_of,
     open_raster,
-    read_mask,
     read_reduced,
     read_reduced_mask,
+    read_valid,
     replaced_when_whole,
 )
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
+from bdloss.run.evaluation import ImageCounts, Pair, count_image, open_pair
 from bdloss.run.prediction import SCALE, bands_folder, predict_bands, write_maps
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
@@ -91,16 +97,13 @@ class Mapped(NamedTuple):
         files: The files that were written, the mask first.
         buildings: Number of polygons; None if none were asked for.
         kept: Whether they were there already.
-        truth: True mask `(height, width)`, if it was given; 255 is ignored.
-        pred: Predicted mask of the same shape, if truth was given; 255 where the image
-            has no data.
+        counts: What `evaluation.summarise` makes scores of, if truth was given.
     """
 
     files: list[Path]
     buildings: int | None
     kept: bool = False
-    truth: np.ndarray | None = None
-    pred: np.ndarray | None = None
+    counts: ImageCounts | None = None
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -210,7 +213,9 @@ def map_buildings(
     paths = _name_outputs(image, out, settings)
     truth = None
     if truths is not None:
-        truth = load_mask(Scene(image.stem, image, find_truth(image, truths)))
+        truth = find_truth(image, truths)
+        with open_pair(Pair(image.stem, image, truth)):
+            pass  # they go together
     folder = bands_folder(paths["mask"])
     known = {**used, "resampled": settings.resolution or "", **tags}
     known.pop("resolution", None)
@@ -242,11 +247,8 @@ def map_buildings(
             buildings = _write_products(image, bands, paths, settings, truth)
             bands.remove()
             undo.pop_all()
-    pred = None
-    if truth is not None:
-        with open_raster(paths["mask"]) as source:
-            pred = read_mask(source, Window(0, 0, *source.shape))
-    return Mapped(list(paths.values()), buildings, kept, truth, pred)
+    counts = None if truth is None else _count(image, paths["mask"], truth)
+    return Mapped(list(paths.values()), buildings, kept, counts)
 
 
 def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
@@ -275,6 +277,21 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     buildings = _write_products(image, bands, paths, settings, None)
     bands.remove()
     return Mapped(list(paths.values()), buildings)
+
+
+def _count(image: Path, mask: Path, truth: Path) -> ImageCounts:
+    """Count a mask against its truth where the image has data."""
+    with (
+        open_pair(Pair(image.stem, mask, truth)) as (read, height, width),
+        open_raster(image) as source,
+    ):
+
+        def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+            true, pred = read(top, end)
+            valid = read_valid(source, Window(top, 0, *true.shape))
+            return np.where(valid, true, IGNORED), pred
+
+        return count_image(read_known, height, width)
 
 
 def _oddities(
@@ -347,7 +364,7 @@ def _write_products(
     bands: Bands,
     paths: dict[str, Path],
     settings: Settings,
-    truth: np.ndarray | None,
+    truth: Path | None,
 ) -> int | None:
     """Write all that the settings ask for from finished rows, or nothing."""
     write_maps(
@@ -397,26 +414,26 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
     return len(polygons)
 
 
-def _draw_overlay(
-    path: Path, image: Path, mask: Path, truth: np.ndarray | None
-) -> None:
+def _draw_overlay(path: Path, image: Path, mask: Path, truth: Path | None) -> None:
     """Draw outlines on the image, at a size that a person looks at."""
     with open_raster(image) as source:
-        pixels = read_reduced(source, PICTURE)
+        pixels, grid = read_reduced(source, PICTURE), grid_of(source)
     shape = pixels.shape[0], pixels.shape[1]
     with open_raster(mask) as source:
         pred = read_reduced_mask(source, shape)
-    true = None if truth is None else _reduce(truth, shape)
+    true = None if truth is None else _read_reduced_truth(truth, grid, shape)
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
     with replaced_when_whole(path) as partial:
         report.write_picture(picture, partial)
 
 
-def _reduce(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask at a smaller shape, of every so many pixels."""
-    rows, cols = (
-        (np.arange(new) * old / new).astype(int)
-        for new, old in zip(shape, mask.shape, strict=True)
-    )
-    return mask[rows][:, cols]
+def _read_reduced_truth(truth: Path, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
+    """Return the true mask of a grid at a smaller shape."""
+    if truth.suffix.lower() not in OUTLINE_SUFFIXES:
+        with open_raster(truth) as source:
+            return read_reduced_mask(source, shape)
+    outlines = read_outlines(truth, grid.crs, array_bounds(*grid[:3]))
+    height, width = shape
+    scale = Affine.scale(grid.width / width, grid.height / height)
+    return rasterise(outlines, Grid(*shape, grid.transform @ scale, grid.crs))
