@@ -23,6 +23,7 @@ from bdloss.orthophotos.raster import (
     IGNORED,
     Grid,
     grid_of,
+    image_bands,
     open_raster,
     read_reduced,
     read_reduced_mask,
@@ -32,7 +33,13 @@ from bdloss.orthophotos.raster import (
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
 from bdloss.run.evaluation import ImageCounts, Pair, count_image, open_pair
-from bdloss.run.prediction import SCALE, bands_folder, predict_bands, write_maps
+from bdloss.run.prediction import (
+    SCALE,
+    bands_folder,
+    describe_settings,
+    predict_bands,
+    write_maps,
+)
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
@@ -195,6 +202,7 @@ def map_buildings(
     predictor.check_window(window)
     with open_raster(image) as source:
         grid, gcps = grid_of(source), source.gcps[0]
+        numbers = settings.bands or image_bands(source)
     if settings.vector == "geojson" and settings.polygons and grid.crs is None:
         raise ValueError(f"GeoJSON is in degrees, the image has no CRS: {image}")
     for line in _oddities(grid, bool(gcps), settings.resolution, predictor.resolution):
@@ -206,9 +214,9 @@ def map_buildings(
         "threshold": threshold,
         "tta": settings.tta,
         "mean": settings.mean,
+        "numbers": numbers,
+        "resolution": settings.resolution,
     }
-    if settings.resolution is not None:
-        used["resolution"] = settings.resolution
     tags = {"model": predictor.name, "model_sha256": predictor.digest}
     paths = _name_outputs(image, out, settings)
     truth = None
@@ -217,8 +225,7 @@ def map_buildings(
         with open_pair(Pair(image.stem, image, truth)):
             pass  # they go together
     folder = bands_folder(paths["mask"])
-    known = {**used, "resampled": settings.resolution or "", **tags}
-    known.pop("resolution", None)
+    known = {**tags, **describe_settings(**used), **_describe_products(settings)}
     kept = _is_finished(paths, folder, known, settings)
     if kept:
         Bands(folder).remove()
@@ -235,7 +242,6 @@ def map_buildings(
                 **used,
                 batch=settings.batch,
                 bands=predictor.bands,
-                numbers=settings.bands,
                 shard=shard,
                 resume=shard[1] > 1 or (settings.resume and not settings.overwrite),
                 tags=tags,
@@ -327,8 +333,16 @@ def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]
     return paths
 
 
+def _describe_products(settings: Settings) -> dict[str, Any]:
+    """Return the tags that a mask has of what was made of its rows."""
+    tags: dict[str, Any] = {"cog": settings.cog, "overviews": settings.overviews}
+    if settings.polygons:
+        tags |= {"min_area": settings.min_area, "simplify": settings.simplify}
+    return tags
+
+
 def _is_finished(
-    paths: dict[str, Path], folder: Path, used: dict[str, Any], settings: Settings
+    paths: dict[str, Path], folder: Path, known: dict[str, Any], settings: Settings
 ) -> bool:
     """Return whether all outputs are there; refuse to replace what is not ours."""
     there = [path for path in paths.values() if path.exists()]
@@ -344,7 +358,7 @@ def _is_finished(
         raise FileExistsError(f"{there[0]} exists, {missing.name} does not; {hint}")
     with open_raster(paths["mask"]) as source:
         found = source.tags()
-    for key, value in used.items():
+    for key, value in known.items():
         if found.get(key, "") != str(value):
             raise FileExistsError(
                 f"{paths['mask']} exists, made with {key} {found.get(key)}, not "
@@ -372,6 +386,7 @@ def _write_products(
         bands,
         paths["mask"],
         paths.get("prob"),
+        tags=_describe_products(settings),
         benchmark=settings.format == "inria",
         cog=settings.cog,
         overviews=settings.overviews,

@@ -187,6 +187,7 @@ def write_maps(
     mask_path: Path,
     probability_path: Path | None = None,
     *,
+    tags: Mapping[str, Any] | None = None,
     benchmark: bool = False,
     cog: bool = False,
     overviews: bool = False,
@@ -198,6 +199,7 @@ def write_maps(
         bands: All its rows, from `predict_bands`.
         mask_path: Where the mask goes; a file that exists is replaced.
         probability_path: Where the probabilities go; None for none.
+        tags: Tags of the files, beside what the rows depend on.
         benchmark: Whether the mask is written as INRIA's benchmark wants it: 255
             building, 0 all else, no nodata.
         cog: Whether they are cloud-optimised.
@@ -222,7 +224,7 @@ def write_maps(
                 create_mask(
                     path,
                     extent,
-                    bands.settings,
+                    {**bands.settings, **(tags or {})},
                     nodata=None if benchmark and path == mask_path else IGNORED,
                     cog=cog,
                     overviews=overviews,
@@ -336,15 +338,10 @@ def predict_bands(
         used = {
             **(tags or {}),
             "size": f"{extent.width} x {extent.height}",
-            "threshold": threshold,
-            "window": window,
-            "overlap": overlap,
-            "tta": tta,
-            "mean": mean,
-            "bands": ",".join(str(number) for number in numbers),
+            **describe_settings(
+                window, overlap, threshold, tta, mean, numbers, resolution
+            ),
         }
-        if resolution is not None:
-            used["resampled"] = resolution
         if extent.resolution is not None:
             used["resolution"] = extent.resolution
         finished.start(used, resume)
@@ -390,6 +387,27 @@ def predict_bands(
         if not resume:
             undo.pop_all()
     return finished
+
+
+def describe_settings(
+    window: int,
+    overlap: int,
+    threshold: float,
+    tta: str,
+    mean: str,
+    numbers: Sequence[int],
+    resolution: float | None,
+) -> dict[str, Any]:
+    """Return the tags that a mask has of the arguments of `predict_bands`."""
+    return {
+        "window": window,
+        "overlap": overlap,
+        "threshold": threshold,
+        "tta": tta,
+        "mean": mean,
+        "bands": ",".join(str(number) for number in numbers),
+        "resampled": "no" if resolution is None else resolution,
+    }
 
 
 class Stretch(NamedTuple):

@@ -236,6 +236,12 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
     [
         (Settings(resume=False), PREDICTOR, "exists; give --overwrite"),
         (Settings(threshold=0.4), PREDICTOR, "threshold 0.5, not 0.4; give"),
+        (Settings(bands=(3, 2, 1)), PREDICTOR, "bands 1,2,3, not 3,2,1; give"),
+        (Settings(resolution=0.6), PREDICTOR, "resampled no, not 0.6; give"),
+        (Settings(min_area=9.0), PREDICTOR, "min_area 5.0, not 9.0; give"),
+        (Settings(simplify=0.0), PREDICTOR, "simplify 1.0, not 0.0; give"),
+        (Settings(cog=True), PREDICTOR, "cog False, not True; give"),
+        (Settings(vector="fgb"), PREDICTOR, "town_buildings.fgb does not; give"),
         (Settings(overlay=True), PREDICTOR, "town_overlay.png does not; give"),
         (Settings(), PREDICTOR._replace(digest="b1"), "model_sha256 None, not b1"),
     ],
