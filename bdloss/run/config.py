@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,11 +24,14 @@ class Loss:
     theta0: int = 3  # window side, pixels (Eq. 1)
     theta: int = 5  # window side, pixels (Eq. 2)
     smooth: float = 1.0  # pixels
+    boundary: str = "pooling"  # pooling | sobel, how the boundary loss finds edges
+    bce: bool = True  # whether BCE is added
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
 
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
         _check_choice("loss.extra", self.extra, EXTRAS)
+        _check_choice("loss.boundary", self.boundary, losses.BOUNDARIES)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Experiment:
     shadows: str = "both"  # aicd: with | without | both
     classes: list[str] = field(default_factory=list)  # aicd: of changes; none for all
     scenes: int = 800  # synthetic: how many are made
+    height: int = 600  # synthetic: rows of a scene, in pixels; columns are 4/3 of them
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     filters: int = 16
@@ -122,6 +126,7 @@ class Experiment:
         0.0  # share of patches drawn again until they show a building
     )
     threshold: float = 0.5  # probability from which a pixel is building
+    tolerance: float = 3.0  # distance in pixels, of BF1 while training
     clip: float = 0.0  # norm that gradients are cut to; 0 leaves them
     patience: int = 0  # epochs without a better validation IoU that end it; 0: never
     workers: int = 2  # threads that load patches
@@ -132,7 +137,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
-        for name in ("filters", "blocks", "patch", "batch", "workers"):
+        for name in ("filters", "blocks", "patch", "batch", "workers", "tolerance"):
             _check_positive(name, getattr(self, name))
         _check_choice("augment", self.augment, get_args(Strength))
         for name in ("threshold", "building_bias"):
@@ -391,7 +396,7 @@ def flatten(settings: Any, where: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 

@@ -196,7 +196,12 @@ class Fitting:
         self.model.compile(
             optimizer,
             self._loss,
-            metrics=[metrics.IoU(experiment.threshold, ignore=datasets.IGNORED)],
+            metrics=[
+                metrics.IoU(experiment.threshold, ignore=datasets.IGNORED),
+                metrics.BoundaryF1(
+                    experiment.tolerance, experiment.threshold, ignore=datasets.IGNORED
+                ),
+            ],
             jit_compile=False,
         )
         optimizer.build(self.model.trainable_variables)
@@ -292,6 +297,7 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
             "theta0": settings.theta0,
             "theta": settings.theta,
             "smooth": settings.smooth,
+            "boundary": settings.boundary,
         },
         "dice": {"smooth": settings.smooth},
         "vgg": {"extractor": settings.vgg},
@@ -299,7 +305,9 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
     extra = None
     if settings.extra != "none":
         extra = losses.EXTRAS[settings.extra](**own.get(settings.extra, {}), **shared)
-    return losses.CombinedLoss(extra, w=experiment.weight.start, **shared)
+    return losses.CombinedLoss(
+        extra, w=experiment.weight.start, bce=settings.bce, **shared
+    )
 
 
 def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:

@@ -57,27 +57,31 @@ class Sample(NamedTuple):
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss, IoU and w over epochs (the manner of Figs. 3 and 4).
+    """Draw loss, IoU, BF1 and w over epochs (the manner of Figs. 3 and 4).
 
     Args:
         history: A row an epoch, as Keras logs them.
         path: PNG file to write.
     """
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    titles = {"loss": "loss", "iou": "IoU", "bf1": "BF1"}
+    names = [name for name in titles if all(name in row for row in history)]
+    figure = Figure(figsize=(4 * len(names), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, name in ((left, "loss"), (right, "iou")):
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if all(key in row for row in history):
                 axes.plot(epochs, [row[key] for row in history], label=label)
-        axes.set(xlabel="epoch", ylabel="IoU" if name == "iou" else "loss")
+        axes.set(xlabel="epoch", ylabel=titles[name])
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    right.set_ylim(0, 1)
-    if all("w" in row for row in history):
-        right.plot(epochs, [row["w"] for row in history], "--", c="0.5", label="w")
-    left.legend()
-    right.legend()
+        if name != "loss":
+            axes.set_ylim(0, 1)
+            if all("w" in row for row in history):
+                axes.plot(
+                    epochs, [row["w"] for row in history], "--", c="0.5", label="w"
+                )
+        axes.legend()
     figure.savefig(path, dpi=120)
 
 

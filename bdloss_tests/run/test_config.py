@@ -67,6 +67,7 @@ def test_changes_of_the_command_line():
         ({"stage": [{"plateau": 1, "schedule": "cosine"}]}, "plateau needs schedule"),
         ({"clip": -1}, "clip must be at least 0"),
         ({"patience": -1}, "patience must be at least 0"),
+        ({"tolerance": 0}, "tolerance must be above 0, got 0"),
         ({"weight": {"first": 5, "last": 5}}, "weight.last must come after"),
     ],
 )

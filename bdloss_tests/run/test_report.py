@@ -28,8 +28,8 @@ def test_pictures_are_written(tmp_path):
     read = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]
     np.testing.assert_array_equal(read, report.draw_outlines(GREY, MASK))
     rows = [
-        {"epoch": 1, "loss": 1.0, "iou": 0.2, "w": 0.1},
-        {"epoch": 2, "loss": 0.5, "iou": 0.6, "w": 0.2},
+        {"epoch": 1, "loss": 1.0, "iou": 0.2, "bf1": 0.1, "val_bf1": 0.1, "w": 0.1},
+        {"epoch": 2, "loss": 0.5, "iou": 0.6, "bf1": 0.4, "val_bf1": 0.3, "w": 0.2},
     ]
     report.draw_curves(rows, tmp_path / "curves.png")
     grey = GREY[..., :1]
