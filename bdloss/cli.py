@@ -344,6 +344,25 @@ def _report_failures(failures: list[str], images: int) -> None:
         click.echo(f"Error: {failure}", err=True)
     if failures:
         raise click.ClickException(f"{len(failures)} of {images} rasters failed")
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.option("--out", "-o", type=EXISTING, help="ONNX file to write.  [MODEL.onnx]")
+@click.option("--window", type=int, help="Side of a patch in pixels.  [the model's]")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -> None:
+    """Write MODEL as ONNX, for the QGIS plugin Deepness and for GeoDeep."""
+    _start_keras()
+    with _one_line_errors():
+        from bdloss.models import load_predictor
+        from bdloss.run.export import export_onnx
+
+        path = out or model.with_suffix(".onnx")
+        metadata = export_onnx(load_predictor(model), path, window, overwrite)
+    click.echo(f"{path}")
+    for key, value in metadata.items():
+        click.echo(f"  {key:<20}  {value}")
+
+
 
 
 def _megapixels(raster: Path) -> Any:

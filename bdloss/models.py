@@ -304,6 +304,7 @@ class Predictor(NamedTuple):
         threshold: Probability from which a pixel is building.
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
         digest: What changes whenever the file changes; empty for no file.
+        network: The Keras model that predicts; None for another callable.
     """
 
     name: str
@@ -314,6 +315,7 @@ class Predictor(NamedTuple):
     threshold: float
     resolution: float | None
     digest: str = ""
+    network: keras.Model | None = None
 
     def check_window(self, window: int) -> None:
         """Refuse a window that the network cannot halve often enough.
@@ -362,6 +364,7 @@ def load_predictor(path: Path) -> Predictor:
         threshold=facts.get("threshold", 0.5),
         resolution=facts.get("resolution"),
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        network=model,
     )
 
 

@@ -161,6 +161,18 @@ def test_output_that_exists_is_kept(model, image, tmp_path):
     assert invoke(*words, "--overwrite").exit_code == 0
 
 
+def test_export_writes_beside_the_model(model, tmp_path):
+    pytest.importorskip("tf2onnx")
+    done = invoke("export", model)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == str(tmp_path / "bright.onnx")
+    assert "tile_size             32" in done.stdout
+    assert (tmp_path / "bright.onnx").stat().st_size > 500
+    again = invoke("export", model)
+    assert again.exit_code == 2
+    assert "bright.onnx exists; give --overwrite" in again.stderr
+
+
 def test_bands_are_numbers(model, image, tmp_path):
     words = ["predict", image, "--model", model, "--out", tmp_path / "out", "--bands"]
     assert invoke(*words, "3,2,1").exit_code == 0

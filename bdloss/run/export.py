@@ -1,0 +1,141 @@
+"""Export of a model to ONNX, with what the QGIS plugin Deepness and GeoDeep read.
+
+    patches 0..1, bands first -> 0..255, bands last -> network -> maps, bands first
+
+Both programs cut patches of `tile_size` at `resolution`, divide their pixels by 255,
+standardise them, set values below `seg_thresh` to 0, and take the channel that is
+largest. So there are two channels, and that of the background is 0: at any threshold a
+pixel is building exactly where its probability reaches it.
+"""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from bdloss.models import Predictor
+from bdloss.orthophotos.raster import replaced_when_whole
+
+NEEDED = ("onnx", "tf2onnx")
+OVERLAP = 25  # per cent of a patch, as in prediction
+CENTIMETRES = 100  # a metre
+
+
+def export_onnx(
+    predictor: Predictor,
+    path: Path,
+    window: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a model as an ONNX file that needs neither Keras nor this package.
+
+    Its input is `image`, float32 of shape `(batch, bands, window, window)` in [0, 1];
+    its output `maps`, float32 of shape `(batch, 2, window, window)`: 0, and the
+    probability of a building. The batch may be of any size.
+
+    Args:
+        predictor: A model, from `models.load_predictor`.
+        path: File to write.
+        window: Side of the patches, in pixels; None for the model's.
+        overwrite: Whether a file that exists may be replaced.
+
+    Returns:
+        The metadata that stand in the file, as `describe_model` gives them.
+
+    Raises:
+        FileExistsError: If the file exists and may not be replaced.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is no Keras model, the packages that write ONNX are not
+            installed, Keras does not run on TensorFlow, or the network cannot take such
+            a window.
+    """
+    if predictor.network is None:
+        raise ValueError("only a Keras model is exported, got another callable")
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"ONNX export needs {' and '.join(missing)}: pip install 'bdloss[onnx]'"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"ONNX export runs on TensorFlow, got Keras on {keras.backend.backend()}"
+        )
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give --overwrite")
+    side = window or predictor.window
+    predictor.check_window(side)
+    metadata = describe_model(predictor, side)
+    with replaced_when_whole(path) as partial:
+        with warnings.catch_warnings():  # of what the converter does inside
+            warnings.simplefilter("ignore")
+            _with_bands_first(predictor.network, side).export(
+                partial,
+                format="onnx",
+                verbose=False,
+                input_signature=[
+                    keras.InputSpec(
+                        shape=(None, predictor.bands, side, side),
+                        dtype="float32",
+                        name="image",
+                    )
+                ],
+            )
+        _name_and_describe(partial, metadata)
+    return metadata
+
+
+def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:
+    """Return what Deepness and GeoDeep read from a model file.
+
+    Args:
+        predictor: The model.
+        side: Side of its patches, in pixels.
+
+    Returns:
+        Values by their keys: resolution in centimetres a pixel (left out if the model
+        does not know its own), overlap in per cent.
+    """
+    metadata: dict[str, Any] = {
+        "model_type": "Segmentor",
+        "class_names": {"0": "background", "1": "building"},
+        "tile_size": side,
+        "tiles_overlap": OVERLAP,
+        "seg_thresh": predictor.threshold,
+        "seg_small_segment": 0,  # its median filter would round the corners
+        "standardization_mean": [0.0] * predictor.bands,
+        "standardization_std": [1.0] * predictor.bands,
+    }
+    if predictor.resolution is not None:
+        metadata["resolution"] = round(CENTIMETRES * predictor.resolution, 3)
+    return metadata
+
+
+def _with_bands_first(network: keras.Model, side: int) -> keras.Model:
+    """Return the network as the readers of ONNX files feed it."""
+    image = keras.Input((network.input_shape[-1], side, side), name="image")
+    pixels = layers.Rescaling(255.0)(layers.Permute((2, 3, 1))(image))
+    building = layers.Permute((3, 1, 2))(network(pixels))
+    background = layers.Rescaling(0.0)(building)
+    return keras.Model(image, layers.Concatenate(axis=1)([background, building]))
+
+
+def _name_and_describe(path: Path, metadata: dict[str, Any]) -> None:
+    """Give an ONNX file its metadata, and its batch and output a name."""
+    import onnx
+
+    model = onnx.load(path)
+    (given,) = model.graph.output
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["maps" if name == given.name else name for name in names]
+    given.name = "maps"
+    for tensor in (*model.graph.input, given):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
