@@ -14,6 +14,7 @@ from keras import layers
 WEIGHTS = "efficientnet_lite0.npz"
 EPSILON = 1e-3  # of batch norm, as it was trained
 STEM = 32  # filters
+STRIDE = 16  # of the coarsest features, in pixels
 
 
 class Block(NamedTuple):

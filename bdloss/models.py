@@ -22,14 +22,16 @@ os.environ.setdefault("SM_FRAMEWORK", "keras")
 import keras
 from keras import layers, ops
 
+from bdloss import lite
+
 FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
 MOMENTUM = 0.9
 WINDOW = 512  # pixels, for a model that does not say what it was trained on
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
-OURS = ("plain", "convnn")  # the others are encoders of segmodels-keras
+OURS = ("plain", "convnn", "lite")  # the others are encoders of segmodels-keras
 TORCHVISION = ("resnet18", "resnet34")  # built for the weights of torchvision
-DECODER = ("bands", "decoder", "center", "final", "probability", "sigmoid")
+DECODER = ("bands", "decoder", "center", "final")
 
 
 def size_multiple(backbone: str, blocks: int) -> int:
@@ -39,6 +41,8 @@ def size_multiple(backbone: str, blocks: int) -> int:
         backbone: Name of a network, as in `build_model`.
         blocks: Times that `plain` and `convnn` halve the image.
     """
+    if backbone == "lite":
+        return lite.STRIDE
     return 2**blocks if backbone in OURS else 32
 
 
@@ -53,15 +57,19 @@ def build_model(
     """Build a segmentation network.
 
     Args:
-        backbone: `plain` (a small U-Net), `convnn` (Section 4.1: without skips), or
-            the name of an encoder of segmodels-keras (`resnet34`, `vgg16`, ...).
+        backbone: `plain` (a small U-Net), `convnn` (Section 4.1: without skips),
+            `lite` (a U-Net on an encoder whose ImageNet weights come with the
+            package), or the name of an encoder of segmodels-keras (`resnet34`,
+            `vgg16`, ...).
         bands: Bands of the image. An encoder takes three; other counts pass through
             a 1 x 1 convolution first.
         classes: Number of maps that come out.
-        filters: Filters of the first block of `plain` and `convnn`.
+        filters: Filters of the first block of `plain` and `convnn`, of the last of
+            `lite`.
         blocks: Times that `plain` and `convnn` halve the image.
-        encoder_weights: `imagenet`, a path to a weights file of the encoder without
-            its top (`.h5`), or None for random ones; encoders only.
+        encoder_weights: Of `lite`: `imagenet`, for which it needs no network, or None
+            for random ones. Of the encoders of segmodels-keras also a path to a
+            weights file of the encoder without its top (`.h5`).
 
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
@@ -73,20 +81,24 @@ def build_model(
         FileNotFoundError: If there is no file of weights, or it cannot be fetched.
     """
     pixels = keras.Input((None, None, bands), name="pixels")
-    if backbone in OURS:
-        scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(pixels)
-        build = _plain if backbone == "plain" else _convnn
-        maps = build(scaled, filters, blocks)
-        maps = layers.Conv2D(classes, 1, dtype="float32", name="final")(maps)
-        maps = layers.Activation("sigmoid", dtype="float32", name="probability")(maps)
-        return keras.Model(pixels, maps, name=backbone)
     x = pixels
-    if bands != 3:
+    if bands != 3 and backbone not in ("plain", "convnn"):
         x = layers.Conv2D(3, 1, name="bands")(x)
-    unet = _encoder_unet(backbone, classes, encoder_weights)
-    maps = unet(_scaling(backbone)(x))
-    maps = layers.Activation("linear", dtype="float32", name="probability")(maps)
-    return keras.Model(pixels, maps, name=backbone)
+    x = _scaling(backbone)(x)
+    if backbone in OURS:
+        if backbone == "lite":
+            maps = _lite(x, filters)
+        else:
+            maps = (_plain if backbone == "plain" else _convnn)(x, filters, blocks)
+        logits = layers.Conv2D(classes, 1, dtype="float32", name="final")(maps)
+    else:
+        logits = _encoder_unet(backbone, classes, encoder_weights)(x)
+    # In half precision a probability near one would be rounded to it.
+    maps = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
+    model = keras.Model(pixels, maps, name=backbone)
+    if backbone == "lite":
+        _load_lite_weights(model, encoder_weights)
+    return model
 
 
 def _plain(x, filters: int, blocks: int):
@@ -97,11 +109,33 @@ def _plain(x, filters: int, blocks: int):
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"encoder{depth}_pool")(x)
     x = _convolve(x, filters * 2**blocks, 2, "center")
-    for depth in reversed(range(blocks)):
+    return _decode(x, skips, [filters * 2**depth for depth in range(blocks)])
+
+
+def _lite(x, filters: int):
+    """A U-Net on EfficientNet-Lite0, which starts at half the size of the image."""
+    *skips, features = lite.encode(x, MOMENTUM)
+    fine = _convolve(x, filters, 1, "decoder_fine")
+    skips = [fine, *skips]
+    return _decode(features, skips, [filters * (1 + i) for i in range(len(skips))])
+
+
+def _decode(x, skips: list, filters: list[int]):
+    """Bring features back to the size of the image; the finest skip comes first."""
+    for depth in reversed(range(len(skips))):
         x = layers.UpSampling2D(2, name=f"decoder{depth}_up")(x)
         x = layers.Concatenate(name=f"decoder{depth}_skip")([x, skips[depth]])
-        x = _convolve(x, filters * 2**depth, 2, f"decoder{depth}")
+        x = _convolve(x, filters[depth], 2, f"decoder{depth}")
     return x
+
+
+def _load_lite_weights(model: keras.Model, weights: str | None) -> None:
+    if weights not in (None, "imagenet"):
+        raise ValueError(
+            f"encoder_weights of lite must be imagenet, or none, got {weights!r}"
+        )
+    if weights:
+        lite.load_weights(model)
 
 
 def _convnn(x, filters: int, blocks: int):
@@ -139,7 +173,7 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
 
     if backbone not in encoder_names():
         raise ValueError(
-            f"backbone must be plain, convnn or one of {', '.join(encoder_names())}, "
+            f"backbone must be one of {', '.join([*OURS, *encoder_names()])}, "
             f"got {backbone!r}"
         )
     skips: Any = "default"
@@ -158,6 +192,7 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
             backbone,
             input_shape=(None, None, 3),
             classes=classes,
+            activation="linear",
             encoder_weights=weights,
             encoder_features=skips,
         )
@@ -214,7 +249,9 @@ def _with_our_sums(unet: keras.Model) -> keras.Model:
 
 
 def _scaling(backbone: str) -> keras.layers.Layer:
-    """Return the scaling that an encoder of segmodels-keras was trained with."""
+    """Return the scaling that an encoder was trained with; our own nets take any."""
+    if backbone == "lite":
+        return lite.scale_pixels()
     if backbone.startswith(("resnet50", "resnet101", "resnet152", "vgg")) and (
         not backbone.endswith("v2")
     ):
