@@ -22,7 +22,7 @@ os.environ.setdefault("SM_FRAMEWORK", "keras")
 import keras
 from keras import layers, ops
 
-from bdloss import lite
+from bdloss import lite, resnet
 
 FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
@@ -30,7 +30,6 @@ MOMENTUM = 0.9
 WINDOW = 512  # pixels, for a model that does not say what it was trained on
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
 OURS = ("plain", "convnn", "lite")  # the others are encoders of segmodels-keras
-TORCHVISION = ("resnet18", "resnet34")  # built for the weights of torchvision
 DECODER = ("bands", "decoder", "center", "final")
 
 
@@ -69,7 +68,8 @@ def build_model(
         blocks: Times that `plain` and `convnn` halve the image.
         encoder_weights: Of `lite`: `imagenet`, for which it needs no network, or None
             for random ones. Of the encoders of segmodels-keras also a path to a
-            weights file of the encoder without its top (`.h5`).
+            weights file of the encoder without its top (`.h5`); of `resnet18` and
+            `resnet34` to the one of torchvision (`.safetensors`).
 
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
@@ -180,10 +180,11 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
     if backbone.startswith("densenet"):  # Keras 3 names the stem with an underscore
         names = segmodels_keras.Backbones.get_feature_layers(backbone, n=4)
         skips = [name.replace("conv1/relu", "conv1_relu") for name in names]
-    if weights == "imagenet" and backbone in TORCHVISION:
+    torchvision = backbone in resnet.NAMES and str(weights).endswith(".safetensors")
+    if weights == "imagenet" and backbone in resnet.NAMES:
         raise FileNotFoundError(
-            f"{backbone} has no ImageNet weights to fetch; give the path of a file as "
-            "encoder_weights"
+            f"the ImageNet weights of {backbone} are not fetched: get "
+            f"{resnet.URL.format(backbone)} and give its path as encoder_weights"
         )
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(f"no such file of encoder weights: {weights}")
@@ -193,7 +194,7 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
             input_shape=(None, None, 3),
             classes=classes,
             activation="linear",
-            encoder_weights=weights,
+            encoder_weights=None if torchvision else weights,
             encoder_features=skips,
         )
     except Exception as error:  # Keras raises a bare Exception
@@ -212,6 +213,8 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = MOMENTUM
+    if torchvision:
+        resnet.load_weights(unet, Path(str(weights)))
     return _with_our_sums(unet)
 
 
@@ -256,7 +259,7 @@ def _scaling(backbone: str) -> keras.layers.Layer:
         not backbone.endswith("v2")
     ):
         return Caffe(name="scaling")
-    if backbone.startswith("densenet") or backbone in TORCHVISION:
+    if backbone.startswith("densenet") or backbone in resnet.NAMES:
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         return layers.Rescaling(
             [1 / (255 * s) for s in std],

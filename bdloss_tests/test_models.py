@@ -1,13 +1,23 @@
 import json
+import urllib.error
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from bdloss import models
+from bdloss.losses import CombinedLoss
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+
+
+ENCODERS = ["vgg16", "vgg19", "resnet34", "densenet121", "densenet169"]
+ENCODERS += ["inceptionresnetv2"]  # the six of the paper
+FIVE_BANDS = np.concatenate([PIXELS, PIXELS[..., :2]], axis=-1)
+
+array = keras.ops.convert_to_numpy
 
 
 def by_name(model):
@@ -23,35 +33,74 @@ def test_pixels_to_probabilities(backbone):
     assert 0 <= maps.min() < maps.max() <= 1
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        *("vgg16", "vgg19", "resnet34", "densenet121", "densenet169"),
-        "inceptionresnetv2",
-    ],
-)
-def test_encoder_trains_is_saved_and_predicts_the_same(backbone, tmp_path):
-    model = models.build_model(backbone)
-    models.set_trainable(model, "all")
+@pytest.fixture(scope="module", params=["plain", "lite", *ENCODERS])
+def model(request):
+    return models.build_model(request.param, bands=5, filters=4)
+
+
+def share_moved(model):
+    """Train a step; return the shares of weights that moved, averages included."""
+    weights = {"decoder": [], "batch norm": [], "encoder": []}
+    for layer in models._leaves(model):
+        if layer.name.startswith(("bands", "decoder", "center", "final")):
+            weights["decoder"] += layer.weights
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            weights["batch norm"] += layer.weights
+        else:
+            weights["encoder"] += layer.weights
+    before = {kind: [array(w).copy() for w in own] for kind, own in weights.items()}
     model.compile("sgd", "binary_crossentropy", run_eagerly=True)  # no long tracing
-    before = [w.copy() for w in model.get_weights()]
-    model.train_on_batch(PIXELS, np.ones((1, 64, 96, 1)))
-    moved = [
-        (w != old).any() for w, old in zip(model.get_weights(), before, strict=True)
-    ]
-    assert np.mean(moved) > 0.9
-    maps = model.predict_on_batch(PIXELS)
-    assert maps.shape == (1, 64, 96, 1)
-    assert maps.dtype == np.float32
+    model.train_on_batch(FIVE_BANDS, np.ones((1, 64, 96, 1)))
+    return {
+        kind: np.mean(
+            [(array(w) != old).any() for w, old in zip(own, before[kind], strict=True)]
+        )
+        for kind, own in weights.items()
+        if own  # VGG has no batch norm
+    }
+
+
+@pytest.mark.parametrize("which", models.TRAINABLE)
+def test_a_stage_trains_what_it_says_and_nothing_else(model, which):
+    models.set_trainable(model, which)
+    for kind, share in share_moved(model).items():
+        if kind in which or which == "all":
+            assert share > 0.9, kind
+        else:
+            assert share == 0, kind
+
+
+def test_saved_network_predicts_the_same(model, tmp_path):
     models.save_model(model, tmp_path / "model.keras", {"multiple": 32})
-    again = models.load_predictor(tmp_path / "model.keras")
-    np.testing.assert_allclose(again.predict(PIXELS), maps, atol=1e-6)
+    again, _ = models.load_model(tmp_path / "model.keras")
+    maps = array(model(FIVE_BANDS))
+    assert maps.shape == (1, 64, 96, 1)
+    assert maps.std() > 0
+    np.testing.assert_allclose(array(again(FIVE_BANDS)), maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["plain", "lite", "resnet18"])
+def test_half_precision_trains_and_gives_single(backbone):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = models.build_model(backbone, filters=4)
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.compile("adam", CombinedLoss("boundary", w=0.5), run_eagerly=True)
+    truth = np.zeros((1, 64, 96, 1))
+    truth[:, 20:40, 20:60] = 1
+    assert np.isfinite(model.train_on_batch(PIXELS, truth))
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert model.get_layer("scaling").compute_dtype == "float16"
+    assert array(model(PIXELS)).dtype == np.float32
 
 
 @pytest.mark.parametrize(
     ("backbone", "weights", "error", "rule"),
     [
-        ("resnet34", "imagenet", FileNotFoundError, "has no ImageNet weights to fetch"),
+        ("resnet34", "imagenet", FileNotFoundError, r"get \S+/resnet34\S+tensors and"),
+        ("lite", "lite.h5", ValueError, "of lite must be imagenet, or none, got 'lite"),
         ("vgg16", "none.h5", FileNotFoundError, "no such file of encoder weights"),
         ("vgg16", __file__, ValueError, "not a file of vgg16 weights"),
     ],
@@ -61,22 +110,52 @@ def test_bad_encoder_weights(backbone, weights, error, rule):
         models.build_model(backbone, encoder_weights=weights)
 
 
-def test_imagenet_without_network_says_where_to_put_the_file(monkeypatch):
-    def fail(*words, **settings):
-        raise Exception(
-            "URL fetch failure on https://x.org/vgg16_notop.h5: None -- unreachable"
-        )
+@pytest.mark.parametrize("backbone", [name for name in ENCODERS if name[0] != "r"])
+def test_imagenet_without_network_says_where_to_put_the_file(backbone, monkeypatch):
+    def fail(url, *words):
+        raise urllib.error.URLError("unreachable")
 
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", fail)
     monkeypatch.setenv("KERAS_HOME", "/nowhere")
-    with pytest.raises(FileNotFoundError, match=r"put \S+vgg16\S+ into /nowhere/m"):
-        models.build_model("vgg16", encoder_weights="imagenet")
+    name = backbone.replace("inceptionresnetv2", "inception_resnet_v2")
+    rule = rf"put \S+/{name}_weights\S+_notop.h5 into /nowhere/models, or give"
+    with pytest.raises(FileNotFoundError, match=rule):
+        models.build_model(backbone, encoder_weights="imagenet")
 
 
-def test_other_band_counts_pass_through_a_convolution():
-    model = models.build_model("resnet34", bands=5)
-    assert model.input_shape == (None, None, None, 5)
-    assert by_name(model)["bands"].kernel.shape == (1, 1, 5, 3)
+def test_weights_of_an_encoder_come_from_a_file(tmp_path):
+    path = tmp_path / "vgg16.weights.h5"
+    encoder = keras.applications.VGG16(include_top=False, weights=None)
+    encoder.save_weights(path)
+    model = models.build_model("vgg16", encoder_weights=str(path))
+    for name, layer in by_name(model).items():
+        if name.startswith("block") and layer.weights:
+            theirs = encoder.get_layer(name).get_weights()
+            np.testing.assert_array_equal(layer.get_weights()[0], theirs[0])
+
+
+def test_weights_of_lite_come_with_the_package():
+    first, again, random = (
+        models.build_model("lite", encoder_weights=weights).get_layer("lite_stem")
+        for weights in ("imagenet", "imagenet", None)
+    )
+    np.testing.assert_array_equal(array(first.kernel), array(again.kernel))
+    assert (array(first.kernel) != array(random.kernel)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"hello", "not a safetensors file"),
+        (safetensors.numpy.save({"x": np.zeros(2)}), r"no conv1.weight"),
+    ],
+)
+def test_other_files_are_no_resnet(content, rule, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rule) as refused:
+        models.build_model("resnet18", encoder_weights=str(path))
+    assert "\n" not in str(refused.value)
 
 
 def test_convnn_has_no_skips():
@@ -97,32 +176,6 @@ def test_scaling_is_the_encoders_own():
         scaling = models.build_model(backbone).get_layer("scaling")
         pixel = keras.ops.convert_to_numpy(scaling(grey))[0, 0, 0]
         assert pixel == pytest.approx(expected, abs=1e-4), backbone
-
-
-@pytest.mark.parametrize("backbone", ["plain", "resnet34"])
-def test_frozen_encoder_keeps_its_weights_and_averages(backbone):
-    model = models.build_model(backbone, filters=4)
-    models.set_trainable(model, "decoder")
-    model.compile("sgd", "binary_crossentropy", jit_compile=False)
-    before = {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
-    model.train_on_batch(PIXELS, np.ones((1, 64, 96, 1)))
-    moved = {
-        w.path.split("/")[-2]
-        for w in model.weights
-        if (before[w.path] != keras.ops.convert_to_numpy(w)).any()
-    }
-    assert moved
-    assert all(name.startswith(models.DECODER) for name in moved)
-
-
-def test_batch_norm_of_the_encoder_trains_in_the_second_stage():
-    model = models.build_model("resnet34")
-    models.set_trainable(model, "decoder and batch norm")
-    trains = {layer.name for layer in models._leaves(model) if layer.trainable_weights}
-    assert "conv1_bn" in trains
-    assert "conv1_conv" not in trains
-    models.set_trainable(model, "all")
-    assert by_name(model)["conv1_conv"].trainable_weights
 
 
 def test_saved_model_predicts_the_same(tmp_path):
