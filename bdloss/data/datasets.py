@@ -370,28 +370,34 @@ def _aicd_scenes(root: Path, classes: Sequence[str]) -> set[int]:
         }
 
 
-def read_synthetic(root: str | PathLike, scenes: int = 800) -> Splits:
+def read_synthetic(
+    root: str | PathLike, scenes: int = 800, height: int = synthetic.HEIGHT
+) -> Splits:
     """Find the synthetic scenes in a folder, and make them first if there is none.
 
     Args:
         root: The folder.
         scenes: How many there are, or are to be made.
+        height: Their rows, in pixels; columns are four thirds of them.
 
     Returns:
         The scenes, split as those of AICD.
 
     Raises:
-        ValueError: If the folder holds another number of scenes, or something else.
+        ValueError: If the folder holds other scenes, or something else.
     """
     root = Path(root)
+    size = height, height * synthetic.WIDTH // synthetic.HEIGHT
     if not root.exists():
-        synthetic.write_archive(root, scenes)
+        synthetic.write_archive(root, scenes, size=size)
     splits = read_aicd(root)
     found = sum(map(len, splits))
-    if found != scenes:
+    with raster.open_raster(splits.train[0].image) as source:
+        shape = source.shape
+    if (found, shape) != (scenes, size):
         raise ValueError(
-            f"{root} must hold the {scenes} scenes that are wanted, it holds {found}; "
-            "remove it or name another folder"
+            f"{root} must hold the {scenes} scenes of {size} pixels that are wanted, "
+            f"it holds {found} of {shape}; remove it or name another folder"
         )
     return splits
 

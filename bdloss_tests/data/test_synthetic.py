@@ -136,17 +136,15 @@ def test_an_archive_needs_scenes_and_a_new_folder(tmp_path, arguments, error, me
         write_archive(tmp_path, **arguments)
 
 
-def test_synthetic_scenes_are_made_once(tmp_path, monkeypatch):
-    write = write_archive
-    monkeypatch.setattr(
-        "bdloss.data.synthetic.write_archive",
-        lambda root, scenes: write(root, scenes, size=(HEIGHT, WIDTH)),
-    )
+def test_synthetic_scenes_are_made_once(tmp_path):
     root = tmp_path / "made"
-    splits = read_synthetic(root, scenes=20)
+    splits = read_synthetic(root, scenes=20, height=60)
     assert [len(scenes) for scenes in splits] == [16, 2, 2]
+    assert load_scene(splits.train[0]).mask.shape == (60, 80)
     times = [path.stat().st_mtime_ns for path in root.rglob("*.png")]
-    assert read_synthetic(root, scenes=20) == splits
+    assert read_synthetic(root, scenes=20, height=60) == splits
     assert [path.stat().st_mtime_ns for path in root.rglob("*.png")] == times
-    with pytest.raises(ValueError, match=r"must hold the 30 scenes .* it holds 20; "):
-        read_synthetic(root, scenes=30)
+    with pytest.raises(ValueError, match=r"must hold the 30 scenes .* it holds 20 of "):
+        read_synthetic(root, scenes=30, height=60)
+    with pytest.raises(ValueError, match=r"of \(90, 120\) .* of \(60, 80\); "):
+        read_synthetic(root, scenes=20, height=90)
