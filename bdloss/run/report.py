@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bdloss import boundary
-from bdloss.metrics import find_boundary, widen_boundary
+from bdloss.metrics import (
+    boundary_f1,
+    count_pixels,
+    find_boundary,
+    widen_boundary,
+)
 from bdloss.orthophotos.raster import IGNORED
 
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
@@ -83,6 +88,75 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
                 )
         axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def draw_comparison(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
+    key: str,
+    path: Path,
+    label: str,
+) -> None:
+    """Draw a score of several trainings over epochs (Figs. 3, 4, 7 and 8).
+
+    Args:
+        histories: The runs of each line of the legend, in rows an epoch as Keras logs
+            them. The line is their mean, the band reaches from the lowest to the
+            highest.
+        key: Which score of the rows.
+        path: PNG file to write.
+        label: What the score is called.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, runs in histories.items():
+        epochs = range(1, 1 + min(len(rows) for rows in runs))
+        scores = np.array([[rows[e - 1][key] for e in epochs] for rows in runs])
+        seeds = f"{len(runs)} seed{'s' * (len(runs) != 1)}"
+        (line,) = axes.plot(epochs, scores.mean(axis=0), label=f"{name}, {seeds}")
+        axes.fill_between(
+            epochs,
+            scores.min(axis=0),
+            scores.max(axis=0),
+            color=line.get_color(),
+            alpha=0.15,
+            linewidth=0,
+        )
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def draw_side_by_side(
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[np.ndarray]]],
+    names: Sequence[str],
+    path: Path,
+) -> None:
+    """Draw what several models make of the same windows (Figs. 2, 5, 6, 9 and 10).
+
+    Args:
+        samples: Title, pixels `(height, width, bands)` 0..255, true mask
+            `(height, width)` with 255 ignored, and the predicted masks of each window.
+        names: What the models are called.
+        path: PNG file to write.
+    """
+    columns = 2 + len(names)
+    figure = Figure(figsize=(3.1 * columns, 3.5 * len(samples)), layout="constrained")
+    rows = figure.subplots(len(samples), columns, squeeze=False)
+    for axes, (title, pixels, true, preds) in zip(rows, samples, strict=True):
+        axes[0].imshow(as_rgb(pixels))
+        axes[1].imshow(true == 1, cmap="gray", vmin=0, vmax=1)
+        titles = [title, "truth"]
+        for place, name, pred in zip(axes[2:], names, preds, strict=True):
+            place.imshow(pred == 1, cmap="gray", vmin=0, vmax=1)
+            iou = count_pixels(true, pred, IGNORED).iou
+            f1 = boundary_f1(true, pred, ignore=IGNORED).f1
+            titles.append(f"{name}\nIoU {iou:.2f}, BF1 {f1:.2f}")
+        for place, text in zip(axes, titles, strict=True):
+            place.set_title(text, fontsize=10)
+            place.set_axis_off()
+    figure.savefig(path, dpi=100)
 
 
 def draw_samples(
