@@ -123,7 +123,7 @@ def draw_comparison(
         )
     axes.set(xlabel="epoch", ylabel=label)
     axes.grid(alpha=0.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize=9)
     figure.savefig(path, dpi=120)
 
