@@ -103,6 +103,12 @@ def main() -> None:
     help="Change any setting, as in --set loss.theta=7 --set stage.0.epochs=1.",
 )
 @click.option("--seed", type=int, help="Seed of all randomness.  [0]")
+@click.option(
+    "--mixed-precision",
+    is_flag=True,
+    default=None,
+    help="Compute in float16, for GPUs with tensor cores.",
+)
 @click.option("--fresh", is_flag=True, help="Start over what was begun in --out.")
 def train(
     dataset: str | None,
@@ -112,6 +118,7 @@ def train(
     loss: str | None,
     changes: tuple[str, ...],
     seed: int | None,
+    mixed_precision: bool | None,
     fresh: bool,
 ) -> None:
     """Train a network; without options, on the sample that comes with the project.
@@ -127,7 +134,8 @@ def train(
             raise ValueError("give --dataset or --config, not both")
         name = config.stem if config else dataset or DEFAULT
         settings = configs.read_file(config) if config else configs.read_named(name)
-        _change(settings, data, loss, changes, seed)
+        options = {"data": data, "seed": seed, "mixed_precision": mixed_precision}
+        _change(settings, options, loss, changes)
         experiment = configs.make_experiment(settings)
         folder = out or Path("runs") / name
         result = training.train(experiment, folder, fresh=fresh, say=click.echo)
@@ -140,17 +148,16 @@ def train(
 
 def _change(
     settings: dict[str, Any],
-    data: Path | None,
+    options: dict[str, Any],
     loss: str | None,
     changes: tuple[str, ...],
-    seed: int | None,
 ) -> None:
     """Put the options of the command line into the settings of a file."""
     from bdloss.run.config import change
 
-    for key, value in (("data", data), ("seed", seed)):
+    for key, value in options.items():
         if value is not None:
-            settings[key] = value if key == "seed" else str(value)
+            settings[key] = str(value) if isinstance(value, Path) else value
     if loss is not None:
         settings.setdefault("loss", {})["extra"] = loss
     for assignment in changes:
@@ -338,12 +345,6 @@ def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
             _describe(image, mapping.merge_buildings(image, out, settings))
 
 
-def _report_failures(failures: list[str], images: int) -> None:
-    """Name what went wrong with some of several rasters; exit code 1."""
-    for failure in failures:
-        click.echo(f"Error: {failure}", err=True)
-    if failures:
-        raise click.ClickException(f"{len(failures)} of {images} rasters failed")
 @main.command()
 @click.argument("model", type=EXISTING)
 @click.option("--out", "-o", type=EXISTING, help="ONNX file to write.  [MODEL.onnx]")
@@ -363,6 +364,12 @@ def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -
         click.echo(f"  {key:<20}  {value}")
 
 
+def _report_failures(failures: list[str], images: int) -> None:
+    """Name what went wrong with some of several rasters; exit code 1."""
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
+    if failures:
+        raise click.ClickException(f"{len(failures)} of {images} rasters failed")
 
 
 def _megapixels(raster: Path) -> Any:
@@ -608,7 +615,7 @@ def show(
             if config
             else configs.read_named(dataset or DEFAULT)
         )
-        _change(settings, data, None, changes, seed)
+        _change(settings, {"data": data, "seed": seed}, None, changes)
         experiment = configs.make_experiment(settings)
         folder = cache.default_folder()
         draw_contact_sheet(

@@ -14,6 +14,7 @@ from bdloss.data.augment import Strength
 EXTRAS = (*losses.EXTRAS, "none")
 POLICIES = ("search", "ramp", "steps", "constant")
 SCHEDULES = ("constant", "cosine")
+COMPILED = {"auto": "auto", "on": True, "off": False}  # as Keras takes it
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Experiment:
     tolerance: float = 3.0  # distance in pixels, of BF1 while training
     clip: float = 0.0  # norm that gradients are cut to; 0 leaves them
     patience: int = 0  # epochs without a better validation IoU that end it; 0: never
+    mixed_precision: bool = False  # float16 inside, for GPUs with tensor cores
+    jit_compile: str = "auto"  # auto (by XLA on one GPU, and on JAX) | on | off
     workers: int = 2  # threads that load patches
     seed: int = 0
     loss: Loss = field(default_factory=Loss)
@@ -140,6 +143,7 @@ class Experiment:
         for name in ("filters", "blocks", "patch", "batch", "workers", "tolerance"):
             _check_positive(name, getattr(self, name))
         _check_choice("augment", self.augment, get_args(Strength))
+        _check_choice("jit_compile", self.jit_compile, COMPILED)
         for name in ("threshold", "building_bias"):
             _check_share(name, getattr(self, name))
         for name in ("clip", "patience"):

@@ -13,7 +13,7 @@ import numpy as np
 from bdloss import callbacks, losses, metrics, models
 from bdloss.data import augment, datasets, patches
 from bdloss.run.checkpoints import State
-from bdloss.run.config import Experiment, Stage
+from bdloss.run.config import COMPILED, Experiment, Stage
 
 IMPROVED = 1e-4  # what a validation loss must fall by to count, as in Keras
 
@@ -189,12 +189,11 @@ class Fitting:
             return
         experiment = self._experiment
         models.set_trainable(self.model, stage.trainable)
-        optimizer = keras.optimizers.Adam(
-            _learning_rate(stage, len(self._training)),
-            global_clipnorm=experiment.clip or None,
-        )
         self.model.compile(
-            optimizer,
+            keras.optimizers.Adam(
+                _learning_rate(stage, len(self._training)),
+                global_clipnorm=experiment.clip or None,
+            ),
             self._loss,
             metrics=[
                 metrics.IoU(experiment.threshold, ignore=datasets.IGNORED),
@@ -202,9 +201,10 @@ class Fitting:
                     experiment.tolerance, experiment.threshold, ignore=datasets.IGNORED
                 ),
             ],
-            jit_compile=False,
+            jit_compile=COMPILED[experiment.jit_compile],
         )
-        optimizer.build(self.model.trainable_variables)
+        # Not Adam itself: in mixed precision Keras wraps it, to scale the loss.
+        self.model.optimizer.build(self.model.trainable_variables)
         self._stage = stage
 
     def _renew_optimizer(self) -> None:
@@ -213,6 +213,8 @@ class Fitting:
         for variable in optimizer.variables:
             if variable is not optimizer.learning_rate:
                 variable.assign(keras.ops.zeros_like(variable))
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer.dynamic_scale.assign(optimizer.initial_scale)
 
     def _begin_epoch(self) -> None:
         """Set the rate that the validation losses of the stage so far call for."""

@@ -79,7 +79,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
                 axes.plot(epochs, [row[key] for row in history], label=label)
         axes.set(xlabel="epoch", ylabel=titles[name])
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         if name != "loss":
             axes.set_ylim(0, 1)
             if all("w" in row for row in history):

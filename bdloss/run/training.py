@@ -86,12 +86,11 @@ def train(
     training = [cache.load_cached(scene, cached) for scene in splits.train]
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
-    model = models.build_model(
-        experiment.backbone,
-        bands=bands,
-        filters=experiment.filters,
-        blocks=experiment.blocks,
-        encoder_weights=(experiment.encoder_weights if state is None else "") or None,
+    model = _build_network(
+        experiment,
+        bands,
+        "mixed_float16" if experiment.mixed_precision else "float32",
+        experiment.encoder_weights if state is None else "",
     )
     fitting = Fitting(model, experiment, training, validation, verbose)
     if state:
@@ -113,6 +112,9 @@ def train(
         say(line)
     rows = _fit(fitting, experiment, out, say)
 
+    weights = model.get_weights()
+    model = _build_network(experiment, bands)  # float32, and without an optimizer
+    model.set_weights(weights)
     models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
     report.draw_curves(rows, out / "curves.png")
     named = {"validation": splits.validation, "test": splits.test}
@@ -135,6 +137,23 @@ def train(
     _write(out / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(out / CHECKPOINTS)
     return result
+
+
+def _build_network(
+    experiment: Experiment, bands: int, policy: str = "float32", weights: str = ""
+) -> keras.Model:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return models.build_model(
+            experiment.backbone,
+            bands=bands,
+            filters=experiment.filters,
+            blocks=experiment.blocks,
+            encoder_weights=weights or None,
+        )
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _check_folder(experiment: Experiment, out: Path) -> None:

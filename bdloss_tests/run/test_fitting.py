@@ -63,6 +63,38 @@ def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
     assert not kept
 
 
+@pytest.mark.parametrize(
+    ("choice", "compiled"),
+    [
+        ("auto", False),  # on a CPU, where it takes twice as long
+        ("on", True),
+        ("off", False),
+    ],
+)
+def test_compiled_by_xla_where_it_is_faster(choice, compiled):
+    fitted, experiment = prepare(jit_compile=choice)
+    fitted._compile(experiment.stage[0])
+    assert fitted.model.jit_compile == compiled
+
+
+def test_new_stage_forgets_the_optimizer_of_the_one_before():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        fitted, _ = prepare([{"epochs": 1}, {"epochs": 1, "learning_rate": 2e-3}])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fitted.go_on(1, lambda: None)
+    optimizer = fitted.model.optimizer
+    optimizer.dynamic_scale.assign(2.0)
+    fitted._renew_optimizer()
+    assert float(optimizer.dynamic_scale) == optimizer.initial_scale
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert {variable.name for variable in optimizer.variables if np.any(variable)} == {
+        "dynamic_scale",
+        "learning_rate",
+    }
+
+
 def test_gradients_are_clipped_if_asked():
     for clip, norm in ((0.5, 0.5), (0.0, None)):
         fitted, experiment = prepare(clip=clip)

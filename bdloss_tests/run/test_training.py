@@ -1,6 +1,7 @@
 import csv
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -149,6 +150,18 @@ def test_scenes_must_have_the_same_bands(small, tmp_path):
     settings = {**small, "data": str(root), "test": []}
     with pytest.raises(ValueError, match=r"z\.tif has 4 bands, that of a has 3"):
         training.train(make_experiment(settings), tmp_path / "out")
+
+
+def test_mixed_precision_trains_and_is_saved_in_full(small, tmp_path):
+    settings = {**small, "mixed_precision": True, "blocks": 1, "steps": 4}
+    settings["stage"] = [{"epochs": 2, "learning_rate": 1e-2}]
+    training.train(make_experiment(settings), tmp_path / "out", verbose=0)
+    model = models.load_model(tmp_path / "out" / "model.keras")[0]
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    text = (tmp_path / "out" / "history.csv").read_text()
+    losses = [float(row["loss"]) for row in csv.DictReader(text.splitlines())]
+    assert losses[1] < losses[0]
 
 
 def test_windows_see_what_the_whole_raster_shows(run):
