@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bdloss.orthophotos.raster import replaced_when_whole
+
 KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
 FACTS = "facts"  # the array that holds rows and seconds as JSON
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -51,21 +53,21 @@ def save_state(state: State, folder: Path, keep: Collection[int] = ()) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = state_path(folder, state.epoch)
-    partial = path.with_name(f".partial-{path.name}")
     facts = json.dumps({"rows": state.rows, "seconds": state.seconds})
     arrays: dict[str, Any] = {FACTS: np.array(facts)}
     for kind in ("network", "optimizer"):
         arrays |= {f"{kind}{i}": array for i, array in enumerate(getattr(state, kind))}
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced_when_whole(path) as partial:
+        np.savez(partial, **arrays)
     kept = {state_path(folder, epoch) for epoch in keep}
-    for old in sorted(folder.glob("epoch-*.npz"))[:-KEPT]:
+    for old in _whole(folder)[:-KEPT]:
         if old not in kept:
             old.unlink()
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder that were written to their end, in order."""
+    return sorted(folder.glob("epoch-?????.npz"))
 
 
 def read_state(path: Path) -> State:
@@ -107,7 +109,7 @@ def newest_state(
     Returns:
         The state, or None if there is none.
     """
-    for path in sorted(folder.glob("epoch-*.npz"), reverse=True):
+    for path in reversed(_whole(folder)):
         try:
             return read_state(path)
         except ValueError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bdloss import callbacks, losses, metrics, models
 from bdloss.data import augment, datasets, patches
+from bdloss.orthophotos.raster import replaced_when_whole
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
 
@@ -275,12 +276,13 @@ def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
         rows: At least one, all of the same keys.
         path: File to write; replaced if it exists.
     """
-    partial = path.with_name(f".partial-{path.name}")
-    with partial.open("w", newline="") as file:
+    with (
+        replaced_when_whole(path) as partial,
+        partial.open("w", newline="") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def make_loss(experiment: Experiment) -> losses.CombinedLoss:

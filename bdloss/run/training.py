@@ -18,6 +18,7 @@ import numpy as np
 import bdloss
 from bdloss import models
 from bdloss.data import cache, check, datasets
+from bdloss.orthophotos.raster import replaced_when_whole
 from bdloss.run import checkpoints, evaluation, report
 from bdloss.run.config import (
     Experiment,
@@ -35,7 +36,6 @@ PRODUCTS = (
     *("model.keras", "history.csv", "curves.png", "samples.png"),
     *("search.csv", "search.png"),
 )
-PARTIAL = ".partial"  # ending of a file that is not yet whole
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
 PACKAGES = ("bdloss", "keras", "tensorflow", "segmodels-keras", "numpy", "rasterio")
@@ -119,7 +119,7 @@ def train(
     report.draw_curves(rows, out / "curves.png")
     named = {"validation": splits.validation, "test": splits.test}
     scores = {
-        name: _score(model, experiment, scenes, out / "samples.png")
+        name: _score(model, experiment, scenes, cached, out / "samples.png")
         for name, scenes in named.items()
         if scenes
     }
@@ -162,7 +162,8 @@ def _check_folder(experiment: Experiment, out: Path) -> None:
         return
     path = out / SETTINGS
     if not path.is_file():
-        if not out.is_dir() or any(file.suffix != PARTIAL for file in out.iterdir()):
+        # Killed while it wrote its first file, a run is nothing but a part of that.
+        if not out.is_dir() or any(".partial" not in p.suffixes for p in out.iterdir()):
             raise FileExistsError(f"{out} exists and is no run; give another --out")
         return
     begun = flatten(dataclasses.asdict(make_experiment(read_file(path))))
@@ -183,10 +184,8 @@ def _clear(out: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file aside and rename it when whole."""
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text)
-    partial.replace(path)
+    with replaced_when_whole(path) as partial:
+        partial.write_text(text)
 
 
 def _fit(
@@ -313,6 +312,7 @@ def _score(
     model: keras.Model,
     experiment: Experiment,
     scenes: list[datasets.Scene],
+    cached: Path,
     picture: Path,
 ) -> dict[str, Any]:
     """Score a model on whole scenes and draw the first ones."""
@@ -320,9 +320,10 @@ def _score(
 
     def pairs():
         for scene in scenes:
-            data = datasets.load_scene(scene)
+            stored = cache.load_cached(scene, cached)
+            pixels, mask = np.asarray(stored.pixels), np.asarray(stored.mask)
             probabilities = predict_array(
-                data.pixels,
+                pixels,
                 model.predict_on_batch,
                 window=experiment.patch,
                 overlap=experiment.patch // OVERLAP,
@@ -330,8 +331,8 @@ def _score(
             )
             pred = (probabilities >= experiment.threshold).astype(np.uint8)
             if len(samples) < SAMPLES:
-                samples.append((scene.name, data.pixels, data.mask, pred))
-            yield data.mask, pred
+                samples.append((scene.name, pixels, mask, pred))
+            yield mask, pred
 
     scores = evaluation.score_masks(pairs())
     report.draw_samples(samples, picture)

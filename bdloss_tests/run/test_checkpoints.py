@@ -54,11 +54,21 @@ def test_flipped_bit_is_noticed(tmp_path):
         read_state(path)
 
 
+def test_checkpoint_that_was_being_written_is_no_checkpoint(tmp_path):
+    save_state(state(3), tmp_path)
+    (tmp_path / "epoch-00004.partial.npz").write_bytes(b"half")
+    said = []
+    equal(newest_state(tmp_path, said.append), state(3))
+    assert not said
+    save_state(state(4), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
     save_state(state(3), tmp_path)
 
-    def fill(file, **arrays):
-        file.write(b"half")
+    def fill(path, **arrays):
+        path.write_bytes(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(np, "savez", fill)

@@ -130,6 +130,11 @@ def test_folder_of_something_else_is_kept(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_run_that_was_killed_at_once_goes_on(tmp_path):
+    (tmp_path / "experiment.partial.toml").write_text("seed")
+    training._check_folder(make_experiment({}), tmp_path)
+
+
 def test_bad_data_leaves_no_folder(small, tmp_path):
     for change, error in [
         ({"data": ""}, ValueError),
