@@ -78,13 +78,14 @@ SOURCES = {
     "passed on) and unpack it to AerialImageDataset/train/images/austin1.tif and "
     "AerialImageDataset/train/gt/austin1.tif",
     "potsdam": "get the 2D Semantic Labeling Contest - Potsdam from ISPRS, "
-    "https://www.isprs.org/education/benchmarks/UrbanSemLab (free for research, with "
-    "credit to ISPRS and BSF Swissphoto, not to be passed on) and unpack its archives "
+    "https://www.isprs.org/education/benchmarks/UrbanSemLab (on the terms that are "
+    "stated there, with credit to ISPRS and BSF Swissphoto) and unpack its archives "
     "to 2_Ortho_RGB/top_potsdam_2_10_RGB.tif and "
     "5_Labels_all/top_potsdam_2_10_label.tif",
     "aicd": "get the Aerial Image Change Detection dataset of Bourdis, Marraud and "
-    "Sahbi (2011) from https://computervisiononline.com (for research, with credit) "
-    "and unpack it to Images_Shadows/Scene0000_View00_target.png and "
+    "Sahbi (2011) from https://computervisiononline.com/dataset/1105138664 (on the "
+    "terms that are stated there, with credit) and unpack it to "
+    "Images_Shadows/Scene0000_View00_target.png and "
     "GroundTruth/Scene0000_View00_gtmask.png",
     "folder": "put orthophotos into images/ and beside it masks of the same names into "
     "masks/ or one file of outlines",
