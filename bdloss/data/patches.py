@@ -1,6 +1,7 @@
 """Patches: batches of windows of scenes, as Keras trains on them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -122,21 +123,33 @@ class Patches(keras.utils.PyDataset):
             Pixels `(batch, patch, patch, bands)` and masks `(batch, patch, patch, 1)`,
             uint8; masks are 0, 1 or 255 for ignored.
         """
-        first = index * self._batch
-        last = first + self._batch
-        if not self._steps:
-            last = min(last, len(self._grid))
-        places = np.array_split(np.arange(first, last), self._processes)[self._process]
+        places = self._places(index)
         side, bands = self._patch, self._scenes[0].pixels.shape[2]
         pixels = np.empty((len(places), side, side, bands), np.uint8)
         masks = np.empty((len(places), side, side, 1), np.uint8)
-        for i, place in enumerate(places.tolist()):
+        for i, place in enumerate(places):
             random = np.random.default_rng((self._seed, self.epoch, place))
-            cut = self._draw(random) if self._steps else self._cut(*self._grid[place])
+            cut = self._cut(*self._find(place, random))
             if self._augment:
                 cut = self._augment(*cut, int(random.integers(SEEDS)))
             pixels[i], masks[i, ..., 0] = cut
         return pixels, masks
+
+    def windows(self, index: int) -> list[tuple[int, Window]]:
+        """Return where the patches of a batch of this epoch come from.
+
+        Args:
+            index: Which batch, from 0.
+
+        Returns:
+            Place of its scene in `scenes`, and window in it, of each patch.
+        """
+        found = []
+        for place in self._places(index):
+            random = np.random.default_rng((self._seed, self.epoch, place))
+            scene, window, *_ = self._find(place, random)
+            found.append((scene, window))
+        return found
 
     def on_epoch_begin(self) -> None:
         """Start an epoch; Keras calls it."""
@@ -147,8 +160,21 @@ class Patches(keras.utils.PyDataset):
         self.epoch += self._begun
         self._begun = False
 
-    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Cut a random patch that is not wholly ignored, if ten draws find one."""
+    def _places(self, index: int) -> list[int]:
+        """Return the numbers of the patches of a batch that this process loads."""
+        first = index * self._batch
+        last = first + self._batch
+        if not self._steps:
+            last = min(last, len(self._grid))
+        numbers = np.arange(first, last)
+        return np.array_split(numbers, self._processes)[self._process].tolist()
+
+    def _find(self, place: int, random: np.random.Generator) -> Any:
+        """Return scene and window of a patch, and its mask where that is known."""
+        return self._draw(random) if self._steps else self._grid[place]
+
+    def _draw(self, random: np.random.Generator) -> tuple[int, Window, np.ndarray]:
+        """Draw a patch that is not wholly ignored, if ten draws find one."""
         needs_building = random.random() < self._building_bias
         for _ in range(DRAWS):
             position = int(random.integers(self._ends[-1]))
@@ -159,7 +185,7 @@ class Patches(keras.utils.PyDataset):
             mask = self._scenes[scene].mask[window.slices]
             if (mask == 1).any() if needs_building else (mask != IGNORED).any():
                 break
-        return self._cut(scene, window, mask)
+        return scene, window, mask
 
     def _cut(
         self, scene: int, window: Window, mask: np.ndarray | None = None

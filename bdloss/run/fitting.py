@@ -34,6 +34,7 @@ class Fitting:
         experiment: Experiment,
         training: list[datasets.SceneData],
         validation: list[datasets.SceneData],
+        names: Sequence[str],
         verbose: int = 1,
     ):
         """Prepare a training.
@@ -43,6 +44,7 @@ class Fitting:
             experiment: Its schedule, loss, patches and seed are used.
             training: Scenes to learn from.
             validation: Scenes to validate on, the same grid of patches every epoch.
+            names: What the scenes to learn from are called.
             verbose: Keras's.
 
         Raises:
@@ -62,6 +64,7 @@ class Fitting:
         self.verbose = verbose
         self.rows: list[dict[str, float]] = []
         self._experiment = experiment
+        self._names = names
         self._training = patches.Patches(
             training,
             steps=experiment.steps or _steps_to_cover(training, experiment),
@@ -227,11 +230,24 @@ class Fitting:
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
-            raise ValueError(
-                _not_finite(self.epoch + 1, "validation", self._experiment)
-            )
+            raise ValueError(self._not_finite())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": self.epoch + 1, **row, "learning_rate": rate})
+
+    def _not_finite(self, batch: int | None = None) -> str:
+        """Say where the loss was not finite: in a batch, or while validating."""
+        where = "validation"
+        if batch is not None:
+            patches = [
+                f"{self._names[scene]}[{row}:{row + height}, {col}:{col + width}]"
+                for scene, (row, col, height, width) in self._training.windows(batch)
+            ]
+            where = f"batch {batch + 1} of patches {', '.join(patches)}"
+        clip = "" if self._experiment.clip else ", or clip = 1.0,"
+        return (
+            f"the loss is not finite in epoch {self.epoch + 1}, {where}; the last good "
+            f"checkpoint is kept; a lower learning rate{clip} may help"
+        )
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -247,26 +263,13 @@ class _Epochs(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            fitting = self.fitting
-            raise ValueError(
-                _not_finite(
-                    fitting.epoch + 1, f"batch {batch + 1}", fitting._experiment
-                )
-            )
+            raise ValueError(self.fitting._not_finite(batch))
 
     def on_epoch_end(self, epoch, logs=None):
         self.fitting._end_epoch(logs or {})
         self.keep()
         if self.fitting.finished:
             self.model.stop_training = True
-
-
-def _not_finite(epoch: int, where: str, experiment: Experiment) -> str:
-    advice = "a lower learning rate" + ("" if experiment.clip else ", or clip = 1.0,")
-    return (
-        f"the loss is not finite in epoch {epoch}, {where}; the last good checkpoint "
-        f"is kept; {advice} may help"
-    )
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:

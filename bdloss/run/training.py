@@ -92,7 +92,8 @@ def train(
         "mixed_float16" if experiment.mixed_precision else "float32",
         experiment.encoder_weights if state is None else "",
     )
-    fitting = Fitting(model, experiment, training, validation, verbose)
+    names = [scene.name for scene in splits.train]
+    fitting = Fitting(model, experiment, training, validation, names, verbose)
     if state:
         fitting.restore(state)
     if fresh:

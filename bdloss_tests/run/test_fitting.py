@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ def prepare(stages=({"epochs": 3, "learning_rate": 1e-2},), validation=True, **c
     keras.utils.set_random_seed(1)
     model = models.build_model("plain", filters=2, blocks=1)
     scenes = SCENES[1:] if validation else []
-    return Fitting(model, experiment, SCENES[:1], scenes, verbose=0), experiment
+    fitted = Fitting(model, experiment, SCENES[:1], scenes, ["town"], verbose=0)
+    return fitted, experiment
 
 
 def rates(fitted):
@@ -47,9 +50,13 @@ def test_loss_that_is_not_finite_stops_and_keeps_what_was_good():
         weights = fitted.model.get_weights()
         fitted.model.set_weights([w * np.nan for w in weights])
 
-    with pytest.raises(ValueError, match=r"not finite in epoch 2, batch 1; .* clip = "):
+    with pytest.raises(ValueError, match=r"not finite in epoch 2, .*; .* clip = ") as e:
         fitted.go_on(3, keep)
     assert kept == [1]
+    found = re.findall(r"town\[(\d+):(\d+), (\d+):(\d+)\]", str(e.value))
+    windows = [np.s_[int(a) : int(b), int(c) : int(d)] for a, b, c, d in found]
+    for window, mask in zip(windows, fitted._training[0][1], strict=True):
+        np.testing.assert_array_equal(SCENES[0].mask[window], mask[..., 0])
 
 
 def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
