@@ -1,5 +1,8 @@
 """Small orthophotos made in the tests: bright roofs on dark ground."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,17 @@ def write_raster(path: Path, array: np.ndarray, **profile) -> Path:
     with rasterio.open(path, "w", **settings) as target:
         target.write(np.moveaxis(array, -1, 0))
     return path
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a number of bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write_folder(root: Path, sizes=((90, 130), (70, 84))) -> Path:

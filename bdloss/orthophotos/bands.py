@@ -67,9 +67,12 @@ class Bands:
         """
         name = f"{row:09}-{row + layers.shape[1]:09}{SUFFIX}"
         partial = self._partial(self.folder / name)
-        with gzip.open(partial, "wb", compresslevel=1) as file:
-            np.save(file, layers)
-        partial.replace(self.folder / name)
+        try:
+            with gzip.open(partial, "wb", compresslevel=1) as file:
+                np.save(file, layers)
+            partial.replace(self.folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def finished(self, first: int, last: int) -> int:
         """Return the first row from `first` on that is missing, at most `last`."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio import Affine, features, windows
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
@@ -329,6 +329,7 @@ def write_outlines(
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        OSError: If the disk is full, or fails.
         ValueError: If the suffix is unknown, or GeoJSON is asked for without a CRS.
     """
     path = Path(path)
@@ -338,17 +339,23 @@ def write_outlines(
         raise ValueError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
     with replaced_when_whole(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
-        pyogrio.raw.write(
-            partial,
-            shapely.to_wkb(np.array(polygons, dtype=object)),
-            list(attributes.values()),
-            list(attributes),
-            layer=path.stem,
-            driver=DRIVERS[path.suffix],
-            geometry_type="Polygon",
-            crs=crs.to_wkt() if crs else None,
-            layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
-        )
+        try:
+            pyogrio.raw.write(
+                partial,
+                shapely.to_wkb(np.array(polygons, dtype=object)),
+                list(attributes.values()),
+                list(attributes),
+                layer=path.stem,
+                driver=DRIVERS[path.suffix],
+                geometry_type="Polygon",
+                crs=crs.to_wkt() if crs else None,
+                layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
+            )
+            whole = count_outlines(partial) == len(polygons)
+        except (DataLayerError, DataSourceError) as error:
+            raise OSError(f"cannot write {path}: is the disk full?") from error
+        if not whole:
+            raise OSError(f"cannot write {path}: is the disk full?")
 
 
 def count_outlines(path: str | PathLike) -> int:

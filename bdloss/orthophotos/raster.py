@@ -2,6 +2,7 @@
 
 import math
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -12,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import rasterio
 from rasterio import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
@@ -303,15 +305,31 @@ class MaskWriter:
 
     def __init__(self, target: rasterio.io.DatasetWriter):
         self._target = target
+        self._written: list[tuple[rasterio.windows.Window, int]] = []
 
     def write(self, mask: np.ndarray, window: Window) -> None:
         """Write a window of the mask.
 
         Args:
             mask: Array of shape `(height, width)`, uint8: 0, 1 or `IGNORED`.
-            window: Where to write it; it lies inside the raster.
+            window: Where to write it; it lies inside the raster, and apart from the
+                windows written before.
+
+        Raises:
+            OSError: If the disk is full, or fails.
         """
-        self._target.write(mask, 1, window=_rasterio_window(window))
+        place = _rasterio_window(window)
+        with _failure_named(self._target.name):
+            self._target.write(mask, 1, window=place)
+        self._written.append((place, zlib.crc32(np.ascontiguousarray(mask))))
+
+    def check(self, path: Path) -> None:
+        """Refuse a file that does not hold what was written."""
+        # GDAL keeps to itself what fails when a file is closed.
+        with rasterio.open(path) as source:
+            for place, checksum in self._written:
+                if zlib.crc32(source.read(1, window=place)) != checksum:
+                    raise RasterioIOError(f"not as it was written: {path}")
 
 
 @contextmanager
@@ -340,30 +358,45 @@ def create_mask(
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        OSError: If the disk is full, or fails.
     """
     with replaced_when_whole(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         profile = {**MASK_PROFILE, **grid._asdict(), "nodata": nodata}
-        with rasterio.open(partial, "w", **profile) as target:
+        with _failure_named(path):
+            target = rasterio.open(partial, "w", **profile)
+        with target:
             target.update_tags(**(tags or {}))
             if gcps[0]:
                 target.gcps = gcps
-            yield MaskWriter(target)
-        if overviews and not cog:
-            with rasterio.open(partial, "r+") as target:
-                halvings = max(target.shape) // SMALLEST
-                factors = [2**i for i in range(1, halvings.bit_length() + 1)]
-                target.build_overviews(factors, Resampling.mode)
-        if cog:
-            with replaced_when_whole(partial) as copied:
-                copy(
-                    partial,
-                    copied,
-                    driver="COG",
-                    compress="deflate",
-                    bigtiff="if_safer",
-                    overview_resampling="mode",
-                )
+            writer = MaskWriter(target)
+            yield writer
+        with _failure_named(path):
+            if overviews and not cog:
+                with rasterio.open(partial, "r+") as target:
+                    halvings = max(target.shape) // SMALLEST
+                    factors = [2**i for i in range(1, halvings.bit_length() + 1)]
+                    target.build_overviews(factors, Resampling.mode)
+            if cog:
+                with replaced_when_whole(partial) as copied:
+                    copy(
+                        partial,
+                        copied,
+                        driver="COG",
+                        compress="deflate",
+                        bigtiff="if_safer",
+                        overview_resampling="mode",
+                    )
+            writer.check(partial)
+
+
+@contextmanager
+def _failure_named(path: str | PathLike) -> Iterator[None]:
+    """Say in one line which file GDAL cannot write."""
+    try:
+        yield
+    except (RasterioIOError, CPLE_BaseError) as error:
+        raise OSError(f"cannot write {path}: is the disk full?") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bdloss.orthophotos.bands import Bands
+from bdloss_tests.scenes import full_disk
 
 SETTINGS = {"threshold": 0.5, "window": 32}
 
@@ -50,6 +51,12 @@ def test_a_band_that_is_being_written_is_not_there(bands):
     file.rename(f"{file}.1f3b")
     assert bands.finished(0, 30) == 0
     assert not list(bands.read())
+
+
+def test_a_band_that_does_not_fit_on_the_disk_leaves_nothing(bands):
+    with full_disk(100), pytest.raises(OSError, match="File too large"):
+        bands.write(0, draw(8))
+    assert [path.name for path in bands.folder.iterdir()] == ["settings.json"]
 
 
 def test_bands_of_other_settings_are_not_gone_on_with(bands):

@@ -15,6 +15,7 @@ from rasterio.warp import transform
 
 from bdloss.orthophotos import polygons as polygons_module
 from bdloss.orthophotos.polygons import (
+    count_outlines,
     mask_to_polygons,
     outline_bands,
     rasterise,
@@ -24,6 +25,7 @@ from bdloss.orthophotos.polygons import (
 from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.windows import Window
 from bdloss_tests.drawing import draw
+from bdloss_tests.scenes import full_disk
 
 UTM = CRS.from_epsg(32645)
 HEIGHT, WIDTH = 60, 90
@@ -352,6 +354,22 @@ def test_geojson_is_in_degrees(tmp_path):
 def test_no_outlines_are_a_layer_without_features(tmp_path, suffix):
     write_outlines(tmp_path / f"a{suffix}", [], UTM, area=np.array([]))
     assert read_outlines(tmp_path / f"a{suffix}", UTM, BOUNDS) == []
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_outlines_that_do_not_fit_on_the_disk_are_an_error(tmp_path, suffix, size):
+    corners = np.random.default_rng(3).uniform(0, 500, (900, 2))
+    houses = on_ground(*(shapely.Point(corner).buffer(9) for corner in corners))
+    path = tmp_path / f"a{suffix}"
+    with (
+        full_disk(size),
+        pytest.raises(OSError, match=rf"cannot write .*a{suffix}: is the disk full\?$"),
+    ):
+        write_outlines(path, houses, UTM)
+    assert not list(tmp_path.iterdir())
+    write_outlines(path, houses, UTM)
+    assert count_outlines(path) == 900
 
 
 def test_outlines_that_cannot_be_written_leave_nothing(tmp_path):

@@ -9,6 +9,7 @@ from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
+from bdloss.orthophotos import raster
 from bdloss.orthophotos.raster import (
     Grid,
     create_mask,
@@ -21,6 +22,7 @@ from bdloss.orthophotos.raster import (
     read_valid,
 )
 from bdloss.orthophotos.windows import Window
+from bdloss_tests.scenes import full_disk
 
 UTM = CRS.from_epsg(32645)
 CORNER = from_origin(353875, 3057565, 0.3, 0.3)
@@ -206,6 +208,39 @@ def test_a_mask_that_failed_leaves_nothing_and_spares_the_old_one(tmp_path):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
         ("a.tif", "old")
     ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"cog": True}, {"overviews": True}])
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_a_mask_that_does_not_fit_on_the_disk_is_an_error(tmp_path, size, settings):
+    values = np.random.default_rng(3).integers(0, 255, (700, 600), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    grid = GRID._replace(height=700, width=600)
+
+    def write_values():
+        with create_mask(path, grid, **settings) as writer:
+            writer.write(values[:300], Window(0, 0, 300, 600))
+            writer.write(values[300:], Window(300, 0, 400, 600))
+
+    with (
+        full_disk(size),
+        pytest.raises(OSError, match=r"cannot write .*a\..*tif: is the disk full\?$"),
+    ):
+        write_values()
+    assert not list(tmp_path.iterdir())
+    write_values()
+    with open_raster(path) as source:
+        np.testing.assert_array_equal(source.read(1), values)
+
+
+def test_a_large_mask_is_a_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setitem(raster.MASK_PROFILE, "sparse_ok", True)
+    large = GRID._replace(height=70_000, width=70_000)
+    for grid, magic in ((GRID, 42), (large, 43)):
+        with create_mask(tmp_path / "a.tif", grid) as writer:
+            writer.write(np.ones((1, 9), np.uint8), Window(0, 0, 1, 9))
+        with (tmp_path / "a.tif").open("rb") as file:
+            assert int.from_bytes(file.read(4)[2:], "little") == magic
 
 
 def test_a_raster_without_georeference_is_read_and_written_without_a_warning(tmp_path):
