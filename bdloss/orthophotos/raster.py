@@ -123,6 +123,33 @@ def grid_of(source: rasterio.DatasetReader) -> Grid:
     return Grid(source.height, source.width, source.transform, source.crs)
 
 
+def ground_of(source: rasterio.DatasetReader) -> tuple[Grid, float | None]:
+    """Return where the pixels lie, by ground control points if there are only those.
+
+    Args:
+        source: The open raster.
+
+    Returns:
+        The grid, as `grid_of` gives it, or with the affine map that is nearest to the
+        points; and how far the points lie from it at most, in pixels, or None.
+    """
+    grid = grid_of(source)
+    points, crs = source.gcps
+    if grid.crs is not None or not points:
+        return grid, None
+    pixels = np.array([(point.col, point.row, 1) for point in points])
+    places = np.array([(point.x, point.y) for point in points])
+    fit, _, rank, _ = np.linalg.lstsq(pixels, places)
+    if rank < 3:  # they lie on one line
+        return grid, None
+    map_ = Affine(*fit[:, 0], *fit[:, 1])
+    apart = pixels[:, :2] - np.transpose(~map_ @ places.T)
+    return (
+        grid._replace(transform=map_, crs=crs),
+        float(np.linalg.norm(apart, axis=1).max()),
+    )
+
+
 @contextmanager
 def resample(
     source: rasterio.DatasetReader, resolution: float | None
@@ -321,14 +348,14 @@ class MaskWriter:
         place = _rasterio_window(window)
         with _failure_named(self._target.name):
             self._target.write(mask, 1, window=place)
-        self._written.append((place, zlib.crc32(np.ascontiguousarray(mask))))
+        self._written.append((place, zlib.crc32(mask.tobytes())))
 
     def check(self, path: Path) -> None:
         """Refuse a file that does not hold what was written."""
         # GDAL keeps to itself what fails when a file is closed.
         with rasterio.open(path) as source:
             for place, checksum in self._written:
-                if zlib.crc32(source.read(1, window=place)) != checksum:
+                if zlib.crc32(source.read(1, window=place).tobytes()) != checksum:
                     raise RasterioIOError(f"not as it was written: {path}")
 
 

@@ -23,6 +23,7 @@ from bdloss.orthophotos.raster import (
     IGNORED,
     Grid,
     grid_of,
+    ground_of,
     image_bands,
     open_raster,
     read_reduced,
@@ -201,12 +202,12 @@ def map_buildings(
     )
     predictor.check_window(window)
     with open_raster(image) as source:
-        grid, gcps = grid_of(source), source.gcps[0]
+        grid, apart = ground_of(source)
         numbers = settings.bands or image_bands(source)
     if settings.vector == "geojson" and settings.polygons and grid.crs is None:
         raise ValueError(f"GeoJSON is in degrees, the image has no CRS: {image}")
-    for line in _oddities(grid, bool(gcps), settings.resolution, predictor.resolution):
-        if say is not None:
+    if say is not None:
+        for line in _oddities(grid, apart, settings.resolution, predictor.resolution):
             say(f"{image.name} {line}")
     used: dict[str, Any] = {
         "window": window,
@@ -301,11 +302,14 @@ def _count(image: Path, mask: Path, truth: Path) -> ImageCounts:
 
 
 def _oddities(
-    grid: Grid, gcps: bool, wanted: float | None, trained: float | None
+    grid: Grid, apart: float | None, wanted: float | None, trained: float | None
 ) -> Iterator[str]:
     """Yield what a person should know of an image before trusting its map."""
-    if gcps:
-        yield "has ground control points, which the mask keeps; outlines are in pixels"
+    if apart is not None:
+        yield (
+            "has ground control points, which its mask keeps; its outlines are placed "
+            f"by the affine map nearest to them, {apart:.1f} pixels off at most"
+        )
     elif grid.crs is None:
         yield "has no CRS, so its mask and outlines have none"
     given = wanted or grid.resolution
@@ -411,7 +415,7 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
     In memory are a few rows of the mask, and the outlines.
     """
     with open_raster(mask) as source:
-        grid = grid_of(source)
+        grid, _ = ground_of(source)
     metres = grid.resolution  # None without a CRS: then areas are unknown
     found = list(
         outline_bands(

@@ -7,9 +7,10 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 
 from bdloss.models import Predictor
+from bdloss.orthophotos.polygons import read_outlines
 from bdloss.run import mapping
 from bdloss.run.mapping import Settings
-from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
+from bdloss_tests.scenes import CORNER, UTM, full_disk, make_scene, write_raster
 
 PIXELS, MASK = make_scene(7, 70, 110)
 
@@ -176,6 +177,16 @@ def test_control_points_are_kept_and_said(tmp_path):
     ]
     (line,) = said
     assert "town.tif has ground control points" in line
+    assert "its outlines are placed by the affine map" in line
+    plain = write_raster(tmp_path / "plain.tif", PIXELS)
+    expected = mapping.map_buildings(plain, PREDICTOR, tmp_path / "out", Settings())
+    assert pyogrio.read_info(mapped.files[1])["crs"] == "EPSG:32645"
+    for placed, straight in zip(
+        read_outlines(mapped.files[1], UTM),
+        read_outlines(expected.files[1], UTM),
+        strict=True,
+    ):
+        assert placed.equals_exact(straight, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +210,51 @@ def test_what_is_odd_with_an_image_is_said(tmp_path, profile, trained, expected)
     assert len(said) == len(expected)
     for line, start in zip(said, expected, strict=True):
         assert line.startswith(start)
+
+
+def test_points_on_one_line_place_nothing(tmp_path):
+    points = [GroundControlPoint(i, i, 353900 + i, 3057500 - i) for i in (0, 20, 60)]
+    image = write_raster(tmp_path / "town.tif", PIXELS, crs=None, transform=None)
+    with rasterio.open(image, "r+") as target:
+        target.gcps = (points, UTM)
+    said = []
+    mapped = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "out", Settings(), say=said.append
+    )
+    assert said == ["town.tif has no CRS, so its mask and outlines have none"]
+    assert pyogrio.read_info(mapped.files[1])["crs"] is None
+
+
+@pytest.mark.parametrize("crs", [UTM, None])
+def test_jpeg_2000_with_and_without_georeference(tmp_path, crs):
+    placed = {"crs": crs, "transform": CORNER if crs else None}
+    lossless = {"driver": "JP2OpenJPEG", "quality": 100, "reversible": True}
+    image = write_raster(tmp_path / "town.jp2", PIXELS, **placed, **lossless)
+    assert mapping.find_images([tmp_path]) == [image]
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    with rasterio.open(mapped.files[0]) as source:
+        assert (source.driver, source.crs) == ("GTiff", crs)
+        assert source.transform == (CORNER if crs else Affine.identity())
+        np.testing.assert_array_equal(source.read(1), MASK)
+    assert (pyogrio.read_info(mapped.files[1])["crs"] is None) == (crs is None)
+    assert mapped.buildings > 1
+
+
+def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path):
+    noise = np.random.default_rng(3).integers(0, 256, (300, 200, 3), np.uint8)
+    image = write_raster(tmp_path / "town.tif", noise)
+    settings = Settings(prob=True, polygons=False)
+    out = tmp_path / "out"
+    whole = mapping.map_buildings(image, PREDICTOR, tmp_path / "whole", settings)
+    sizes = [path.stat().st_size for path in whole.files]
+    for size in (200, sizes[0] - 100, sizes[1] - 100):
+        with full_disk(size), pytest.raises(OSError, match=r"too large|the disk full"):
+            mapping.map_buildings(image, PREDICTOR, out, settings)
+        assert [path.name for path in out.iterdir()] == ["town_mask.partial"]
+    again = mapping.map_buildings(image, PREDICTOR, out, settings)
+    assert sorted(out.iterdir()) == sorted(again.files)
+    for path, other in zip(again.files, whole.files, strict=True):
+        assert path.read_bytes() == other.read_bytes()
 
 
 def test_small_polygons_are_left_out(image, tmp_path):
