@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdloss.run.prediction import predict_array, predict_raster
+from bdloss_tests.scenes import make_scene
 
 TRANSFORM = rasterio.Affine(0.3, 0, 412_000, 0, -0.3, 3_076_000)
 CRS = rasterio.CRS.from_epsg(32645)
@@ -149,6 +150,48 @@ def test_constant_stays_constant_with_its_rim():
     pixels = np.full((61, 47, 3), 102, np.uint8)
     streamed = predict_array(pixels, pointwise, **SMALL, tta="flips")
     np.testing.assert_allclose(streamed, 0.4, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A U-Net that has seen nothing, but whose batch norm knows the image."""
+    import keras
+
+    from bdloss.models import build_model
+
+    keras.utils.set_random_seed(4)
+    model = build_model("plain", filters=6, blocks=2)
+    for _ in range(20):
+        model(draw_town(48, 64)[None], training=True)
+    return model
+
+
+def draw_town(height, width):
+    return make_scene(6, height, width)[0]
+
+
+def test_network_leaves_no_seam(network):
+    """Across the edges of windows its map jumps as little as anywhere else."""
+    pixels = draw_town(208, 256)
+    whole = network.predict_on_batch(pixels[None])[0, ..., 0]
+    assert whole.std() > 0.01
+
+    def jumps(overlap):
+        """Mean step at the edges of windows, and elsewhere, less that of the scene."""
+        streamed = predict_array(
+            pixels, network.predict_on_batch, window=64, overlap=overlap
+        )
+        steps = np.abs(np.diff(streamed - whole, axis=1)).mean(axis=0)
+        edges = np.zeros(255, bool)
+        for start in range(0, 256 - 64 + 1, 64 - overlap):
+            edges[[max(start - 1, 0), min(start + 63, 254)]] = True
+        edges[[0, 254]] = False
+        return steps[edges].mean(), steps[~edges].mean()
+
+    seam, elsewhere = jumps(overlap=0)
+    assert seam > 3 * elsewhere  # what is to be avoided
+    seam, elsewhere = jumps(overlap=32)
+    assert seam < 1.5 * elsewhere
 
 
 def test_model_sees_one_shape_of_uint8():
