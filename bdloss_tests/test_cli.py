@@ -117,6 +117,9 @@ def test_config_file_of_ones_own(tmp_path):
         (["predict", "IMAGE", "--model", "MODEL", "--masks", "AWAY"], "overlap"),
         (["predict", "IMAGE", "IMAGE", "--model", "MODEL"], "names of their own"),
         (["predict", "IMAGE", "--model", "MODEL", "--overlap", "32"], "overlap must"),
+        (["predict", "IMAGE", "--model", "CLASSES"], "must give one map of buildings"),
+        (["export", "CLASSES"], "must give one map of buildings"),
+        (["export", "TEXT"], "not a Keras model"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -130,8 +133,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         "GREY": write_raster(tmp_path / "grey.tif", pixels[..., :1]),
         "SMALL": write_raster(tmp_path / "small.tif", mask[:40]),
         "AWAY": tmp_path / "away.geojson",
+        "CLASSES": tmp_path / "classes.keras",
     }
     places["TEXT"].write_text("hello")
+    models.save_model(models.build_model(classes=2, blocks=1), places["CLASSES"], {})
     places["AWAY"].write_text(
         '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": '
         '{}, "geometry": {"type": "Polygon", "coordinates": '
