@@ -133,6 +133,7 @@ class Experiment:
     mixed_precision: bool = False  # float16 inside, for GPUs with tensor cores
     jit_compile: str = "auto"  # auto (by XLA on one GPU, and on JAX) | on | off
     workers: int = 2  # threads that load patches
+    tensorboard: bool = True  # whether logs are written, with TensorFlow
     seed: int = 0
     loss: Loss = field(default_factory=Loss)
     weight: Weight = field(default_factory=Weight)

@@ -15,7 +15,9 @@ from bdloss.data import augment, datasets, patches
 from bdloss.orthophotos.raster import replaced_when_whole
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
+from bdloss.run.logs import draw_examples
 
+EXAMPLES = 4  # patches that TensorBoard shows
 IMPROVED = 1e-4  # what a validation loss must fall by to count, as in Keras
 
 
@@ -125,7 +127,6 @@ class Fitting:
             self._compile(stage)
             if self.epoch == end - stage.epochs:
                 self._renew_optimizer()
-            self._training.epoch = self.epoch
             self.model.fit(
                 self._training,
                 validation_data=self._validation,
@@ -135,6 +136,14 @@ class Fitting:
                 shuffle=False,  # patches are random by themselves, and by their seed
                 verbose=self.verbose,
             )
+
+    def examples(self) -> np.ndarray | None:
+        """Return pictures of some patches of the validation beside the prediction."""
+        if not self._validation:
+            return None
+        pixels, masks = self._validation[len(self._validation) // 2]
+        probabilities = self.model.predict_on_batch(pixels)
+        return draw_examples(*(a[:EXAMPLES] for a in (pixels, masks, probabilities)))
 
     def measure_step(self) -> float:
         """Return the seconds that a batch takes, and leave everything as it was."""
@@ -221,7 +230,8 @@ class Fitting:
             optimizer.dynamic_scale.assign(optimizer.initial_scale)
 
     def _begin_epoch(self) -> None:
-        """Set the rate that the validation losses of the stage so far call for."""
+        """Set the patches of the epoch, and the rate that its stage has come to."""
+        self._training.epoch = self.epoch
         stage, end = self._stage_at(self.epoch)
         if stage.plateau:
             losses_so_far = [row["val_loss"] for row in self.rows[end - stage.epochs :]]

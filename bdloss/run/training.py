@@ -28,14 +28,17 @@ from bdloss.run.config import (
     write_experiment,
 )
 from bdloss.run.fitting import Fitting, weight_callback, write_history
+from bdloss.run.logs import log_epochs
 from bdloss.run.prediction import predict_array
 from bdloss.run.search import extra_epochs, search_weights
 
-SETTINGS, RESULT, CHECKPOINTS = "experiment.toml", "metrics.json", "checkpoints"
+SETTINGS, RESULT = "experiment.toml", "metrics.json"
+CHECKPOINTS, LOGS = "checkpoints", "logs"
 PRODUCTS = (
     *("model.keras", "history.csv", "curves.png", "samples.png"),
     *("search.csv", "search.png"),
 )
+FREE = ("workers", "tensorboard")  # settings that another go may change
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
 PACKAGES = ("bdloss", "keras", "tensorflow", "segmodels-keras", "numpy", "rasterio")
@@ -57,8 +60,9 @@ def train(
     Args:
         experiment: What to train, on what, how long.
         out: Folder to write: `model.keras`, `experiment.toml`, `history.csv`,
-            `curves.png`, `samples.png`, `metrics.json`; until it is finished also
-            `checkpoints`; of a weight search also `search.csv` and `search.png`.
+            `curves.png`, `samples.png`, `metrics.json`, `logs` for TensorBoard; until
+            it is finished also `checkpoints`; of a weight search also `search.csv` and
+            `search.png`.
         fresh: Whether to start over what was begun there.
         say: Takes the lines that a person should read.
         verbose: Keras's: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
@@ -170,7 +174,7 @@ def _check_folder(experiment: Experiment, out: Path) -> None:
     begun = flatten(dataclasses.asdict(make_experiment(read_file(path))))
     now = flatten(dataclasses.asdict(experiment))
     for key in {**begun, **now}:
-        if begun.get(key) != now.get(key) and key != "workers":
+        if begun.get(key) != now.get(key) and key not in FREE:
             raise ValueError(
                 f"{out} was begun with {key} = {begun.get(key)}, not {now.get(key)}; "
                 "give another --out, or --fresh to start over"
@@ -179,7 +183,8 @@ def _check_folder(experiment: Experiment, out: Path) -> None:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run has left, the settings last."""
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    for folder in (CHECKPOINTS, LOGS):
+        shutil.rmtree(out / folder, ignore_errors=True)
     for name in (RESULT, *PRODUCTS, SETTINGS):
         (out / name).unlink(missing_ok=True)
 
@@ -199,7 +204,12 @@ def _fit(
         best = [fitting.best_epoch] if experiment.patience else []
         checkpoints.save_state(fitting.state(), folder, keep=best)
         write_history(fitting.rows, out / "history.csv")
+        if logged:
+            log_epochs(fitting.rows, fitting.examples, out / LOGS)
 
+    logged = experiment.tensorboard and keras.backend.backend() == "tensorflow"
+    if experiment.tensorboard and not logged:
+        say("logs        none for TensorBoard, which need TensorFlow")
     if fitting.rows:
         write_history(fitting.rows, out / "history.csv")
     if experiment.searches:

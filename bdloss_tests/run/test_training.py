@@ -19,6 +19,7 @@ FILES = {
     "curves.png",
     "samples.png",
     "metrics.json",
+    "logs",
 }
 
 
