@@ -1,10 +1,12 @@
 """From an orthophoto to what a person opens: mask, outlines, picture, scores."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from rasterio import Affine
 from rasterio.transform import array_bounds
@@ -38,11 +40,13 @@ from bdloss.run.prediction import (
     SCALE,
     bands_folder,
     describe_settings,
+    find_batch,
     predict_bands,
     write_maps,
 )
 
 OVERLAP = 4  # a quarter of a window is shared with the next, if nothing is said
+BATCH = 4  # windows a step on a CPU, where more gains nothing
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 PRODUCTS = ("mask", "prob", "overlay")  # rasters that we write beside an image
 MISMATCH = 1.2  # of resolutions, from which a model may not know what it sees
@@ -55,7 +59,8 @@ class Settings(NamedTuple):
     Attributes:
         window: Side of a window in pixels; None for the model's.
         overlap: Pixels that neighbouring windows share; None for a quarter of it.
-        batch: Windows that the model is given at a time.
+        batch: Windows that the model is given at a time; None for `BATCH`, or on a GPU
+            what is found to be fastest.
         threshold: Probability from which a pixel is building; None for the model's.
         tta: Test-time augmentation, a name in `tta.MODES`.
         mean: Mean of its answers, a name in `tta.MEANS`.
@@ -79,7 +84,7 @@ class Settings(NamedTuple):
 
     window: int | None = None
     overlap: int | None = None
-    batch: int = 4
+    batch: int | None = None
     threshold: float | None = None
     tta: str = "none"
     mean: str = "arithmetic"
@@ -241,7 +246,7 @@ def map_buildings(
                 predictor.predict,
                 folder,
                 **used,
-                batch=settings.batch,
+                batch=_batch(predictor, window, settings),
                 bands=predictor.bands,
                 shard=shard,
                 resume=shard[1] > 1 or (settings.resume and not settings.overwrite),
@@ -256,6 +261,21 @@ def map_buildings(
             undo.pop_all()
     counts = None if truth is None else _count(image, paths["mask"], truth)
     return Mapped(list(paths.values()), buildings, kept, counts)
+
+
+def _batch(predictor: Predictor, window: int, settings: Settings) -> int:
+    if settings.batch is not None:
+        return settings.batch
+    return _fastest_batch(predictor, window) if _has_gpu() else BATCH
+
+
+def _has_gpu() -> bool:
+    return bool(keras.distribution.list_devices("gpu"))
+
+
+@functools.cache  # once for all rasters
+def _fastest_batch(predictor: Predictor, window: int) -> int:
+    return find_batch(predictor.predict, (window, window, predictor.bands))
 
 
 def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:

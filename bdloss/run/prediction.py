@@ -52,6 +52,8 @@ Result = TypeVar("Result")
 SCALE = 254  # the value of probability 1 in the map of probabilities
 BATCHES_AHEAD = 2  # that the reading thread may have ready
 BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
+BATCHES = (4, 8, 16, 32, 64)  # numbers of windows that are tried on a GPU
+GAIN = 1.1  # how much faster a larger number must be to be worth its memory
 CACHE = 64  # megabytes of raster that GDAL may keep
 
 
@@ -387,6 +389,34 @@ def predict_bands(
         if not resume:
             undo.pop_all()
     return finished
+
+
+def find_batch(predict: Callable, shape: tuple[int, int, int]) -> int:
+    """Return how many windows at a time a model predicts fastest, by a short trial.
+
+    Args:
+        predict: As in `predict_bands`.
+        shape: Height, width and bands of a window.
+
+    Returns:
+        One of `BATCHES`: the last that was faster by `GAIN` than the one before.
+    """
+    best, rate = 0, 0.0
+    for batch in BATCHES:
+        patches = np.zeros((batch, *shape), np.uint8)
+        try:
+            predict(patches)  # compiles
+            began = time.perf_counter()
+            predict(patches)
+            found = batch / (time.perf_counter() - began)
+        except Exception:  # each framework has one of its own for too little memory
+            if not best:
+                raise
+            break
+        if found < GAIN * rate:
+            break
+        best, rate = batch, found
+    return best
 
 
 def describe_settings(

@@ -127,6 +127,24 @@ def test_rasters_with_overviews(tmp_path, cog):
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    ("batch", "gpu", "expected"), [(None, False, 4), (None, True, 16), (3, True, 3)]
+)
+def test_windows_at_a_time(image, tmp_path, monkeypatch, batch, gpu, expected):
+    seen = []
+
+    def predict(patches):
+        seen.append(len(patches))
+        return bright(patches)
+
+    monkeypatch.setattr(mapping, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(mapping, "find_batch", lambda predict, shape: 16)
+    predictor = PREDICTOR._replace(predict=predict)
+    settings = Settings(batch=batch, polygons=False)
+    mapping.map_buildings(image, predictor, tmp_path / "out", settings)
+    assert set(seen) == {expected}
+
+
 def test_bands_by_choice(tmp_path):
     five = np.dstack([PIXELS[..., :1] // 4, PIXELS, PIXELS[..., :1] // 4])
     image = write_raster(tmp_path / "town.tif", five)

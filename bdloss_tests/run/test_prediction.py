@@ -12,7 +12,7 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdloss.run.prediction import predict_array, predict_raster
+from bdloss.run.prediction import find_batch, predict_array, predict_raster
 from bdloss_tests.scenes import make_scene
 
 TRANSFORM = rasterio.Affine(0.3, 0, 412_000, 0, -0.3, 3_076_000)
@@ -221,6 +221,33 @@ def test_settings_out_of_range(settings, message, tmp_path):
     image = write_raster(tmp_path / "image.tif", draw_image(20, 20))
     with pytest.raises(ValueError, match=message):
         predict_raster(image, pointwise, tmp_path / "mask.tif", **SMALL | settings)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "expected"),
+    [
+        pytest.param(lambda n: 1 + n / 1000, 99, 64, id="more is faster"),
+        pytest.param(lambda n: n / 100, 99, 4, id="more gains nothing"),
+        pytest.param(lambda n: max(n, 16) / 100, 99, 16, id="until it is busy"),
+        pytest.param(lambda n: 1 + n / 1000, 20, 16, id="until memory is used up"),
+    ],
+)
+def test_fastest_batch(monkeypatch, seconds, limit, expected):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def predict(batch):
+        assert (batch.shape[1:], batch.dtype) == ((8, 6, 3), np.uint8)
+        if len(batch) > limit:
+            raise RuntimeError("out of memory")
+        clock[0] += seconds(len(batch))
+
+    assert find_batch(predict, (8, 6, 3)) == expected
+
+
+def test_a_model_that_cannot_take_the_smallest_batch_says_why():
+    with pytest.raises(RuntimeError, match="out of memory"):
+        find_batch(fail_late(0), (8, 8, 3))
 
 
 @pytest.mark.parametrize(
