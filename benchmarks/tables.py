@@ -4,8 +4,9 @@
     python benchmarks/tables.py draw benchmarks/study/paper.toml --runs runs/study
 
 The first trains, a process a run, and goes on where it was stopped; `--only synthetic
---only boundary --seed 0` does a part of it, `--shard 2/8` one of eight equal parts. The
-second makes Tables 1 and 2, curves and windows side by side out of what is finished.
+--only boundary --seed 0` does a part of it, `--shard 2/8` one of eight equal parts; on
+one machine, give the command once for each core. The second makes Tables 1 and 2,
+curves and windows side by side out of what is finished.
 
 A study file names data sets, losses and ablations. A data set is an experiment as
 `train.py` takes it, a loss the `--set` assignments that make it.
@@ -188,19 +189,31 @@ def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
 
 
 def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
-    """Train, one process after another; return the runs that failed."""
+    """Train, one process after another; return the runs that failed.
+
+    A run that another process is training is left to it, so the same command may be
+    given once for each core.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(study.threads)
     os.environ["OMP_NUM_THREADS"] = str(study.threads)
     context = multiprocessing.get_context("spawn")
     failed = []
     for number, run in enumerate(runs, 1):
-        print(f"\n== {number} of {len(runs)}: {run.folder(out)}", flush=True)
-        process = context.Process(target=train_one, args=(study, run, out))
-        process.start()
-        process.join()
-        if process.exitcode:
-            failed.append(run)
+        folder = run.folder(out)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"\n== {number} of {len(runs)}: {folder} is in training")
+                continue
+            print(f"\n== {number} of {len(runs)}: {folder}", flush=True)
+            process = context.Process(target=train_one, args=(study, run, out))
+            process.start()
+            process.join()
+            if process.exitcode:
+                failed.append(run)
     return failed
 
 

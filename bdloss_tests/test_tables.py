@@ -1,0 +1,206 @@
+"""The study of benchmarks/tables.py: its arithmetic, and a tiny one from end to end."""
+
+import fcntl
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from bdloss import boundary, losses
+from bdloss.run import training
+from bdloss.run.config import make_experiment
+from bdloss_tests.scenes import write_folder
+from bdloss_tests.test_pooling import gradient
+from benchmarks import tables
+
+PAPER = Path(tables.__file__).parent / "study" / "paper.toml"
+TINY = """
+seeds = [0, 1]
+threads = 1
+reference = "iou"
+compared = "boundary"
+[datasets.town]
+label = "Town"
+data = "{data}"
+validation = 0.3
+test = ["b"]
+filters = 4
+blocks = 2
+patch = 32
+batch = 4
+steps = 2
+workers = 1
+stage = [{{ epochs = 2, learning_rate = 1e-2 }}]
+[losses.iou]
+label = "L_IoU"
+set = ["loss.extra=none"]
+[losses.boundary]
+label = "L_BF1,IoU"
+[ablations.sobel]
+label = "Sobel"
+set = ["loss.boundary=sobel"]
+seeds = [0]
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of which the two losses are trained with seed 0."""
+    root = tmp_path_factory.mktemp("study")
+    path = root / "tiny.toml"
+    path.write_text(TINY.format(data=write_folder(root / "town")))
+    study = tables.read_study(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Fitting", training.Fitting)
+        for run in tables.choose_runs(study, ["losses"], seed=0):
+            tables.train_one(study, run, root / "runs")
+    return study, root / "runs"
+
+
+def test_differences_are_paired_by_seed():
+    random = np.random.default_rng(0)
+    theirs, gains = random.normal(70, 9, 5), random.normal(2, 1, 5)
+    ours = dict(enumerate(theirs + gains)) | {7: 99.0}
+    found = tables.paired_difference(ours, dict(enumerate(theirs)) | {8: 1.0})
+    test = stats.ttest_rel(theirs + gains, theirs)
+    low, high = test.confidence_interval(0.95)
+    assert found[:3] == pytest.approx((gains.mean(), low, high))
+    assert found.pairs == 5
+
+
+def test_one_seed_has_no_interval():
+    gain = tables.paired_difference({0: 3.0}, {0: 1.0})
+    assert (gain.mean, gain.pairs) == (2.0, 1)
+    assert np.isnan(gain.low)
+    assert tables.show_difference(gain) == "+2.00 (1 seed)"
+    assert tables.show_mean({4: 3.0}) == "3.00 (1 seed)"
+    assert tables.show_mean({0: 1.0, 1: 3.0}) == "2.00 ± 1.41 (2 seeds)"
+    assert tables.show_mean({}) == "not run"
+    assert tables.show_difference(tables.paired_difference({}, {})) == ""
+
+
+def test_windows_are_those_in_which_most_pixels_differ():
+    true = np.zeros((40, 70), np.uint8)
+    first, second = true.copy(), true.copy()
+    first[3:6, 40:44] = 1  # 12 pixels in the third window
+    second[30:34, 20:25] = 1  # 20 pixels at the edge, in two windows that overlap
+    second[0:16, 0:16] = 1
+    true[0:16, 0:16] = 255  # does not count
+    same = [true, first, first]
+    chosen = tables.choose_windows([same, [true, first, second]], side=16, number=4)
+    assert [place for place, _ in chosen] == [1, 1]
+    (_, most), (_, next_most) = chosen
+    assert most[:2] == (24, 16)  # shifted in; the one above it shares its pixels
+    assert next_most[:2] == (0, 32)
+
+
+def test_shards_share_out_all_runs():
+    study = tables.read_study(PAPER)
+    runs = tables.list_runs(study)
+    shards = [tables.choose_runs(study, shard=(part, 3)) for part in (1, 2, 3)]
+    shared = [run for shard in shards for run in shard]
+    assert sorted(map(repr, shared)) == sorted(map(repr, runs))
+    some = tables.choose_runs(study, ["synthetic", "losses"], seed=1)
+    assert [run.variant.name for run in some] == ["iou", "ss", "dice", "boundary"]
+    with pytest.raises(ValueError, match="no run of the study"):
+        tables.choose_runs(study, ["synthetic", "towns"])
+
+
+def test_every_run_of_the_paper_is_an_experiment(tmp_path):
+    study = tables.read_study(PAPER)
+    made = {
+        (run.dataset, run.variant.name, run.seed): make_experiment(
+            tables.make_settings(study, run, tmp_path)
+        )
+        for run in tables.list_runs(study)
+    }
+    assert made["synthetic", "iou", 2].loss.extra == "none"
+    assert made["synthetic", "theta9", 0].loss.theta == 9
+    assert not made["synthetic", "alone", 0].loss.bce
+    assert made["towns", "vgg", 0].loss.vgg == str(tmp_path / "random_vgg19.weights.h5")
+    others = [one for key, one in made.items() if key[0] == "towns"]
+    assert len({one.stage[0].epochs for one in others}) == 1
+
+
+def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
+    study, runs = study
+    starts = [path.read_text() for path in runs.rglob("*.start.json")]
+    assert len(starts) == 2
+    assert len(set(starts)) == 1
+    tables.check_starts(study, runs)
+    path = runs / "town" / "iou" / "seed0.start.json"
+    text = path.read_text()
+    path.write_text(text.replace("weights", "Weights"))
+    with pytest.raises(ValueError, match="same weights and batch"):
+        tables.check_starts(study, runs)
+    path.write_text(text)
+
+
+def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
+    study, runs = study
+    tables.draw_study(study, runs, tmp_path)
+    text = (tmp_path / "tables.md").read_text()
+    results, missing = tables.read_results(study, runs)
+    iou, ours = (
+        100 * results["town", name, 0].scores["iou"] for name in ("iou", "boundary")
+    )
+    assert f"| L_IoU | {iou:.2f} (1 seed) |  |" in text
+    assert f"| {ours:.2f} (1 seed) | {ours - iou:+.2f} (1 seed) |" in text
+    assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
+    assert "Not finished: town/iou/seed1, " in text
+    assert "2 runs; 3 are not finished" in capsys.readouterr().out
+    for name in ("town_val_iou.png", "town_val_bf1.png", "town_windows.png"):
+        assert (tmp_path / name).stat().st_size > 5000
+        assert f"({name})" in text
+
+
+def test_run_that_is_in_training_is_left_to_its_process(study, capsys):
+    study, runs = study
+    run = tables.choose_runs(study, ["losses"], seed=1)[0]
+    with (runs / "town" / "iou" / "seed1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert tables.run_study(study, [run], runs) == []
+    assert "seed1 is in training" in capsys.readouterr().out
+    assert not run.folder(runs).exists()
+
+
+def test_ties_can_go_to_the_first(monkeypatch):
+    ours = boundary.max_pool
+    monkeypatch.setattr(boundary, "max_pool", ours)
+    tables.SPECIALS["first of ties"]()
+    y = np.random.default_rng(0).integers(0, 3, (1, 7, 9, 1)).astype("float32")
+    np.testing.assert_array_equal(boundary.max_pool(y, 3), ours(y, 3))
+    flat = np.ones((1, 5, 6, 1), "float32")
+    shared = gradient(lambda y: keras.ops.sum(ours(y, 3)), flat)
+    first = gradient(lambda y: keras.ops.sum(boundary.max_pool(y, 3)), flat)
+    assert shared.sum() == pytest.approx(first.sum())
+    assert (first == 0).any()
+    assert (shared > 0).all()
+
+
+def test_theta_narrows_over_epochs(monkeypatch):
+    monkeypatch.setattr(training, "weight_callback", training.weight_callback)
+    tables.SPECIALS["narrowing theta"]()
+    callback = training.weight_callback(make_experiment({}))
+    pixels = keras.Input((16, 18, 1))
+    model = keras.Model(pixels, keras.layers.Dense(1, "sigmoid")(pixels))
+    loss = losses.CombinedLoss()
+    model.compile("sgd", loss)
+    callback.set_model(model)
+    random = np.random.default_rng(0)
+    true = (random.random((2, 16, 18, 1)) > 0.9).astype("float32")
+    pred = random.random(true.shape).astype("float32")
+    thetas = []
+    for epoch in range(7):
+        callback.on_epoch_begin(epoch)
+        thetas.append(loss.extra.theta)
+        if epoch == 2:
+            expected = losses.CombinedLoss(
+                losses.BoundaryLoss(theta=thetas[-1]), w=float(loss.w.value)
+            )
+            value = float(expected(true, model(pred)))
+            found = model.train_on_batch(pred, true)
+            assert float(found) == pytest.approx(value, rel=1e-5)
+    assert thetas == [15, 15, 11, 11, 7, 7, 5]
