@@ -270,7 +270,10 @@ def _batch(predictor: Predictor, window: int, settings: Settings) -> int:
 
 
 def _has_gpu() -> bool:
-    return bool(keras.distribution.list_devices("gpu"))
+    try:
+        return bool(keras.distribution.list_devices("gpu"))
+    except (AttributeError, RuntimeError):  # so says JAX; PyTorch does not know
+        return False
 
 
 @functools.cache  # once for all rasters
