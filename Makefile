@@ -19,7 +19,7 @@ test: .venv/ready  ## run all tests and the examples of the documentation
 	$(BIN)/python -m pytest
 
 # TensorFlow is not installed there: nothing of ours may need it.
-test-backends: .venv-backends/ready  ## run the loss tests on JAX and on PyTorch
+test-backends: .venv-backends/ready  ## run losses and patches on JAX and on PyTorch
 	for backend in jax torch; do \
 	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
 	    bdloss_tests/test_backends.py bdloss_tests/test_boundary.py \

@@ -31,7 +31,9 @@ class Patches(keras.utils.PyDataset):
 
     Attributes:
         epoch: The epoch that batches are drawn for, from 0. Keras moves it on, through
-            several calls of `fit` too; to resume a run, set it.
+            several calls of `fit` too; to resume a run, set it. On JAX and PyTorch,
+            Keras looks at a batch before it first trains a network, and counts that as
+            an epoch; set it as an epoch begins, in a callback, where that matters.
     """
 
     def __init__(

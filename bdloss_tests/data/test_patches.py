@@ -138,6 +138,8 @@ def test_keras_moves_the_epoch_on_through_several_fits(workers):
         [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(1, 1)]
     )
     model.compile(loss="mse")
+    model.train_on_batch(*patches[0])  # so that it is built
+    patches.asked.clear()
     model.fit(patches, epochs=1, verbose=0)
     model.fit(patches, initial_epoch=1, epochs=3, verbose=0)
     assert patches.epoch == 3
@@ -148,6 +150,15 @@ def test_keras_moves_the_epoch_on_through_several_fits(workers):
             content = expected[index][0].tobytes()
             batches.add((expected.epoch, index, content))
     assert set(patches.asked) == batches
+
+
+def test_a_network_sees_the_patches_as_they_are_and_in_order():
+    augment = augmentation("strong")
+    patches = Patches([make_scene(40, 90, 3)], 16, 2, steps=5, augment=augment)
+    same = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Rescaling(1.0)])
+    expected = np.concatenate([patches[index][0] for index in range(5)])
+    patches.workers = 3
+    np.testing.assert_array_equal(same.predict(patches, verbose=0), expected)
 
 
 def test_augmented_patches_differ_from_each_other():
