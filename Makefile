@@ -24,7 +24,7 @@ test-backends: .venv-backends/ready  ## run losses and patches on JAX and on PyT
 	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
 	    bdloss_tests/test_backends.py bdloss_tests/test_boundary.py \
 	    bdloss_tests/test_callbacks.py bdloss_tests/test_losses.py \
-	    bdloss_tests/test_resnet.py || exit 1; \
+	    bdloss_tests/data/test_patches.py bdloss_tests/test_resnet.py || exit 1; \
 	done
 
 test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)
