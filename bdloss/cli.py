@@ -250,6 +250,12 @@ def _output_options(command: Callable) -> Callable:
     default="arithmetic",
     show_default=True,
     help="Mean that --tta takes.",
+@click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Where all bands have this, the image has no data, though it does not say so.",
+)
 )
 @_output_options
 @click.option(

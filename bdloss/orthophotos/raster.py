@@ -264,12 +264,15 @@ def read_reduced(source: rasterio.DatasetReader, longest: int) -> np.ndarray:
     return _to_bytes(source, _read(source, image_bands(source), whole, shape))
 
 
-def read_valid(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+def read_valid(
+    source: rasterio.DatasetReader, window: Window, nodata: float | None = None
+) -> np.ndarray:
     """Read where a raster has data.
 
     Args:
         source: The open raster.
         window: Where to read; it lies inside the raster.
+        nodata: What a raster that does not say so has where it has no data.
 
     Returns:
         Array of shape `(height, width)`, bool: False where every band is nodata, where
@@ -279,7 +282,10 @@ def read_valid(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
         ValueError: If the data are damaged.
     """
     with _damage_named(source, window):
-        return source.dataset_mask(window=_rasterio_window(window)) > 0
+        valid = source.dataset_mask(window=_rasterio_window(window)) > 0
+    if nodata is not None:
+        valid &= (_read(source, image_bands(source), window) != nodata).any(axis=0)
+    return valid
 
 
 def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:

@@ -67,6 +67,8 @@ class Settings(NamedTuple):
         bands: Numbers of the bands to read, from 1; None for the picture.
         resolution: What the image is resampled to for the model, in metres a pixel;
             None for as it is. Outputs are on the grid of the image anyhow.
+        nodata: What images that do not say so have in all bands where they have no
+            data.
         prob: Whether probabilities are written.
         polygons: Whether outlines are written.
         min_area: Smallest polygon, in square metres.
@@ -90,6 +92,7 @@ class Settings(NamedTuple):
     mean: str = "arithmetic"
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
+    nodata: float | None = None
     prob: bool = False
     polygons: bool = True
     min_area: float = 5.0
@@ -222,6 +225,7 @@ def map_buildings(
         "mean": settings.mean,
         "numbers": numbers,
         "resolution": settings.resolution,
+        "nodata": settings.nodata,
     }
     tags = {"model": predictor.name, "model_sha256": predictor.digest}
     paths = _name_outputs(image, out, settings)
@@ -259,7 +263,9 @@ def map_buildings(
             buildings = _write_products(image, bands, paths, settings, truth)
             bands.remove()
             undo.pop_all()
-    counts = None if truth is None else _count(image, paths["mask"], truth)
+    counts = None
+    if truth is not None:
+        counts = _count(image, paths["mask"], truth, settings.nodata)
     return Mapped(list(paths.values()), buildings, kept, counts)
 
 
@@ -309,7 +315,7 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     return Mapped(list(paths.values()), buildings)
 
 
-def _count(image: Path, mask: Path, truth: Path) -> ImageCounts:
+def _count(image: Path, mask: Path, truth: Path, nodata: float | None) -> ImageCounts:
     """Count a mask against its truth where the image has data."""
     with (
         open_pair(Pair(image.stem, mask, truth)) as (read, height, width),
@@ -318,7 +324,7 @@ def _count(image: Path, mask: Path, truth: Path) -> ImageCounts:
 
         def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
             true, pred = read(top, end)
-            valid = read_valid(source, Window(top, 0, *true.shape))
+            valid = read_valid(source, Window(top, 0, *true.shape), nodata)
             return np.where(valid, true, IGNORED), pred
 
         return count_image(read_known, height, width)

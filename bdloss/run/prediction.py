@@ -265,6 +265,7 @@ def predict_bands(
     mean: str = "arithmetic",
     numbers: Sequence[int] | None = None,
     resolution: float | None = None,
+    nodata: float | None = None,
     shard: tuple[int, int] = (1, 1),
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
@@ -291,6 +292,7 @@ def predict_bands(
             alpha.
         resolution: Side of a pixel on the ground that the model is given, in metres;
             None for the raster's. The bands are on the grid of the raster anyhow.
+        nodata: What a raster that does not say so has where it has no data.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
         resume: Whether to go on from the last whole band of an earlier run, and to
@@ -341,7 +343,7 @@ def predict_bands(
             **(tags or {}),
             "size": f"{extent.width} x {extent.height}",
             **describe_settings(
-                window, overlap, threshold, tta, mean, numbers, resolution
+                window, overlap, threshold, tta, mean, numbers, resolution, nodata
             ),
         }
         if extent.resolution is not None:
@@ -356,13 +358,14 @@ def predict_bands(
             progress((first - begin) * extent.width / 1e6)
 
         def read(place: Window) -> np.ndarray | None:
-            if not read_valid(source, place).any():
+            if not read_valid(source, place, nodata).any():
                 return None
             return read_pixels(source, place, numbers)
 
         def write(block: tuple[int, np.ndarray]) -> int:
             row, values = block
-            masked = ~read_valid(masked_source, Window(row, 0, *values.shape))
+            place = Window(row, 0, *values.shape)
+            masked = ~read_valid(masked_source, place, nodata)
             layers = np.empty((2, *values.shape), np.uint8)
             layers[0] = values >= threshold
             layers[1] = np.rint(SCALE * values)
@@ -427,6 +430,7 @@ def describe_settings(
     mean: str,
     numbers: Sequence[int],
     resolution: float | None,
+    nodata: float | None,
 ) -> dict[str, Any]:
     """Return the tags that a mask has of the arguments of `predict_bands`."""
     return {
@@ -437,6 +441,7 @@ def describe_settings(
         "mean": mean,
         "bands": ",".join(str(number) for number in numbers),
         "resampled": "no" if resolution is None else resolution,
+        "declared_nodata": "no" if nodata is None else nodata,
     }
 
 

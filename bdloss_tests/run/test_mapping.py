@@ -93,6 +93,27 @@ def test_masks_as_the_benchmark_takes_them(tmp_path):
         mapping.map_buildings(image, PREDICTOR, tmp_path, settings)
 
 
+def test_nodata_that_the_image_does_not_tell_of(tmp_path):
+    rimmed = PIXELS.copy()
+    rimmed[:20, :30] = 0
+    rimmed[40, 50] = (0, 0, 200)  # no rim
+    image = write_raster(tmp_path / "town.tif", rimmed)
+    truth = write_raster(tmp_path / "truth.tif", MASK)
+    settings = Settings(nodata=0, polygons=False)
+    mapped = mapping.map_buildings(
+        image, PREDICTOR, tmp_path / "out", settings, truths=truth
+    )
+    rim = np.zeros(MASK.shape, bool)
+    rim[:20, :30] = True
+    with rasterio.open(mapped.files[0]) as source:
+        np.testing.assert_array_equal(source.read(1) == 255, rim)
+    assert mapped.counts.pixels.total == MASK.size - 600
+    with pytest.raises(FileExistsError, match=r"declared_nodata 0, not no; give"):
+        mapping.map_buildings(
+            image, PREDICTOR, tmp_path / "out", settings._replace(nodata=None)
+        )
+
+
 @pytest.mark.parametrize("format", ["geotiff", "inria"])
 def test_truth_counts_only_where_the_image_has_data(tmp_path, format):
     masked = PIXELS.copy()
