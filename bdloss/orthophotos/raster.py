@@ -16,7 +16,7 @@ from rasterio import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.shutil import copy
 from rasterio.transform import xy
@@ -42,6 +42,7 @@ MASK_PROFILE = {
     "blockysize": 512,
     "compress": "deflate",
     "bigtiff": "if_safer",  # if_needed fails with compression
+    "num_threads": "all_cpus",  # that compress
 }
 
 _ranges: WeakKeyDictionary[rasterio.DatasetReader, tuple[float, float]] = (
@@ -281,8 +282,11 @@ def read_valid(
     Raises:
         ValueError: If the data are damaged.
     """
-    with _damage_named(source, window):
-        valid = source.dataset_mask(window=_rasterio_window(window)) > 0
+    if all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
+        valid = np.ones((window.height, window.width), bool)
+    else:
+        with _damage_named(source, window):
+            valid = source.dataset_mask(window=_rasterio_window(window)) > 0
     if nodata is not None:
         valid &= (_read(source, image_bands(source), window) != nodata).any(axis=0)
     return valid
