@@ -391,7 +391,15 @@ def _known_to_keras(loss: type) -> type:
 
 
 class _ImageLoss(keras.losses.Loss):
-    """A loss of one value per image, with the four settings that all share."""
+    """A loss of one value per image, with the four settings that all share.
+
+    Attributes:
+        function: The loss as a function of `y_true, y_pred` and settings.
+        own: Names of the settings that only this loss has.
+    """
+
+    function: Callable
+    own: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -422,22 +430,46 @@ class _ImageLoss(keras.losses.Loss):
             "data_format": self.data_format,
         }
 
+    @property
+    def settings(self) -> dict:
+        """All that `function` is told, by name."""
+        return {**{name: getattr(self, name) for name in self.own}, **self.shared}
+
+    def call(self, y_true, y_pred):
+        """Return the loss of each image."""
+        return self.function(y_true, y_pred, **self.settings)
+
     def get_config(self) -> dict:
         """Return the settings from which Keras makes the same loss again."""
-        return {**super().get_config(), **self.shared}
+        return {**super().get_config(), **self.settings}
+
+
+class _OverlapLoss(_ImageLoss):
+    """A loss of overlapping areas, which has one more setting.
+
+    Args:
+        smooth: Pixels added above and below the line.
+        **shared: `from_logits`, `ignore`, `class_weights`, `data_format` (see the
+            module), and Keras's `name` and `reduction`.
+    """
+
+    own = ("smooth",)
+
+    def __init__(self, smooth: float = SMOOTH, **shared):
+        _check_smooth(smooth)
+        super().__init__(**shared)
+        self.smooth = smooth
 
 
 @_known_to_keras
 class BinaryCrossentropy(_ImageLoss):
     """Binary cross-entropy that knows ignored pixels: see `binary_crossentropy`."""
 
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return binary_crossentropy(y_true, y_pred, **self.shared)
+    function = staticmethod(binary_crossentropy)
 
 
 @_known_to_keras
-class IoULoss(_ImageLoss):
+class IoULoss(_OverlapLoss):
     """One minus the soft intersection over union (Section 2): see `iou_loss`.
 
     Args:
@@ -446,22 +478,11 @@ class IoULoss(_ImageLoss):
             module), and Keras's `name` and `reduction`.
     """
 
-    def __init__(self, smooth: float = SMOOTH, **shared):
-        _check_smooth(smooth)
-        super().__init__(**shared)
-        self.smooth = smooth
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return iou_loss(y_true, y_pred, smooth=self.smooth, **self.shared)
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same loss again."""
-        return {**super().get_config(), "smooth": self.smooth}
+    function = staticmethod(iou_loss)
 
 
 @_known_to_keras
-class DiceLoss(_ImageLoss):
+class DiceLoss(_OverlapLoss):
     """One minus the soft Dice score (Section 2): see `dice_loss`.
 
     Args:
@@ -470,18 +491,7 @@ class DiceLoss(_ImageLoss):
             module), and Keras's `name` and `reduction`.
     """
 
-    def __init__(self, smooth: float = SMOOTH, **shared):
-        _check_smooth(smooth)
-        super().__init__(**shared)
-        self.smooth = smooth
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return dice_loss(y_true, y_pred, smooth=self.smooth, **self.shared)
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same loss again."""
-        return {**super().get_config(), "smooth": self.smooth}
+    function = staticmethod(dice_loss)
 
 
 @_known_to_keras
@@ -494,18 +504,13 @@ class SSLoss(_ImageLoss):
             module), and Keras's `name` and `reduction`.
     """
 
+    function = staticmethod(ss_loss)
+    own = ("lam",)
+
     def __init__(self, lam: float = 0.5, **shared):
         _check_share("lam", lam)
         super().__init__(**shared)
         self.lam = lam
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return ss_loss(y_true, y_pred, lam=self.lam, **self.shared)
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same loss again."""
-        return {**super().get_config(), "lam": self.lam}
 
 
 @_known_to_keras
@@ -524,6 +529,9 @@ class BoundaryLoss(_ImageLoss):
         ValueError: As `boundary_loss` does.
     """
 
+    function = staticmethod(boundary_loss)
+    own = ("theta0", "theta", "smooth", "boundary")
+
     def __init__(
         self,
         theta0: int = 3,
@@ -538,28 +546,6 @@ class BoundaryLoss(_ImageLoss):
         self.theta = theta
         self.smooth = smooth
         self.boundary = boundary
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return boundary_loss(
-            y_true,
-            y_pred,
-            theta0=self.theta0,
-            theta=self.theta,
-            smooth=self.smooth,
-            boundary=self.boundary,
-            **self.shared,
-        )
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same loss again."""
-        return {
-            **super().get_config(),
-            "theta0": self.theta0,
-            "theta": self.theta,
-            "smooth": self.smooth,
-            "boundary": self.boundary,
-        }
 
 
 @_known_to_keras
@@ -580,6 +566,9 @@ class VGGLoss(_ImageLoss):
         ValueError: As `VGGFeatures` does.
     """
 
+    function = staticmethod(vgg_loss)
+    own = ("extractor",)
+
     def __init__(self, extractor: str | os.PathLike | Callable = "imagenet", **shared):
         super().__init__(**shared)
         if isinstance(extractor, dict):
@@ -587,10 +576,6 @@ class VGGLoss(_ImageLoss):
         if isinstance(extractor, str | os.PathLike):
             extractor = VGGFeatures(extractor)
         self.extractor = extractor
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each image."""
-        return vgg_loss(y_true, y_pred, extractor=self.extractor, **self.shared)
 
     def get_config(self) -> dict:
         """Return the settings from which Keras makes the same loss again."""
