@@ -7,7 +7,7 @@ minus the BF1 of an 8-neighbour boundary with tolerance 3.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import keras
@@ -17,7 +17,10 @@ from scipy import sparse
 
 TOLERANCE = 3.0  # pixels
 PIECE = 0.1  # of a building: what a region covers of it at least to be a part of it
+MIN_AREA = 20  # pixels: what is smaller is no building, as in SpaceNet's score
 UNKNOWN = 2  # marks ignored pixels beside 0 and 1
+
+Counted = TypeVar("Counted", bound=tuple[int, ...])
 
 
 class BoundaryScore(NamedTuple):
@@ -153,8 +156,23 @@ def boundary_f1_per_class(
     }
 
 
+def add_counts(first: Counted, *others: Counted) -> Counted:
+    """Return counts of one kind, added up: those of all images, or of all bands.
+
+    Args:
+        first: `Counts`, `BoundaryCounts` or `InstanceCounts`.
+        others: More of the same kind.
+
+    Example:
+        >>> add_counts(Counts(1, 2, 3, 4), Counts(total=6))
+        Counts(intersection=1, union=2, correct=3, total=10)
+    """
+    sums = map(sum, zip(first, *others, strict=True))
+    return type(first)(*sums)  # type: ignore[arg-type]  # a NamedTuple
+
+
 class BoundaryCounts(NamedTuple):
-    """Boundary pixels counted in parts of an image; sums of two are counts of both.
+    """Boundary pixels counted in parts of an image: see `add_counts`.
 
     Attributes:
         pred: Boundary pixels of the prediction.
@@ -167,10 +185,6 @@ class BoundaryCounts(NamedTuple):
     pred_matched: int = 0
     true: int = 0
     true_matched: int = 0
-
-    def plus(self, other: "BoundaryCounts") -> "BoundaryCounts":
-        """Return the counts of both."""
-        return BoundaryCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def score(self) -> BoundaryScore:
@@ -215,11 +229,7 @@ def count_boundary(
     Raises:
         ValueError: If the shapes differ, or the tolerance is not above 0.
     """
-    if y_true.shape != y_pred.shape or y_true.ndim != 2:
-        raise ValueError(
-            "y_true and y_pred must have the same shape (height, width), "
-            f"got {y_true.shape} and {y_pred.shape}"
-        )
+    _check_shapes(y_true, y_pred, images=True)
     if ignore is not None:
         y_pred = np.where(y_true == ignore, ignore, y_pred != 0)
     true = find_boundary(y_true, connectivity, image_edge, ignore)
@@ -276,7 +286,7 @@ def _disk(tolerance: float) -> np.ndarray:
 
 
 class Counts(NamedTuple):
-    """Pixels counted over images; sums of two are counts of both.
+    """Pixels counted over images: see `add_counts`.
 
     Attributes:
         intersection: Building in truth and prediction.
@@ -289,10 +299,6 @@ class Counts(NamedTuple):
     union: int = 0
     correct: int = 0
     total: int = 0
-
-    def plus(self, other: "Counts") -> "Counts":
-        """Return the counts of both."""
-        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def iou(self) -> float:
@@ -334,10 +340,11 @@ def count_pixels(
 
 
 class InstanceCounts(NamedTuple):
-    """Buildings counted over images; sums of two are counts of both.
+    """Buildings counted over images: see `add_counts`.
 
     A building is a connected part of the true mask, a region one of the predicted
     mask; pixels connect where they share an edge, as in the polygons that are written.
+    Specks, parts of fewer pixels than `min_area`, are neither.
     A region **takes** a building if it covers more than half of its pixels, so at most
     one region takes a building.
 
@@ -360,10 +367,6 @@ class InstanceCounts(NamedTuple):
     regions: int = 0
     invented: int = 0
 
-    def plus(self, other: "InstanceCounts") -> "InstanceCounts":
-        """Return the counts of both."""
-        return InstanceCounts(*(a + b for a, b in zip(self, other, strict=True)))
-
     @property
     def missed(self) -> int:
         """Buildings that were not found."""
@@ -371,7 +374,10 @@ class InstanceCounts(NamedTuple):
 
 
 def count_instances(
-    y_true: np.ndarray, y_pred: np.ndarray, ignore: int | None = None
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    ignore: int | None = None,
+    min_area: int = MIN_AREA,
 ) -> InstanceCounts:
     """Count the buildings that were found, missed, split and merged.
 
@@ -380,6 +386,7 @@ def count_instances(
         y_pred: Predicted mask of the same shape; non-zero is building.
         ignore: Value in `y_true` of pixels that do not count: they are ground to both,
             and a building that they cut in two counts as two.
+        min_area: Pixels of the smallest building and of the smallest region.
 
     Returns:
         Counts, to be added up over images.
@@ -390,11 +397,12 @@ def count_instances(
     Example:
         >>> true = np.array([[1, 1, 0, 1, 1, 0, 1, 1, 1, 1]])
         >>> pred = np.array([[1, 1, 1, 1, 1, 0, 1, 0, 1, 1]])
-        >>> count_instances(true, pred)._asdict()  # doctest: +NORMALIZE_WHITESPACE
+        >>> counts = count_instances(true, pred, min_area=1)
+        >>> counts._asdict()  # doctest: +NORMALIZE_WHITESPACE
         {'buildings': 3, 'found': 3, 'split': 1, 'merged': 2, 'regions': 3,
          'invented': 0}
     """
-    counter = InstanceCounter(ignore)
+    counter = InstanceCounter(ignore, min_area)
     counter.add(y_true, y_pred)
     return counter.counts()
 
@@ -407,10 +415,12 @@ class InstanceCounter:
 
     Args:
         ignore: As in `count_instances`.
+        min_area: As in `count_instances`.
     """
 
-    def __init__(self, ignore: int | None = None):
+    def __init__(self, ignore: int | None = None, min_area: int = MIN_AREA):
         self._ignore = ignore
+        self._min_area = min_area
         self._sides = (_Parts(), _Parts())  # of truth and of prediction
         self._overlaps: list[np.ndarray] = []  # building, region, pixels
 
@@ -424,7 +434,7 @@ class InstanceCounter:
         Raises:
             ValueError: If the shapes differ.
         """
-        _check_shapes(y_true, y_pred)
+        _check_shapes(y_true, y_pred, images=True)
         masks = [y_true != 0, y_pred != 0]
         if self._ignore is not None:
             known = y_true != self._ignore
@@ -444,21 +454,26 @@ class InstanceCounter:
         shape = (int(true.max()) + 1, int(pred.max()) + 1)
         table = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
         (i, j), pixels = table.coords, table.data
-        size = np.bincount(i, pixels, shape[0])
-        found = 2 * np.bincount(i[j > 0], pixels[j > 0], shape[0]) > size
-        both = (i > 0) & (j > 0)
+        size, extent = (
+            np.bincount(i, pixels, shape[0]),
+            np.bincount(j, pixels, shape[1]),
+        )
+        building, region = size >= self._min_area, extent >= self._min_area
+        building[0] = region[0] = False  # the ground
+        found = building & (2 * np.bincount(i[j > 0], pixels[j > 0], shape[0]) > size)
+        both = building[i] & region[j]
         pieces = np.bincount(i[both & (pixels >= PIECE * size[i])], minlength=shape[0])
         taking = both & (2 * pixels > size[i])
         taken = np.bincount(j[taking], minlength=shape[1])
         outside = np.bincount(j[i == 0], pixels[i == 0], shape[1])
-        apart = (taken == 0) & (2 * outside > np.bincount(j, pixels, shape[1]))
+        apart = region & (taken == 0) & (2 * outside > extent)
         return InstanceCounts(
-            buildings=shape[0] - 1,
-            found=int(np.count_nonzero(found[1:])),
-            split=int(np.count_nonzero((found & (pieces > 1))[1:])),
+            buildings=int(np.count_nonzero(building)),
+            found=int(np.count_nonzero(found)),
+            split=int(np.count_nonzero(found & (pieces > 1))),
             merged=int(taken[taken > 1].sum()),
-            regions=shape[1] - 1,
-            invented=int(np.count_nonzero(apart[1:])),
+            regions=int(np.count_nonzero(region)),
+            invented=int(np.count_nonzero(apart)),
         )
 
 
@@ -497,10 +512,11 @@ def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_arr
     return table
 
 
-def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray) -> None:
-    if y_true.shape != y_pred.shape:
+def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) -> None:
+    """Refuse masks of different shapes and, where images are needed, other arrays."""
+    if y_true.shape != y_pred.shape or (images and y_true.ndim != 2):
         raise ValueError(
-            "y_true and y_pred must have the same shape, "
+            f"y_true and y_pred must have the same shape{' (height, width)' * images}, "
             f"got {y_true.shape} and {y_pred.shape}"
         )
 

@@ -16,6 +16,7 @@ from bdloss.metrics import (
     InstanceCounter,
     InstanceCounts,
     IoU,
+    add_counts,
     boundary_f1,
     boundary_f1_per_class,
     count_boundary,
@@ -129,7 +130,7 @@ def test_ignored_pixels_are_no_background():
 def test_pooled_iou_sums_before_it_divides():
     first = count_pixels(np.array([1, 1, 1, 0]), np.array([1, 1, 1, 1]))
     second = count_pixels(np.array([1, 0, 255]), np.array([0, 0, 1]), ignore=255)
-    both = first.plus(second)
+    both = add_counts(first, second)
     assert both == Counts(intersection=3, union=5, correct=4, total=6)
     assert both.iou == pytest.approx(3 / 5)
     assert both.accuracy == pytest.approx(4 / 6)
@@ -142,7 +143,7 @@ def test_iou_while_training_is_the_pooled_one():
         true = rng.choice([0, 1, 255], (2, 7, 5, 1)).astype("uint8")
         pred = rng.random((2, 7, 5, 1)).astype("float32")
         metric.update_state(true, pred)
-        counts = counts.plus(count_pixels(true, pred >= 0.4, ignore=255))
+        counts = add_counts(counts, count_pixels(true, pred >= 0.4, ignore=255))
     assert float(ops.convert_to_numpy(metric.result())) == pytest.approx(counts.iou)
 
 
@@ -206,7 +207,7 @@ def test_boundaries_counted_in_bands_add_up_to_the_whole(tolerance, height):
         counts = count_boundary(
             true[part], pred[part], tolerance, ignore=255, rows=rows
         )
-        total = total.plus(counts)
+        total = add_counts(total, counts)
     assert total == count_boundary(true, pred, tolerance, ignore=255)
     assert total.score == boundary_f1(true, pred, tolerance, ignore=255)
 
@@ -245,7 +246,7 @@ def test_boundaries_counted_in_bands_add_up_to_the_whole(tolerance, height):
     ],
 )
 def test_instances(y_true, y_pred, expected):
-    counts = count_instances(draw(y_true), draw(y_pred) > 0, ignore=255)
+    counts = count_instances(draw(y_true), draw(y_pred) > 0, 255, min_area=1)
     wanted = InstanceCounts(buildings=2, **expected)
     assert counts == wanted
     assert counts.missed == 2 - wanted.found
@@ -256,15 +257,15 @@ def test_a_speck_does_not_split_a_building():
     building[1:5, 2:28] = 1
     pred = building.copy()
     pred[:, 25] = 0  # 8 of 104 pixels beyond
-    assert count_instances(building, pred).split == 0
+    assert count_instances(building, pred, min_area=1).split == 0
     pred[:, 24] = pred[:, 23] = 0
     pred[:, 25] = building[:, 25]  # 12 of 104 pixels
-    assert count_instances(building, pred).split == 1
+    assert count_instances(building, pred, min_area=1).split == 1
 
 
 def test_buildings_that_touch_at_a_corner_are_two():
     corner = draw("#. .#")
-    assert count_instances(corner, corner).buildings == 2
+    assert count_instances(corner, corner, min_area=1).buildings == 2
 
 
 def test_instances_without_any_building():
@@ -273,15 +274,39 @@ def test_instances_without_any_building():
     assert count_instances(FIELD, HOUSE) == InstanceCounts(regions=1, invented=1)
 
 
+def test_specks_are_neither_buildings_nor_invented():
+    true, pred = np.zeros((2, 24, 40))
+    true[2:6, 2:7] = pred[2:6, 2:7] = 1  # 20 pixels
+    true[2:21, 12] = 1  # 19 pixels
+    pred[2:6, 20:25] = 1  # 20
+    pred[2:21, 30] = 1  # 19
+    one = InstanceCounts(buildings=1, found=1, regions=2, invented=1)
+    assert count_instances(true, pred) == one
+    two = InstanceCounts(buildings=2, found=1, regions=3, invented=2)
+    assert count_instances(true, pred, min_area=19) == two
+    counter = InstanceCounter()
+    for row in range(24):  # a building is as large as all bands that it lies in
+        counter.add(true[row : row + 1], pred[row : row + 1])
+    assert counter.counts() == one
+
+
+def test_region_over_a_building_and_a_speck_merges_nothing():
+    true, pred = np.zeros((2, 12, 30))
+    true[2:7, 2:8] = true[3, 10:14] = 1
+    pred[2:7, 2:14] = 1
+    assert count_instances(true, pred).merged == 0
+    assert count_instances(true, pred, min_area=4).merged == 2
+
+
 @pytest.mark.parametrize("height", [1, 7, 20])
 def test_instances_counted_in_bands_are_those_of_the_whole(height):
     true, pred = (mask.astype(np.uint8) for mask in smooth_masks(8, 93, 131))
     true[30:33, 40:90] = 255
-    counter = InstanceCounter(ignore=255)
+    counter = InstanceCounter(255, min_area=1)
     for top in range(0, len(true), height):
         rows = slice(top, top + height)
         counter.add(true[rows], pred[rows])
-    whole = count_instances(true, pred, ignore=255)
+    whole = count_instances(true, pred, 255, min_area=1)
     assert counter.counts() == whole
     known = true != 255
     assert whole.buildings == ndimage.label((true == 1) & known)[1]

@@ -659,26 +659,18 @@ def choose_windows(
         Place of the scene and window, those of most pixels first.
     """
     from bdloss.orthophotos.raster import IGNORED
-    from bdloss.orthophotos.windows import Window, grid
+    from bdloss.orthophotos.windows import grid
+    from bdloss.run.evaluation import choose_apart
 
     places = []
     for place, (true, first, second) in enumerate(masks):
         differ = (first != second) & (true != IGNORED)
         for window in grid(*true.shape, side, side):
             count = int(np.count_nonzero(differ[window.slices]))
-            places.append((-count, place, window))
-    chosen: list[tuple[int, Window]] = []
-    for count, place, window in sorted(places):
-        if count and len(chosen) < number:
-            apart = (
-                place != other_place
-                or abs(window.row - other.row) >= side
-                or abs(window.col - other.col) >= side
-                for other_place, other in chosen
-            )
-            if all(apart):
-                chosen.append((place, window))
-    return chosen
+            if count:
+                places.append((-count, place, window))
+    chosen = choose_apart(sorted(places), number)
+    return [(place, window) for _, place, window in chosen]
 
 
 def main() -> None:

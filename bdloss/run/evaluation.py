@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from rasterio.transform import array_bounds
@@ -17,6 +17,7 @@ from bdloss.metrics import (
     Counts,
     InstanceCounter,
     InstanceCounts,
+    add_counts,
     count_boundary,
     count_pixels,
     find_boundary,
@@ -31,6 +32,7 @@ AROUND = max(TOLERANCES)  # rows that a band sees of its neighbours, pixels
 BAND = 1024  # rows in memory at a time, about
 SIDE = 256  # pixels of the windows that are drawn
 DRAWN = 4  # of the worst windows, and of the best
+OVERLAPPING = 3  # windows of a grid that a window may share pixels with, at its edges
 SHARE = 0.05  # of a window that is building at least for the window to be drawn
 PICTURE = 2000  # pixels: the most of the longer side of an error map
 SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
@@ -41,6 +43,7 @@ INRIA_TILE = re.compile(
 )
 
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+Chosen = TypeVar("Chosen", bound=tuple[Any, ...])
 
 
 class ImageCounts(NamedTuple):
@@ -109,10 +112,8 @@ def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
         sums of `InstanceCounts`. A score that nothing speaks for is None.
     """
     images = list(images)
-    pixels, instances = Counts(), InstanceCounts()
-    for image in images:
-        pixels = pixels.plus(image.pixels)
-        instances = instances.plus(image.instances)
+    pixels = add_counts(Counts(), *(image.pixels for image in images))
+    instances = add_counts(InstanceCounts(), *(image.instances for image in images))
     scores: dict[str, Any] = {"iou": _known(pixels.iou)}
     seen = 0
     for place, tolerance in enumerate(TOLERANCES):
@@ -421,11 +422,12 @@ def count_image(
         true, pred = read(first, min(height, end + AROUND))
         true = np.where(pred == IGNORED, IGNORED, true)
         rows = slice(top - first, end - first)
-        pixels = pixels.plus(count_pixels(true[rows], pred[rows], IGNORED))
+        pixels = add_counts(pixels, count_pixels(true[rows], pred[rows], IGNORED))
         instances.add(true[rows], pred[rows])
         for place, tolerance in enumerate(TOLERANCES):
-            boundaries[place] = boundaries[place].plus(
-                count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows)
+            boundaries[place] = add_counts(
+                boundaries[place],
+                count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
             )
         if see:
             see(Band(true, pred, rows), top)
@@ -462,13 +464,50 @@ class _ErrorMap:
 def _keep_extremes(places: list[Place]) -> list[Place]:
     """Return, by IoU, those places that may still be drawn."""
     ordered = sorted(places)
-    return ordered if len(ordered) <= 2 * DRAWN else ordered[:DRAWN] + ordered[-DRAWN:]
+    kept = DRAWN * (1 + OVERLAPPING)
+    return ordered if len(ordered) <= 2 * kept else ordered[:kept] + ordered[-kept:]
 
 
 def _worst_and_best(places: list[Place]) -> dict[str, list[Place]]:
     ordered = sorted(places)
-    chosen = {"worst": ordered[:DRAWN], "best": ordered[::-1][:DRAWN]}
+    chosen = {
+        "worst": choose_apart(ordered, DRAWN),
+        "best": choose_apart(ordered[::-1], DRAWN),
+    }
     return {name: some for name, some in chosen.items() if some}
+
+
+def choose_apart(places: Sequence[Chosen], number: int) -> list[Chosen]:
+    """Return the first places whose windows do not overlap.
+
+    Args:
+        places: Tuples that end with an image and a window of it, in order.
+        number: How many to return at most.
+
+    Example:
+        >>> windows = [Window(0, col, 4, 4) for col in (0, 3, 4)]
+        >>> chosen = choose_apart([("a", window) for window in windows], 2)
+        >>> [window.col for _, window in chosen]
+        [0, 4]
+    """
+    chosen: list[Chosen] = []
+    for place in places:
+        *_, image, window = place
+        free = all(
+            image != other or not _overlap(window, taken) for *_, other, taken in chosen
+        )
+        if free and len(chosen) < number:
+            chosen.append(place)
+    return chosen
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return (
+        one.row < other.row + other.height
+        and other.row < one.row + one.height
+        and one.col < other.col + other.width
+        and other.col < one.col + one.width
+    )
 
 
 def _read_sample(place: Place, pictures: Mapping[str, Path]) -> report.Sample:

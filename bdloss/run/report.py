@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from bdloss import boundary
 from bdloss.metrics import (
+    MIN_AREA,
     boundary_f1,
     count_pixels,
     find_boundary,
@@ -407,7 +408,8 @@ def note_scores(result: Mapping[str, Any]) -> list[str]:
     notes = [
         f"IoU and accuracy are pooled over {whole['pixels']:,} pixels; BF1 is the mean "
         f"over {whole['images_with_boundary']} of {whole['images']} images, those with "
-        "a boundary."
+        "a boundary. What is smaller than "
+        f"{MIN_AREA} pixels is no building, true or predicted."
     ]
     left = result["without_prediction"]
     if left:

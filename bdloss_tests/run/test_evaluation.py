@@ -204,6 +204,10 @@ def test_windows_are_ranked_by_iou_and_lie_inside(tmp_path, monkeypatch):
     np.testing.assert_array_equal(worst.pred, pred[part])
     assert "IoU 1.00" in best.title
     assert best.pixels is None
+    # 300 x 520 pixels have room for two windows; the grid of them has six.
+    for samples in drawn.values():
+        columns = sorted(int(one.title.split()[-1]) for one in samples)
+        assert len(columns) == 1 or columns[1] - columns[0] >= 256
 
 
 def test_a_large_error_map_is_thinned_evenly(tmp_path, monkeypatch):
