@@ -4,11 +4,13 @@
 
 prints what stands in RESULTS.md: megapixels a second of the whole way from raster to
 mask against the bare calls of the model on the same windows, with and without
-test-time augmentation; and the most memory against the size of the raster, with a
-model that does nothing. Each number comes from a process of its own.
+test-time augmentation, on each backend of Keras that is installed; and the most memory
+against the size of the raster, with a model that does nothing. Each row comes from a
+process of its own.
 """
 
 import argparse
+import importlib.util
 import os
 import resource
 import subprocess
@@ -26,8 +28,12 @@ from bdloss.orthophotos.windows import Window, starts
 from bdloss.run.prediction import predict_raster
 
 SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
-SPEED_SIDE = 2_816  # pixels: 7 windows of 512 each way at an overlap of 128
 WINDOW, OVERLAP, BATCH = 512, 128, 4
+# Pixels, of the rasters for speed: 14 windows each way, and 7 where each is asked often.
+SPEED_SIDES = {"none": 5_504, "flips": 2_816, "d4": 2_816}
+ASKED = {"none": 1, "flips": 4, "d4": 8}  # times that the model sees a window
+ROUNDS = 5
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 
 def make_raster(path: Path, side: int) -> None:
@@ -77,27 +83,23 @@ def measure_memory(path: Path, polygons: bool) -> None:
 
 
 def measure_speed(path: Path, tta: str) -> None:
-    """Print seconds of the bare calls and of the whole way, the same model."""
+    """Print seconds of the bare calls and of the whole way, the same model; a ratio."""
     from bdloss.models import build_model
 
     model = build_model("convnn", blocks=4)
     with rasterio.open(path) as source:
         pixels = np.moveaxis(source.read(), 0, -1)
-    places = [
-        Window(row, col, WINDOW, WINDOW)
-        for row in starts(SPEED_SIDE, WINDOW, WINDOW - OVERLAP)
-        for col in starts(SPEED_SIDE, WINDOW, WINDOW - OVERLAP)
-    ]
+    across = starts(SPEED_SIDES[tta], WINDOW, WINDOW - OVERLAP)
+    places = [Window(row, col, WINDOW, WINDOW) for row in across for col in across]
     patches = [np.ascontiguousarray(pixels[place.slices]) for place in places]
     patches += patches[-1:] * (-len(patches) % BATCH)
     batches = [np.stack(patches[i : i + BATCH]) for i in range(0, len(patches), BATCH)]
-    times = {"none": 1, "flips": 4, "d4": 8}[tta]
     model.predict_on_batch(batches[0])
     bare, whole = [], []
-    for _ in range(3):  # in turns, since other work may come and go
+    for _ in range(ROUNDS):  # in turns, since other work may come and go
         began = time.perf_counter()
         for batch in batches:
-            for _ in range(times):
+            for _ in range(ASKED[tta]):
                 model.predict_on_batch(batch)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
@@ -112,22 +114,32 @@ def measure_speed(path: Path, tta: str) -> None:
             overwrite=True,
         )
         whole.append(time.perf_counter() - began)
-    print(f"{min(bare):.1f} {min(whole):.1f}")
+    ratio = np.median(np.divide(whole, bare))
+    print(f"{np.median(bare):.1f} {np.median(whole):.1f} {ratio:.2f}")
 
 
-def ask(*words: object) -> list[float]:
+def ask(*words: object, backend: str = "tensorflow") -> list[float]:
     """Run one measurement in a process of its own."""
     command = [sys.executable, __file__, *(str(word) for word in words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [float(word) for word in done.stdout.split()[-2:]]
+    known = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=known
+    )
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measure", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
-    parser.add_argument("--tta", nargs="+", default=["none", "flips"])
+    parser.add_argument("--sides", type=int, nargs="*", default=SIDES)
+    parser.add_argument("--tta", nargs="*", default=list(ASKED), choices=list(ASKED))
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=[name for name in BACKENDS if importlib.util.find_spec(name)],
+        help="Of Keras; the first is measured at each --tta, the others at the first.",
+    )
     arguments = parser.parse_args()
     if arguments.measure:
         kind, path, setting = arguments.measure
@@ -137,15 +149,21 @@ def main() -> None:
             measure_speed(Path(path), setting)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speed.tif"
-        make_raster(path, SPEED_SIDE)
-        print("| TTA | bare calls, s | raster to mask, s | ratio | Mpx/s |")
-        print("|---|---|---|---|---|", flush=True)
-        for tta in arguments.tta:
-            bare, whole = ask("speed", path, tta)
-            rate = SPEED_SIDE**2 / 1e6 / whole
+        print(
+            "| backend | TTA | Mpx | bare calls, s | raster to mask, s | ratio | Mpx/s |"
+        )
+        print("|---|---|---|---|---|---|---|", flush=True)
+        first, *others = arguments.backends
+        rows = [(first, tta) for tta in arguments.tta]
+        rows += [(backend, tta) for backend in others for tta in arguments.tta[:1]]
+        for backend, tta in rows:
+            path = Path(folder) / f"{SPEED_SIDES[tta]}.tif"
+            make_raster(path, SPEED_SIDES[tta])
+            bare, whole, ratio = ask("speed", path, tta, backend=backend)
+            size = SPEED_SIDES[tta] ** 2 / 1e6
             print(
-                f"| {tta} | {bare} | {whole} | {whole / bare:.2f} | {rate:.2f} |",
+                f"| {backend} | {tta} | {size:.0f} | {bare} | {whole} | {ratio:.2f} "
+                f"| {size / whole:.2f} |",
                 flush=True,
             )
         print("\n| side, pixels | mask, s | peak, MB | and outlines, s | peak, MB |")
