@@ -29,7 +29,7 @@ from bdloss.run.prediction import predict_raster
 
 SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
 WINDOW, OVERLAP, BATCH = 512, 128, 4
-# Pixels, of the rasters for speed: 14 windows each way, and 7 where each is asked often.
+# Pixels, of the rasters for speed: 14 windows each way, 7 where they are seen often.
 SPEED_SIDES = {"none": 5_504, "flips": 2_816, "d4": 2_816}
 ASKED = {"none": 1, "flips": 4, "d4": 8}  # times that the model sees a window
 ROUNDS = 5
@@ -121,9 +121,9 @@ def measure_speed(path: Path, tta: str) -> None:
 def ask(*words: object, backend: str = "tensorflow") -> list[float]:
     """Run one measurement in a process of its own."""
     command = [sys.executable, __file__, *(str(word) for word in words)]
-    known = {**os.environ, "KERAS_BACKEND": backend}
+    environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=known
+        command, stdout=subprocess.PIPE, text=True, check=True, env=environment
     )
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
@@ -149,9 +149,7 @@ def main() -> None:
             measure_speed(Path(path), setting)
         return
     with tempfile.TemporaryDirectory() as folder:
-        print(
-            "| backend | TTA | Mpx | bare calls, s | raster to mask, s | ratio | Mpx/s |"
-        )
+        print("| backend | TTA | Mpx | bare, s | raster to mask, s | ratio | Mpx/s |")
         print("|---|---|---|---|---|---|---|", flush=True)
         first, *others = arguments.backends
         rows = [(first, tta) for tta in arguments.tta]
