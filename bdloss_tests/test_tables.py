@@ -108,6 +108,14 @@ def test_shards_share_out_all_runs():
         tables.choose_runs(study, ["synthetic", "towns"])
 
 
+def test_random_features_are_called_so(tmp_path):
+    path = tmp_path / "study.toml"
+    text = PAPER.read_text()
+    path.write_text(text.replace(" (random features)", ""))
+    with pytest.raises(ValueError, match="vgg has random features, got 'L_VGG'"):
+        tables.read_study(path)
+
+
 def test_every_run_of_the_paper_is_an_experiment(tmp_path):
     study = tables.read_study(PAPER)
     made = {
@@ -150,6 +158,8 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     assert f"| {ours:.2f} (1 seed) | {ours - iou:+.2f} (1 seed) |" in text
     assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
     assert "Not finished: town/iou/seed1, " in text
+    assert "Town: 1 test scenes, 0.01 megapixels." in text
+    assert "a mean over the 1 scenes that have a boundary" in text
     assert "2 runs; 3 are not finished" in capsys.readouterr().out
     for name in ("town_val_iou.png", "town_val_bf1.png", "town_windows.png"):
         assert (tmp_path / name).stat().st_size > 5000

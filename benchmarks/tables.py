@@ -127,6 +127,12 @@ def read_study(path: Path) -> Study:
         if name not in names:
             raise ValueError(f"a study compares two of its losses, got {name!r}")
     for variant in [*study.losses, *study.ablations]:
+        random = f"loss.vgg={RANDOM}" in variant.changes
+        if random and "random features" not in variant.label:
+            raise ValueError(
+                f"its label says that {variant.name} has random features, "
+                f"got {variant.label!r}"
+            )
         if variant.special not in ("", *SPECIALS):
             raise ValueError(
                 f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
@@ -506,6 +512,17 @@ def tabulate_costs(study: Study, results: Results, dataset: str) -> list[list[st
     return table
 
 
+def describe_test(results: Results, dataset: str) -> str:
+    """Say over how many images and pixels the scores of a data set are taken."""
+    scores = next(one.scores for key, one in results.items() if key[0] == dataset)
+    seen = scores["images_with_boundary"]
+    return (
+        f"{scores['images']} test scenes, {scores['pixels'] / 1e6:.2f} megapixels. IoU "
+        f"is pooled over the pixels, BF1 a mean over the {seen} scenes that have a "
+        "boundary in truth or prediction."
+    )
+
+
 def _runs_of(results: Results, dataset: str, name: str) -> list[Finished]:
     return [one for key, one in results.items() if key[:2] == (dataset, name)]
 
@@ -560,6 +577,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     for dataset, label in study.labels.items():
         if not any(key[0] == dataset for key in results):
             continue
+        parts.append(f"{label}: {describe_test(results, dataset)}")
         add(f"Ablations, {label}", tabulate_ablations(study, results, dataset))
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, results, dataset))
@@ -581,7 +599,8 @@ def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list
     from bdloss.run import report
 
     names = []
-    for key, label in (("val_iou", "validation IoU"), ("val_bf1", "validation BF1")):
+    labels = {"val_iou": "IoU", "val_bf1": "BF1, 3 px"}
+    for key, label in labels.items():
         histories = {
             variant.label: [
                 one.history for one in _runs_of(results, dataset, variant.name)
@@ -590,7 +609,9 @@ def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list
         }
         histories = {name: some for name, some in histories.items() if some}
         names.append(f"{dataset}_{key}.png")
-        report.draw_comparison(histories, key, out / names[-1], label)
+        report.draw_comparison(
+            histories, key, out / names[-1], f"{label}, patches of validation"
+        )
     return names
 
 

@@ -89,3 +89,27 @@ def test_table_says_what_is_not_known():
     )
     assert [row[0] for row in table] == ["", "a", "austin", "all"]
     assert table[1][1:5] == ["0.5000", "3", "none", "3"]
+
+
+def test_runs_are_compared_by_a_line_and_a_band(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        report.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure)
+    )
+    runs = [[{"iou": 0.1}, {"iou": 0.5}], [{"iou": 0.3}, {"iou": 0.6}, {"iou": 0.9}]]
+    report.draw_comparison({"a": runs, "b": runs[:1]}, "iou", tmp_path / "a.png", "IoU")
+    (axes,) = drawn[0].axes
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert lines == {"a, 2 seeds": [0.2, 0.55], "b, 1 seed": [0.1, 0.5]}
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {(1.0, 0.1), (1.0, 0.3), (2.0, 0.5), (2.0, 0.6)} <= set(map(tuple, band))
+
+
+def test_models_stand_side_by_side_with_their_scores(tmp_path):
+    moved, true = np.roll(MASK, 4, axis=1), MASK.copy()
+    true[:3] = 255
+    samples = [("a\nrow 1", GREY, true, [MASK, moved])] * 2
+    report.draw_side_by_side(samples, ["one", "two"], tmp_path / "sides.png")
+    picture = cv2.imread(str(tmp_path / "sides.png"))
+    assert picture.shape[:2] == (700, 1240)
+    assert picture.std() > 10
