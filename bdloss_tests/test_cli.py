@@ -4,6 +4,7 @@ import sys
 
 import keras
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner
@@ -208,6 +209,12 @@ def test_shards_merge_to_the_unsharded_result(model, image, tmp_path):
         ):
             np.testing.assert_array_equal(merged.read(), whole.read())
             assert merged.tags() == whole.tags()
+    tables = [
+        pyogrio.raw.read(tmp_path / folder / "town_buildings.gpkg")[2:]
+        for folder in ("out", "one")
+    ]
+    for merged, whole in zip(*tables, strict=True):
+        np.testing.assert_array_equal(merged, whole)
 
 
 def test_shards_of_a_list_are_files(model, tmp_path):

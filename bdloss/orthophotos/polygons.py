@@ -220,11 +220,13 @@ class _Building:
         self.size += other.size
 
     def join(self) -> shapely.Polygon:
-        if len(self.parts) == 1:
-            return self.parts[0]
-        whole = shapely.union_all(self.parts)
-        rings = [_corners(ring) for ring in (whole.exterior, *whole.interiors)]
-        return shapely.Polygon(rings[0], rings[1:])
+        whole = self.parts[0]
+        if len(self.parts) > 1:
+            joined = shapely.union_all(self.parts)
+            rings = [_corners(ring) for ring in (joined.exterior, *joined.interiors)]
+            whole = shapely.Polygon(rings[0], rings[1:])
+        # Where a ring begins decides on how it is simplified.
+        return shapely.normalize(whole)
 
 
 def _corners(ring: shapely.LinearRing) -> np.ndarray:

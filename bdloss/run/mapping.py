@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import shapely
 from rasterio import Affine
 from rasterio.transform import array_bounds
 
@@ -451,14 +452,16 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
             bands.read(), grid, settings.min_area if metres else 0.0, settings.simplify
         )
     )
-    polygons = [polygon for each in found for polygon in each.polygons]
+    polygons = np.concatenate([np.empty(0, object), *(each.polygons for each in found)])
+    # From the top, whichever band they were finished in.
+    order = np.lexsort((shapely.bounds(polygons) * (1, 1, 1, -1)).T)
     attributes = {}
     if metres:
         areas = np.concatenate([np.empty(0), *(each.area for each in found)])
-        attributes["area_m2"] = np.round(areas, 1)
+        attributes["area_m2"] = np.round(areas, 1)[order]
     means = np.concatenate([np.empty(0), *(each.probability for each in found)])
-    attributes["probability"] = np.round(means / SCALE, 3)
-    write_outlines(path, polygons, grid.crs, **attributes)
+    attributes["probability"] = np.round(means / SCALE, 3)[order]
+    write_outlines(path, polygons[order].tolist(), grid.crs, **attributes)
     return len(polygons)
 
 

@@ -12,6 +12,7 @@ from rasterio import Affine, features
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
+from scipy import ndimage
 
 from bdloss.orthophotos import polygons as polygons_module
 from bdloss.orthophotos.polygons import (
@@ -297,6 +298,18 @@ def test_simplified_polygons_of_bands_stay_valid_and_apart(share, rows):
     assert shapely.area(polygons).sum() == pytest.approx(
         shapely.union_all(polygons).area
     )
+
+
+@given(st.sets(st.integers(1, 149), max_size=9))
+@settings(max_examples=20, deadline=None)
+def test_simplified_polygons_are_the_same_however_the_mask_is_cut(rows):
+    noise = np.random.default_rng(2).random((150, 110))
+    mask = (ndimage.gaussian_filter(noise, 2.0) > 0.51).astype(np.uint8)
+    layers = np.stack([mask, mask])
+    whole, _ = outline(cut(layers, [0]), 150, 110, simplify=1.0)
+    parts, _ = outline(cut(layers, [0, *sorted(rows)]), 150, 110, simplify=1.0)
+    assert len(whole) > 20
+    assert same_order(parts) == same_order(whole)
 
 
 def test_finished_buildings_do_not_wait_for_the_last_band():
