@@ -234,6 +234,12 @@ def _output_options(command: Callable) -> Callable:
     metavar="METRES",
     help="Resample to this for the model; outputs stay on the input's grid.",
 )
+@click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Where all bands have this, the image has no data, though it does not say so.",
+)
 @click.option("--window", type=int, help="Side of a window in pixels.  [the model's]")
 @click.option("--overlap", type=int, help="Pixels that windows share.  [a quarter]")
 @click.option("--batch", type=int, help="Windows a step.  [4; on a GPU measured]")
@@ -250,12 +256,6 @@ def _output_options(command: Callable) -> Callable:
     default="arithmetic",
     show_default=True,
     help="Mean that --tta takes.",
-@click.option(
-    "--nodata",
-    type=float,
-    metavar="VALUE",
-    help="Where all bands have this, the image has no data, though it does not say so.",
-)
 )
 @_output_options
 @click.option(
@@ -283,8 +283,9 @@ def predict(
     shard: tuple[int, int],
     **options: Any,
 ) -> None:
-    """Draw the buildings of orthophotos: NAME_mask.tif and NAME_buildings.gpkg.
+    """Draw the buildings of orthophotos.
 
+    Writes NAME_mask.tif and NAME_buildings.gpkg of each, and what the options ask for.
     RASTERS are files and folders of them. A run that was stopped goes on where it was
     when the same command is given again.
     """
@@ -320,6 +321,10 @@ def predict(
                     raise
                 failures.append(f"{image.name}: {error}".splitlines()[0])
                 continue
+            if shard[1] > 1:
+                part = "{}/{}".format(*shard)
+                click.echo(f"{image.name}: rows of {part} kept for merge: {out}")
+                continue
             _describe(image, mapped)
             if mapped.counts is not None:
                 counted[image.stem] = mapped.counts
@@ -338,11 +343,13 @@ def predict(
 @click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
 @_output_options
 def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
-    """Put together what `predict --shard` made of the rows of RASTERS.
+    """Put together what predict --shard made.
 
-    The result is that of one `predict`; the options say what to write, as there. The
-    shards write into one --out, or their folders are copied together into it.
+    RASTERS are those that predict was given. The result is that of one predict; the
+    options say what to write, as there. The shards write into one --out, or their
+    folders are copied together into it.
     """
+    _start_keras()
     with _one_line_errors():
         from bdloss.run import mapping
 
@@ -357,7 +364,10 @@ def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
 @click.option("--window", type=int, help="Side of a patch in pixels.  [the model's]")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -> None:
-    """Write MODEL as ONNX, for the QGIS plugin Deepness and for GeoDeep."""
+    """Write a model as ONNX.
+
+    The QGIS plugin Deepness and GeoDeep read it with all that they must be told.
+    """
     _start_keras()
     with _one_line_errors():
         from bdloss.models import load_predictor
