@@ -32,7 +32,7 @@ WINDOW, OVERLAP, BATCH = 512, 128, 4
 # Pixels, of the rasters for speed: 14 windows each way, 7 where they are seen often.
 SPEED_SIDES = {"none": 5_504, "flips": 2_816, "d4": 2_816}
 ASKED = {"none": 1, "flips": 4, "d4": 8}  # times that the model sees a window
-ROUNDS = 5
+ROUNDS = 3
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 
