@@ -122,9 +122,9 @@ def ask(*words: object, backend: str = "tensorflow") -> list[float]:
     """Run one measurement in a process of its own."""
     command = [sys.executable, __file__, *(str(word) for word in words)]
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(done.stderr)
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
