@@ -127,7 +127,7 @@ class ConstantWeight(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Report the weight of this epoch."""
         if logs is not None:
-            logs["w"] = float(self.model.loss.w.value)
+            logs["w"] = float(ops.convert_to_numpy(self.model.loss.w))
 
 
 class BoundaryWeight(ConstantWeight):

@@ -65,9 +65,10 @@ def _one_line_errors() -> Iterator[None]:
         raise BadInput(lines[0]) from error
 
 
-def _start_keras() -> None:
+def _start_keras(together: bool = False) -> None:
     """Load Keras without its backend's start-up messages.
 
+    With `together`, find the processes that train with this one, if there are any.
     TensorFlow writes some of them to the file descriptor, whatever its log level.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -77,6 +78,10 @@ def _start_keras() -> None:
     try:
         import keras
 
+        if together:
+            from bdloss.run import devices
+
+            devices.join_processes()
         keras.ops.zeros(())  # looks for devices
     finally:
         os.dup2(screen, 2)
@@ -104,6 +109,12 @@ def main() -> None:
 )
 @click.option("--seed", type=int, help="Seed of all randomness.  [0]")
 @click.option(
+    "--devices",
+    default="1",
+    metavar="N",
+    help="How many GPUs train together, or all.  [1]",
+)
+@click.option(
     "--mixed-precision",
     is_flag=True,
     default=None,
@@ -118,6 +129,7 @@ def train(
     loss: str | None,
     changes: tuple[str, ...],
     seed: int | None,
+    devices: str,
     mixed_precision: bool | None,
     fresh: bool,
 ) -> None:
@@ -125,8 +137,8 @@ def train(
 
     A run that was stopped goes on where it was when the command is given again.
     """
-    _start_keras()
     with _one_line_errors():
+        _start_keras(together=True)
         from bdloss.run import config as configs
         from bdloss.run import training
 
@@ -138,7 +150,11 @@ def train(
         _change(settings, options, loss, changes)
         experiment = configs.make_experiment(settings)
         folder = out or Path("runs") / name
-        result = training.train(experiment, folder, fresh=fresh, say=click.echo)
+        result = training.train(
+            experiment, folder, devices=devices, fresh=fresh, say=click.echo
+        )
+    if not result:  # another process of several tells
+        return
     for part in ("validation", "test"):
         if part in result:
             click.echo(f"{part:<11} {_scores(result[part])}")

@@ -15,6 +15,7 @@ from bdloss.data import augment, datasets, patches
 from bdloss.orthophotos.raster import replaced_when_whole
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
+from bdloss.run.devices import ALONE, Team
 from bdloss.run.logs import draw_examples
 
 EXAMPLES = 4  # patches that TensorBoard shows
@@ -28,6 +29,7 @@ class Fitting:
         model: The network.
         rows: A row an epoch, as Keras logs them, with the epoch counted from 1.
         verbose: Keras's.
+        team: The devices that train.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Fitting:
         validation: list[datasets.SceneData],
         names: Sequence[str],
         verbose: int = 1,
+        team: Team = ALONE,
     ):
         """Prepare a training.
 
@@ -48,6 +51,7 @@ class Fitting:
             validation: Scenes to validate on, the same grid of patches every epoch.
             names: What the scenes to learn from are called.
             verbose: Keras's.
+            team: The devices that train it; the model was made in its scope.
 
         Raises:
             ValueError: If the schedule looks at a validation that is not there.
@@ -61,6 +65,8 @@ class Fitting:
             "patch": experiment.patch,
             "batch": experiment.batch,
             "workers": experiment.workers,
+            "process": team.process,
+            "processes": team.processes,
         }
         self.model = model
         self.verbose = verbose
@@ -75,7 +81,16 @@ class Fitting:
             building_bias=experiment.building_bias,
             **common,
         )
-        self._validation = patches.Patches(validation, **common) if validation else None
+        self.team = team
+        self._validation: patches.Patches | None = None
+        self._padding = 1.0  # what a validation loss is too small by
+        if validation:
+            number = len(patches.Patches(validation, experiment.patch, batch=1))
+            blanks = [_blank(validation[0], experiment.patch)] * (
+                -number % team.devices
+            )
+            self._validation = patches.Patches([*validation, *blanks], **common)
+            self._padding = (number + len(blanks)) / number
         self._loss = make_loss(experiment)
         self._stage: Stage | None = None  # the one that the model is compiled for
         self._started = time.monotonic()
@@ -141,19 +156,23 @@ class Fitting:
         """Return pictures of some patches of the validation beside the prediction."""
         if not self._validation:
             return None
-        pixels, masks = self._validation[len(self._validation) // 2]
-        probabilities = self.model.predict_on_batch(pixels)
-        return draw_examples(*(a[:EXAMPLES] for a in (pixels, masks, probabilities)))
+        batch = self._validation[len(self._validation) // 2]
+        pixels, masks = (part[:EXAMPLES] for part in batch)
+        # Mirrored devices predict the same patches, one after another.
+        probabilities = self.model.predict_on_batch(pixels)[: len(pixels)]
+        return draw_examples(pixels, masks, probabilities)
 
     def measure_step(self) -> float:
         """Return the seconds that a batch takes, and leave everything as it was."""
         self._compile(self._stage_at(self.epoch)[0])
         variables = [*self.model.variables, *self.model.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
-        batch = self._training[0]
-        self.model.train_on_batch(*batch)  # this one also traces
+        pixels, masks = self._training[0]
+        if keras.backend.backend() == "tensorflow":  # which gives all of it to each
+            pixels, masks = (part[:: self.team.devices] for part in (pixels, masks))
+        self.model.train_on_batch(pixels, masks)  # this one also traces
         started = time.monotonic()
-        self.model.train_on_batch(*batch)
+        self.model.train_on_batch(pixels, masks)
         seconds = time.monotonic() - started
         _assign(variables, before)
         return seconds
@@ -218,6 +237,8 @@ class Fitting:
         )
         # Not Adam itself: in mixed precision Keras wraps it, to scale the loss.
         self.model.optimizer.build(self.model.trainable_variables)
+        if keras.backend.backend() == "jax" and experiment.loss.extra != "none":
+            callbacks.carry_weight(self.model)  # before the first step is traced
         self._stage = stage
 
     def _renew_optimizer(self) -> None:
@@ -225,7 +246,7 @@ class Fitting:
         optimizer = self.model.optimizer
         for variable in optimizer.variables:
             if variable is not optimizer.learning_rate:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer.dynamic_scale.assign(optimizer.initial_scale)
 
@@ -239,6 +260,9 @@ class Fitting:
 
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
+        row.pop("val_w", None)  # on JAX, where w is carried as a metric
+        if "val_loss" in row:
+            row["val_loss"] *= self._padding
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
             raise ValueError(self._not_finite())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -379,6 +403,14 @@ def _steps_to_cover(scenes: list[datasets.SceneData], experiment: Experiment) ->
     """Return how many batches see about as many pixels as there are."""
     pixels = sum(scene.mask.size for scene in scenes)
     return max(1, round(pixels / experiment.patch**2 / experiment.batch))
+
+
+def _blank(scene: datasets.SceneData, patch: int) -> datasets.SceneData:
+    """Return a scene of one patch that counts for nothing, but in a mean loss."""
+    pixels = np.zeros((patch, patch, scene.pixels.shape[2]), np.uint8)
+    return datasets.SceneData(
+        pixels, np.full((patch, patch), datasets.IGNORED, np.uint8)
+    )
 
 
 def _needs_validation(experiment: Experiment) -> bool:

@@ -50,7 +50,9 @@ def search_weights(
             end = min(start + (weight.probe_epochs or weight.every), epochs)
             best = _search_once(fitting, weight, end, folder)
             keep()
-            shutil.rmtree(_branches(folder))
+            fitting.team.wait()
+            if fitting.team.leads:
+                shutil.rmtree(_branches(folder))
             say(f"search      w = {best} is best in epochs {start + 1} to {end}")
         chosen = fitting.rows[-1]["w"]
         fitting.go_on(
@@ -87,7 +89,8 @@ def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> fl
         fitting.restore(newest_state(place) or snapshot)
 
         def keep(place: Path = place) -> None:
-            save_state(fitting.state(), place)
+            if fitting.team.leads:
+                save_state(fitting.state(), place)
 
         fitting.go_on(end, keep, ConstantWeight(value), stops_early=False)
         branches.append(fitting.rows[snapshot.epoch :])
@@ -105,10 +108,12 @@ def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> fl
         for i, value in enumerate(weight.values)
         for row in branches[i]
     ]
-    path = folder / "search.csv"
-    rows = [row for row in read_search(path) if row["search"] < snapshot.epoch] + rows
-    write_history(rows, path)
-    draw_search(rows, folder / "search.png")
+    if fitting.team.leads:
+        path = folder / "search.csv"
+        before = [row for row in read_search(path) if row["search"] < snapshot.epoch]
+        write_history(before + rows, path)
+        draw_search(before + rows, folder / "search.png")
+    fitting.team.wait()
     fitting.restore(read_state(state_path(places[best], end)))
     return weight.values[best]
 

@@ -27,6 +27,7 @@ from bdloss.run.config import (
     read_file,
     write_experiment,
 )
+from bdloss.run.devices import gather_team
 from bdloss.run.fitting import Fitting, weight_callback, write_history
 from bdloss.run.logs import log_epochs
 from bdloss.run.prediction import predict_array
@@ -41,15 +42,20 @@ PRODUCTS = (
 FREE = ("workers", "tensorboard")  # settings that another go may change
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
-PACKAGES = ("bdloss", "keras", "tensorflow", "segmodels-keras", "numpy", "rasterio")
+PACKAGES = ("bdloss", "keras", "segmodels-keras", "numpy", "rasterio")
+
+
+def _say_nothing(line: str) -> None:
+    """Take a line and say nothing."""
 
 
 def train(
     experiment: Experiment,
     out: Path,
     *,
+    devices: str = "1",
     fresh: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = _say_nothing,
     verbose: int = 1,
 ) -> dict[str, Any]:
     """Train a network and write its run folder, or go on with one that was stopped.
@@ -63,18 +69,23 @@ def train(
             `curves.png`, `samples.png`, `metrics.json`, `logs` for TensorBoard; until
             it is finished also `checkpoints`; of a weight search also `search.csv` and
             `search.png`.
+        devices: How many devices of this machine train together, or `all`. Several
+            processes that have joined (see `devices.py`) train with all they have.
         fresh: Whether to start over what was begun there.
         say: Takes the lines that a person should read.
         verbose: Keras's: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
 
     Returns:
-        What stands in `metrics.json`.
+        What stands in `metrics.json`; nothing in a process that does not lead.
 
     Raises:
         FileExistsError: If `out` exists and is no run folder.
         ValueError: If the experiment and its data do not go together, `out` is of
             another experiment, or the loss is not finite.
     """
+    team = gather_team(devices, experiment.batch)
+    if not team.leads:
+        say, verbose = _say_nothing, 0
     if not fresh:
         _check_folder(experiment, out)
         if (out / RESULT).exists():
@@ -90,34 +101,41 @@ def train(
     training = [cache.load_cached(scene, cached) for scene in splits.train]
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
-    model = _build_network(
-        experiment,
-        bands,
-        "mixed_float16" if experiment.mixed_precision else "float32",
-        experiment.encoder_weights if state is None else "",
-    )
     names = [scene.name for scene in splits.train]
-    fitting = Fitting(model, experiment, training, validation, names, verbose)
-    if state:
-        fitting.restore(state)
-    if fresh:
-        _clear(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / SETTINGS, write_experiment(experiment))
+    with team.scope:
+        model = _build_network(
+            experiment,
+            bands,
+            "mixed_float16" if experiment.mixed_precision else "float32",
+            experiment.encoder_weights if state is None else "",
+        )
+        if keras.backend.backend() == "tensorflow" and team.devices > 1:
+            _share_statistics(model)
+        fitting = Fitting(model, experiment, training, validation, names, verbose, team)
+        if state:
+            fitting.restore(state)
+        team.wait()  # until all have read what is there
+        if team.leads:
+            if fresh:
+                _clear(out)
+            out.mkdir(parents=True, exist_ok=True)
+            _write(out / SETTINGS, write_experiment(experiment))
+        say(_describe("training", training))
+        say(_describe("validation", validation))
+        say(
+            f"network     {experiment.backbone}, {model.count_params():,} parameters, "
+            f"{experiment.encoder_weights or 'random'} weights"
+        )
+        say(f"device      {team.name}, {_compute(experiment)}")
+        if state:
+            say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
+        for line in _describe_stages(experiment, fitting):
+            say(line)
+        rows = _fit(fitting, experiment, out, say)
+        weights = model.get_weights()
 
-    say(_describe("training", training))
-    say(_describe("validation", validation))
-    say(
-        f"network     {experiment.backbone}, {model.count_params():,} parameters, "
-        f"{keras.backend.backend()}"
-    )
-    if state:
-        say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
-    for line in _describe_stages(experiment, fitting):
-        say(line)
-    rows = _fit(fitting, experiment, out, say)
-
-    weights = model.get_weights()
+    if not team.leads:
+        return {}
     model = _build_network(experiment, bands)  # float32, and without an optimizer
     model.set_weights(weights)
     models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
@@ -134,10 +152,12 @@ def train(
         "seconds": round(fitting.seconds, 1),
         "memory_mb": round(_peak_memory() / 1e6),
         "seed": experiment.seed,
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {
+            name: version(name) for name in (*PACKAGES, keras.backend.backend())
+        },
         "git": _git_state(),
         "machine": f"{platform.machine()}, {platform.system()}, Python "
-        f"{platform.python_version()}, {keras.backend.backend()}",
+        f"{platform.python_version()}, {team.name}",
     }
     _write(out / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(out / CHECKPOINTS)
@@ -159,6 +179,13 @@ def _build_network(
         )
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _share_statistics(model: keras.Model) -> None:
+    """Let batch norm see the whole batch, not the part of its device."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def _check_folder(experiment: Experiment, out: Path) -> None:
@@ -201,6 +228,8 @@ def _fit(
     folder = out / CHECKPOINTS
 
     def keep() -> None:
+        if not fitting.team.leads:
+            return
         best = [fitting.best_epoch] if experiment.patience else []
         checkpoints.save_state(fitting.state(), folder, keep=best)
         write_history(fitting.rows, out / "history.csv")
@@ -210,7 +239,7 @@ def _fit(
     logged = experiment.tensorboard and keras.backend.backend() == "tensorflow"
     if experiment.tensorboard and not logged:
         say("logs        none for TensorBoard, which need TensorFlow")
-    if fitting.rows:
+    if fitting.rows and fitting.team.leads:
         write_history(fitting.rows, out / "history.csv")
     if experiment.searches:
         search_weights(fitting, experiment.weight, experiment.epochs, out, keep, say)
@@ -219,6 +248,7 @@ def _fit(
     rows = fitting.rows
     if experiment.patience:
         say(f"best        epoch {fitting.best_epoch} of {len(rows)} is kept")
+        fitting.team.wait()
         fitting.restore(
             checkpoints.read_state(checkpoints.state_path(folder, fitting.best_epoch))
         )
@@ -281,6 +311,12 @@ def _duration(minutes: float) -> str:
     if minutes < 90:
         return f"{max(1, round(minutes))} min"
     return f"{minutes / 60:.0f} h"
+
+
+def _compute(experiment: Experiment) -> str:
+    """Say with what and in which precision a step is computed."""
+    precision = "float16 and float32" if experiment.mixed_precision else "float32"
+    return f"{keras.backend.backend()}, {precision}, XLA {experiment.jit_compile}"
 
 
 def _git_state() -> str | None:
