@@ -25,6 +25,9 @@ def log_epochs(
             epoch, or None; it is called if that is to be logged.
         folder: Where `train` and `validation` are written, which TensorBoard lays over
             each other.
+
+    Raises:
+        OSError: If they cannot be written.
     """
     for row in rows:
         epoch = int(row["epoch"])
@@ -53,17 +56,21 @@ def _write(
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
-        writer = tf.summary.create_file_writer(partial, filename_suffix=ending)
-        with writer.as_default(epoch):
-            for name, value in values.items():
-                tf.summary.write(name, np.float32(value), metadata=_kind("scalars"))
-            if pictures is not None:
-                _, height, width, _ = pictures.shape
-                files = [tf.io.encode_png(picture).numpy() for picture in pictures]
-                # The images plugin takes width, height, and PNG files.
-                tensor = tf.constant([str(width), str(height), *files])
-                tf.summary.write(EXAMPLES, tensor, metadata=_kind("images"))
-        writer.close()
+        try:
+            writer = tf.summary.create_file_writer(partial, filename_suffix=ending)
+            with writer.as_default(epoch):
+                for name, value in values.items():
+                    tf.summary.write(name, np.float32(value), metadata=_kind("scalars"))
+                if pictures is not None:
+                    _, height, width, _ = pictures.shape
+                    files = [tf.io.encode_png(picture).numpy() for picture in pictures]
+                    # The images plugin takes width, height, and PNG files.
+                    tensor = tf.constant([str(width), str(height), *files])
+                    tf.summary.write(EXAMPLES, tensor, metadata=_kind("images"))
+            writer.close()
+        except tf.errors.OpError as error:  # TensorFlow's for a full disk, among others
+            reason = error.message.splitlines()[0].rpartition("; ")[-1]
+            raise OSError(f"cannot write the logs in {folder}: {reason}") from error
         (written,) = Path(partial).iterdir()
         written.rename(folder / written.name)
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import make_ndarray
 from tensorflow.compat.v1.train import summary_iterator
 from tensorflow.io import decode_png
@@ -50,6 +51,19 @@ def test_interrupted_log_is_none(tmp_path):
     assert len(read(tmp_path / "validation")) == 2
     log_epochs(ROWS, lambda: None, tmp_path)
     assert [step for step, *_ in read(tmp_path / "validation")] == [1, 2, 3]
+
+
+def test_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        said = "events.1; No space left on device\n\tFailed to flush"
+        raise tf.errors.ResourceExhaustedError(None, None, said)
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", fail)
+    with pytest.raises(
+        OSError, match=r"cannot write the logs .*: No space left on dev"
+    ):
+        log_epochs(ROWS, lambda: None, tmp_path)
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_examples_lie_side_by_side():
