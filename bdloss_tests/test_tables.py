@@ -1,6 +1,7 @@
 """The study of benchmarks/tables.py: its arithmetic, and a tiny one from end to end."""
 
 import fcntl
+import json
 from pathlib import Path
 
 import keras
@@ -148,6 +149,8 @@ def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
 
 def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     study, runs = study
+    costs = {"town": {"iou": [0.1, 1.0], "boundary": [0.125, 1.25]}}
+    (runs / "cost.json").write_text(json.dumps(costs))
     tables.draw_study(study, runs, tmp_path)
     text = (tmp_path / "tables.md").read_text()
     results, missing = tables.read_results(study, runs)
@@ -156,6 +159,7 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     )
     assert f"| L_IoU | {iou:.2f} (1 seed) |  |" in text
     assert f"| {ours:.2f} (1 seed) | {ours - iou:+.2f} (1 seed) |" in text
+    assert "| L_BF1,IoU | 0.125 | 1.25 |" in text
     assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
     assert "Not finished: town/iou/seed1, " in text
     assert "Town: 1 test scenes, 0.01 megapixels." in text

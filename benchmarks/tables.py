@@ -6,7 +6,8 @@
 The first trains, a process a run, and goes on where it was stopped; `--only synthetic
 --only boundary --seed 0` does a part of it, `--shard 2/8` one of eight equal parts; on
 one machine, give the command once for each core. The second makes Tables 1 and 2,
-curves and windows side by side out of what is finished.
+curves and windows side by side out of what is finished. `tables.py cost`, on a machine
+with nothing else to do, measures the seconds a step of each loss before.
 
 A study file names data sets, losses and ablations. A data set is an experiment as
 `train.py` takes it, a loss the `--set` assignments that make it.
@@ -21,7 +22,9 @@ import json
 import math
 import multiprocessing
 import os
+import statistics
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,12 +35,15 @@ from scipy import stats
 
 START = "start.json"  # of a run folder: digests of what every loss must start from
 RANDOM = "random"  # as loss.vgg: features of a VGG19 that has learned nothing
+RANDOM_WEIGHTS = "random_vgg19.weights.h5"
 CONFIDENCE = 0.95
 SIDE = 128  # pixels of the windows that are drawn
 DRAWN = 4
 NARROWING = (15, 11, 7)  # theta of two epochs each, then the experiment's own
 NARROWED_AFTER = 2  # epochs
-INSTANCES = ("buildings", "found", "missed", "split", "merged", "invented")
+INSTANCES = ("buildings", "found", "missed", "split", "merged")
+COST = "cost.json"  # of a study: seconds a step
+ROUNDS = 7  # of measuring them
 
 
 class Variant(NamedTuple):
@@ -190,7 +196,7 @@ def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
     for assignment in run.variant.changes:
         config.change(settings, assignment)
     if settings.get("loss", {}).get("vgg") == RANDOM:
-        settings["loss"]["vgg"] = str(out / "random_vgg19.weights.h5")
+        settings["loss"]["vgg"] = str(out / RANDOM_WEIGHTS)
     return settings
 
 
@@ -200,9 +206,7 @@ def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
     A run that another process is training is left to it, so the same command may be
     given once for each core.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(study.threads)
-    os.environ["OMP_NUM_THREADS"] = str(study.threads)
+    _take_threads(study.threads)
     context = multiprocessing.get_context("spawn")
     failed = []
     for number, run in enumerate(runs, 1):
@@ -223,6 +227,13 @@ def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
     return failed
 
 
+def _take_threads(threads: int) -> None:
+    """Let TensorFlow, once it is loaded, take so many threads."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def train_one(study: Study, run: Run, out: Path) -> None:
     """Train one run, in a process of its own."""
     from bdloss.run import training
@@ -236,7 +247,7 @@ def train_one(study: Study, run: Run, out: Path) -> None:
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         training.read_splits(experiment)
-        if experiment.loss.vgg.endswith("random_vgg19.weights.h5"):
+        if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
             write_random_features(Path(experiment.loss.vgg))
     if run.variant.special:
         SPECIALS[run.variant.special]()
@@ -329,19 +340,75 @@ SPECIALS: dict[str, Callable[[], None]] = {
 }
 
 
+def measure_costs(study: Study, out: Path) -> None:
+    """Measure the seconds a step of each loss takes on each data set.
+
+    In each of several rounds every loss takes its turn, so that what else the machine
+    does falls on all alike. Medians are written to `cost.json`.
+    """
+    _take_threads(study.threads)
+    from bdloss.run.config import make_experiment
+
+    out.mkdir(parents=True, exist_ok=True)
+    costs: dict[str, dict[str, list[float]]] = {}
+    for dataset in study.datasets:
+        steps = {}
+        for variant in study.losses:
+            run = Run(dataset, variant, variant.seeds[0])
+            experiment = make_experiment(make_settings(study, run, out))
+            if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
+                write_random_features(Path(experiment.loss.vgg))
+            steps[variant.name] = _make_step(experiment)
+        rounds = [{name: step() for name, step in steps.items()} for _ in range(ROUNDS)]
+        costs[dataset] = {
+            name: [
+                statistics.median(turn[name] for turn in rounds),
+                statistics.median(
+                    turn[name] / turn[study.reference] for turn in rounds
+                ),
+            ]
+            for name in steps
+        }
+    (out / COST).write_text(json.dumps(costs, indent=2) + "\n")
+
+
+def _make_step(experiment: Any) -> Callable[[], float]:
+    """Return what trains a step and says how many seconds it took."""
+    import keras
+
+    from bdloss import models
+    from bdloss.run.fitting import make_loss
+
+    model = models.build_model(
+        experiment.backbone, filters=experiment.filters, blocks=experiment.blocks
+    )
+    model.compile("adam", make_loss(experiment), jit_compile=False)
+    shape = (experiment.batch, experiment.patch, experiment.patch)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (*shape, 3), np.uint8)
+    squares = random.random((*shape[:1], *(side // 16 for side in shape[1:]), 1)) > 0.8
+    masks = squares.repeat(16, axis=1).repeat(16, axis=2).astype(np.uint8)
+    model.train_on_batch(pixels, masks)  # traces it
+
+    def step() -> float:
+        started = time.perf_counter()
+        keras.ops.convert_to_numpy(model.train_on_batch(pixels, masks))
+        return time.perf_counter() - started
+
+    return step
+
+
 class Finished(NamedTuple):
     """What is read of a finished run.
 
     Attributes:
         scores: Of the test scenes, as `metrics.json` has them.
         history: A row an epoch.
-        cost: Seconds a batch, validation and start-up included.
         machine: What it ran on.
     """
 
     scores: dict[str, Any]
     history: list[dict[str, float]]
-    cost: float
     machine: str
 
 
@@ -350,8 +417,6 @@ Results = Mapping[tuple[str, str, int], Finished]  # by data set, loss and seed
 
 def read_results(study: Study, out: Path) -> tuple[dict, list[str]]:
     """Return what is finished, and the names of the runs that are not."""
-    from bdloss.run.config import make_experiment, read_file
-
     found, missing = {}, []
     for run in list_runs(study):
         folder = run.folder(out)
@@ -364,11 +429,9 @@ def read_results(study: Study, out: Path) -> tuple[dict, list[str]]:
                 {key: float(value) for key, value in row.items()}
                 for row in csv.DictReader(file)
             ]
-        steps = make_experiment(read_file(folder / "experiment.toml")).steps
         found[run.dataset, run.variant.name, run.seed] = Finished(
             metrics["test"],
             history,
-            metrics["seconds"] / (metrics["epochs"] * steps),
             f"{metrics['machine']}, bdloss {metrics['git']}",
         )
     return found, missing
@@ -500,15 +563,16 @@ def tabulate_buildings(study: Study, results: Results, dataset: str) -> list[lis
     return table
 
 
-def tabulate_costs(study: Study, results: Results, dataset: str) -> list[list[str]]:
-    """Return the seconds a batch of each loss."""
-    table = [["loss", "seconds a batch", f"of {study.reference}'s"]]
-    base = [one.cost for one in _runs_of(results, dataset, study.reference)]
-    for variant in study.losses:
-        costs = [one.cost for one in _runs_of(results, dataset, variant.name)]
-        if costs:
-            ratio = f"{np.mean(costs) / np.mean(base):.2f}" if base else ""
-            table.append([variant.label, f"{np.mean(costs):.3f}", ratio])
+def tabulate_costs(study: Study, path: Path, dataset: str) -> list[list[str]]:
+    """Return the seconds a step of each loss, if they were measured."""
+    labels = {variant.name: variant.label for variant in study.losses}
+    table = [["loss", "seconds a step", f"of {labels[study.reference]}'s"]]
+    if path.is_file():
+        costs = json.loads(path.read_text())[dataset]
+        table += [
+            [labels[name], f"{seconds:.3f}", f"{ratio:.2f}"]
+            for name, (seconds, ratio) in costs.items()
+        ]
     return table
 
 
@@ -580,7 +644,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         parts.append(f"{label}: {describe_test(results, dataset)}")
         add(f"Ablations, {label}", tabulate_ablations(study, results, dataset))
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
-        add(f"Cost, {label}", tabulate_costs(study, results, dataset))
+        add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
         names = [
             *draw_curves(study, results, dataset, out),
             *draw_windows(study, results, dataset, runs, out),
@@ -703,6 +767,9 @@ def main() -> None:
     running.add_argument("--only", action="append", default=[], metavar="NAME")
     running.add_argument("--seed", type=int)
     running.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N")
+    costing = commands.add_parser("cost", help="measure the seconds a step")
+    costing.add_argument("study", type=Path)
+    costing.add_argument("--out", type=Path, default=Path("runs/study"))
     drawing = commands.add_parser("draw", help="make tables and figures")
     drawing.add_argument("study", type=Path)
     drawing.add_argument("--runs", type=Path, default=Path("runs/study"))
@@ -711,6 +778,9 @@ def main() -> None:
     study = read_study(given.study)
     if given.command == "draw":
         draw_study(study, given.runs, given.out)
+        return
+    if given.command == "cost":
+        measure_costs(study, given.out)
         return
     runs = choose_runs(study, given.only, given.seed, given.shard)
     failed = run_study(study, runs, given.out)
