@@ -203,14 +203,16 @@ def _output_options(command: Callable) -> Callable:
         ),
         click.option(
             "--min-area",
-            type=float,
+            type=click.FloatRange(0),
+            metavar="M2",
             default=5.0,
             show_default=True,
             help="Smallest polygon, square metres.",
         ),
         click.option(
             "--simplify",
-            type=float,
+            type=click.FloatRange(0),
+            metavar="PIXELS",
             default=1.0,
             show_default=True,
             help="Tolerance of outlines, pixels.",
