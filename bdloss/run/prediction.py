@@ -334,8 +334,8 @@ def predict_bands(
             )
         if bands is not None and len(numbers) != bands:
             raise ValueError(
-                f"the model takes {bands} bands, {Path(image).name} has {len(numbers)}; "
-                "--bands chooses"
+                f"the model takes {bands} bands, {Path(image).name} has "
+                f"{len(numbers)}; --bands chooses"
             )
         extent = grid_of(original)
         source = files.enter_context(resample(original, resolution))
