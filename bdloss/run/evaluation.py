@@ -447,7 +447,8 @@ class _ErrorMap:
         """Add the next band of rows."""
         step = self._step
         marks = report.mark_errors(band.true, band.pred, TOLERANCES[0])[band.rows]
-        self._rows.append(marks[-top % step :: step, ::step])
+        # A copy: a view would hold the whole band.
+        self._rows.append(marks[-top % step :: step, ::step].copy())
         true, pred = band.true[band.rows], band.pred[band.rows]
         height, width = true.shape
         for part in grid(height, width, SIDE, SIDE):

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -220,6 +221,24 @@ def test_a_large_error_map_is_thinned_evenly(tmp_path, monkeypatch):
     found = cv2.imread(str(tmp_path / "out" / "pred_errors.png"))[..., ::-1]
     whole = report.colour_errors(report.mark_errors(true, pred, 3))
     np.testing.assert_array_equal(found, whole[::3, ::3])
+
+
+def test_memory_does_not_grow_with_the_height(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "BAND", 64)
+    monkeypatch.setattr(evaluation, "PICTURE", 64)
+    monkeypatch.setattr(evaluation, "SHARE", 2)  # draws no windows
+    part = make_scene(3, 128, 480)[1]
+    peaks = []
+    for times in (2, 32):
+        mask = np.tile(part, (times, 1))
+        for name in ("pred", "truth"):
+            write_raster(tmp_path / f"{name}{times}.tif", mask)
+        paths = [tmp_path / f"{name}{times}.tif" for name in ("pred", "truth")]
+        tracemalloc.start()
+        score_rasters(*paths, tmp_path / f"out{times}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.2 * 30 * part.size
 
 
 def test_stages_are_drawn_where_the_boundary_is_longest(tmp_path):
