@@ -66,7 +66,7 @@ def export_onnx(
         )
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite")
-    side = window or predictor.window
+    side = predictor.window if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)
     with replaced_when_whole(path) as partial:

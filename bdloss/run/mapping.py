@@ -204,7 +204,7 @@ def map_buildings(
             settings would give.
         ValueError: If image, model, truth and settings do not go together.
     """
-    window = settings.window or predictor.window
+    window = predictor.window if settings.window is None else settings.window
     overlap = window // OVERLAP if settings.overlap is None else settings.overlap
     threshold = (
         predictor.threshold if settings.threshold is None else settings.threshold

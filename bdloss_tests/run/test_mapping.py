@@ -398,6 +398,7 @@ def test_bad_input_leaves_no_output(image, tmp_path):
         (lambda: (one_band, Settings(), None), "takes 3 bands, grey.tif has 1"),
         (lambda: (image, Settings(), small.parent), "a mask is of the size"),
         (lambda: (image, Settings(window=40), None), "multiple of 16"),
+        (lambda: (image, Settings(window=0), None), "multiple of 16 .* got 0"),
         (lambda: (image, Settings(overlap=32), None), "overlap must be"),
         (lambda: (text, Settings(), None), "not a raster"),
     ]:
