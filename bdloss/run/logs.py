@@ -1,6 +1,6 @@
 """TensorBoard logs: an event file an epoch, whole or not there, never written twice."""
 
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from bdloss.run.report import as_rgb
 
 RUNS = ("train", "validation")
+PARTIAL = ".partial"  # folder in which a file is written
 EXAMPLES = "image, truth, prediction"  # name of the pictures
 
 
@@ -29,6 +30,8 @@ def log_epochs(
     Raises:
         OSError: If they cannot be written.
     """
+    for run in RUNS:  # what a run that was killed has left
+        shutil.rmtree(folder / run / PARTIAL, ignore_errors=True)
     for row in rows:
         epoch = int(row["epoch"])
         ending = f".epoch-{epoch:05d}"
@@ -54,25 +57,27 @@ def _write(
     """Write an epoch as TensorBoard's own `scalar` and `image` do."""
     import tensorflow as tf
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
-        try:
-            writer = tf.summary.create_file_writer(partial, filename_suffix=ending)
-            with writer.as_default(epoch):
-                for name, value in values.items():
-                    tf.summary.write(name, np.float32(value), metadata=_kind("scalars"))
-                if pictures is not None:
-                    _, height, width, _ = pictures.shape
-                    files = [tf.io.encode_png(picture).numpy() for picture in pictures]
-                    # The images plugin takes width, height, and PNG files.
-                    tensor = tf.constant([str(width), str(height), *files])
-                    tf.summary.write(EXAMPLES, tensor, metadata=_kind("images"))
-            writer.close()
-        except tf.errors.OpError as error:  # TensorFlow's for a full disk, among others
-            reason = error.message.splitlines()[0].rpartition("; ")[-1]
-            raise OSError(f"cannot write the logs in {folder}: {reason}") from error
-        (written,) = Path(partial).iterdir()
+    partial = folder / PARTIAL
+    partial.mkdir(parents=True)
+    try:
+        writer = tf.summary.create_file_writer(str(partial), filename_suffix=ending)
+        with writer.as_default(epoch):
+            for name, value in values.items():
+                tf.summary.write(name, np.float32(value), metadata=_kind("scalars"))
+            if pictures is not None:
+                _, height, width, _ = pictures.shape
+                files = [tf.io.encode_png(picture).numpy() for picture in pictures]
+                # The images plugin takes width, height, and PNG files.
+                tensor = tf.constant([str(width), str(height), *files])
+                tf.summary.write(EXAMPLES, tensor, metadata=_kind("images"))
+        writer.close()
+        (written,) = partial.iterdir()
         written.rename(folder / written.name)
+    except tf.errors.OpError as error:  # TensorFlow's for a full disk, among others
+        reason = error.message.splitlines()[0].rpartition("; ")[-1]
+        raise OSError(f"cannot write the logs in {folder}: {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _kind(plugin: str):

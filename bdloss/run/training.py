@@ -232,6 +232,9 @@ def _fit(
             return
         best = [fitting.best_epoch] if experiment.patience else []
         checkpoints.save_state(fitting.state(), folder, keep=best)
+        report_epochs()
+
+    def report_epochs() -> None:
         write_history(fitting.rows, out / "history.csv")
         if logged:
             log_epochs(fitting.rows, fitting.examples, out / LOGS)
@@ -240,7 +243,7 @@ def _fit(
     if experiment.tensorboard and not logged:
         say("logs        none for TensorBoard, which need TensorFlow")
     if fitting.rows and fitting.team.leads:
-        write_history(fitting.rows, out / "history.csv")
+        report_epochs()  # it may have been killed between checkpoint and report
     if experiment.searches:
         search_weights(fitting, experiment.weight, experiment.epochs, out, keep, say)
     else:

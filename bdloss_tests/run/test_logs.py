@@ -49,6 +49,9 @@ def test_interrupted_log_is_none(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             log_epochs(ROWS, examples, tmp_path)
     assert len(read(tmp_path / "validation")) == 2
+    left = tmp_path / "validation" / ".partial"
+    left.mkdir()
+    (left / "half").write_text("as when it is killed")
     log_epochs(ROWS, lambda: None, tmp_path)
     assert [step for step, *_ in read(tmp_path / "validation")] == [1, 2, 3]
 

@@ -1,6 +1,7 @@
 """A training that is killed again and again ends as one that never was."""
 
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 
 from bdloss import models
-from bdloss.run import training
+from bdloss.run import search, training
 from bdloss.run.config import make_experiment
 from bdloss_tests.scenes import write_folder
 
-KILLS = 5
+# Each process but the last is killed: some moment after it has started, after it has
+# finished an epoch, or by itself between `search.csv` and the checkpoint of the search.
+EARLY, AFTER, SEARCH = "early", "after an epoch", "search"
+KILLS = (*(EARLY, AFTER, SEARCH), *[EARLY] * 6, *[AFTER] * 3)
+LONGEST = {EARLY: 1.5, AFTER: 0.1}  # seconds
 # Forks of a server that has imported TensorFlow: real processes, without its start-up.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bdloss.run.training"])
@@ -40,12 +45,20 @@ def settings(tmp_path_factory):
     }
 
 
-def train(settings, out):
+def train(settings, out, kill=None):
+    if kill == SEARCH:
+        write = search.write_history
+
+        def write_and_die(rows, path):
+            write(rows, path)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        search.write_history = write_and_die
     training.train(make_experiment(settings), out, verbose=0)
 
 
-def start(settings, out):
-    process = PROCESSES.Process(target=train, args=(settings, out))
+def start(settings, out, kill=None):
+    process = PROCESSES.Process(target=train, args=(settings, out, kill))
     process.start()
     return process
 
@@ -54,33 +67,31 @@ def checkpoints(out):
     return {path.name + path.parent.name for path in out.rglob("epoch-*.npz")}
 
 
-def train_and_kill(settings, out, moments):
-    """Train until it is done, killed some moment after each next finished epoch."""
-    kills = 0
-    while True:
+def train_and_kill(settings, out, kills):
+    """Train until it is done; return how often it was killed."""
+    draw, killed = random.Random(4), 0
+    for kill in [*kills, None]:
         before = checkpoints(out)
-        process = start(settings, out)
-        moment = next(moments, None)
-        if moment is not None:
-            while process.is_alive() and not checkpoints(out) - before:
+        process = start(settings, out, kill)
+        if kill in (EARLY, AFTER):
+            while kill == AFTER and process.is_alive() and checkpoints(out) <= before:
                 time.sleep(0.005)
-            time.sleep(moment)
+            time.sleep(draw.uniform(0, LONGEST[kill]))
             process.kill()
         process.join()
         if process.exitcode == 0:
-            return kills
+            break
         assert process.exitcode == -signal.SIGKILL
-        kills += 1
+        killed += 1
+    return killed
 
 
 def test_killed_training_ends_as_if_it_had_never_stopped(settings, tmp_path):
-    draw = random.Random(4)
-    moments = (draw.uniform(0, 0.15) for _ in range(KILLS))
     process = start(settings, tmp_path / "whole")
-    kills = train_and_kill(settings, tmp_path / "killed", moments)
+    killed = train_and_kill(settings, tmp_path / "killed", KILLS)
     process.join()
     assert process.exitcode == 0
-    assert kills >= 3
+    assert killed >= 10
     same(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -88,6 +99,9 @@ def same(one, other):
     assert {path.name for path in one.iterdir()} == {
         path.name for path in other.iterdir()
     }
+    for run in ("train", "validation"):  # each epoch is logged once
+        epochs = sorted(path.suffix for path in (other / "logs" / run).iterdir())
+        assert epochs == [f".epoch-{n:05d}" for n in (1, 2, 3, 4, 5)]
     for name in ("history.csv", "search.csv"):
         assert (one / name).read_text() == (other / name).read_text()
     first, second = (
