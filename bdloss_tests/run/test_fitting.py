@@ -138,11 +138,14 @@ def test_without_validation_nothing_may_look_at_it():
 
 
 def test_measuring_a_step_leaves_everything_as_it_was():
-    fitted, _ = prepare()
-    before = fitted.model.get_weights()
+    fitted, experiment = prepare()
+    fitted._compile(experiment.stage[0])
+    before = fitted.state()
     assert fitted.measure_step() > 0
-    for old, new in zip(before, fitted.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    after = fitted.state()
+    for part in ("network", "optimizer"):
+        for old, new in zip(getattr(before, part), getattr(after, part), strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 def test_state_of_another_network_is_refused():

@@ -89,7 +89,8 @@ def test_header_says_what_it_trains_on(run):
     text = "\n".join(run[2])
     assert "training    1 scene, 0.01 megapixels" in text
     assert "% building" in text
-    assert "plain" in text
+    assert "network     plain, " in text
+    assert "device      1 CPU, tensorflow, float32, XLA auto" in text
     assert "stage       2 epochs, learning rate 0.005 (cosine), all trains" in text
     assert "min: 5 epochs of 10 batches" in text
 
@@ -98,8 +99,11 @@ def test_metrics_say_how_they_came_about(run):
     _, result, _ = run
     assert result["memory_mb"] > 50
     assert result["seconds"] > 0
+    assert result["seed"] == 0
     assert result["versions"]["bdloss"] == bdloss.__version__
-    assert "git" in result
+    assert result["machine"].endswith("1 CPU")
+    assert {"git", "epochs"} <= set(result)
+    assert {"iou", "bf1_3", "bf1_5"} <= set(result["validation"]) & set(result["test"])
 
 
 def test_finished_run_is_not_run_again(small, run):
