@@ -385,6 +385,18 @@ def test_outlines_that_do_not_fit_on_the_disk_are_an_error(tmp_path, suffix, siz
     assert count_outlines(path) == 900
 
 
+def test_outlines_that_nearly_fit_on_the_disk_are_an_error(tmp_path):
+    """FlatGeobuf is then written without a word, and cannot be read."""
+    houses = on_ground(*(shapely.box(col, 3, col + 9, 40) for col in range(0, 900, 10)))
+    path = tmp_path / "a.fgb"
+    write_outlines(path, houses, UTM)
+    size = path.stat().st_size
+    path.unlink()
+    with full_disk(size - 1), pytest.raises(OSError, match="is the disk full"):
+        write_outlines(path, houses, UTM)
+    assert not list(tmp_path.iterdir())
+
+
 def test_outlines_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(
         ValueError, match=r"to \.gpkg, \.geojson, \.fgb, got .*/a\.shp$"

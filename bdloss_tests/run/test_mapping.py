@@ -67,6 +67,17 @@ def test_polygons_cover_the_mask_and_know_their_area(image, tmp_path):
     assert np.average(means, weights=areas) == pytest.approx(roofs.mean(), abs=0.002)
 
 
+def test_outlines_come_from_the_top_whenever_they_were_finished(tmp_path):
+    pixels = np.full((90, 60, 3), 40, np.uint8)
+    pixels[5:80, 5:15] = 200  # through three bands
+    pixels[10:20, 30:50] = 200
+    image = write_raster(tmp_path / "town.tif", pixels)
+    mapped = mapping.map_buildings(image, PREDICTOR, tmp_path / "out", Settings())
+    tall, low = read_outlines(mapped.files[1], UTM)
+    assert tall.bounds[3] > low.bounds[3]
+    assert tall.area > low.area
+
+
 @pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb"])
 def test_outlines_in_each_format(image, tmp_path, vector):
     settings = Settings(vector=vector)
