@@ -341,7 +341,9 @@ def predict(
                 continue
             if shard[1] > 1:
                 part = "{}/{}".format(*shard)
-                click.echo(f"{image.name}: rows of {part} kept for merge: {out}")
+                click.echo(
+                    f"{image.name}: part {part} of its rows, for merge, in {out}"
+                )
                 continue
             _describe(image, mapped)
             if mapped.counts is not None:

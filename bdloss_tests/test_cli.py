@@ -197,7 +197,9 @@ def test_shards_merge_to_the_unsharded_result(model, image, tmp_path):
     words = ["predict", image, "--model", model, "--prob", "--out"]
     assert invoke(*words, tmp_path / "one").exit_code == 0
     for shard in ("3/3", "1/3"):
-        assert invoke(*words, tmp_path / "out", "--shard", shard).exit_code == 0
+        done = invoke(*words, tmp_path / "out", "--shard", shard)
+        assert done.exit_code == 0
+        assert f"town.tif: part {shard} of its rows, for merge, in " in done.stdout
     merge = ["merge", image, "--prob", "--out", tmp_path / "out"]
     done = invoke(*merge)
     assert done.exit_code == 2
