@@ -496,7 +496,7 @@ def score(
 @click.option("--theta", type=int, default=5, show_default=True, help="Of Eq. 2.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
-    """Draw the steps of the boundary loss, as Figure 1 does of the paper.
+    """Draw the steps of the boundary loss, as Figure 1 of the paper does.
 
     PREDICTION is a mask or a NAME_prob.tif, TRUTH a mask or a file of outlines.
     """
