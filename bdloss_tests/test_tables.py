@@ -12,6 +12,7 @@ from scipy import stats
 from bdloss import boundary, losses
 from bdloss.run import training
 from bdloss.run.config import make_experiment
+from bdloss.run.fitting import make_loss
 from bdloss_tests.scenes import write_folder
 from bdloss_tests.test_pooling import gradient
 from benchmarks import tables
@@ -127,7 +128,11 @@ def test_every_run_of_the_paper_is_an_experiment(tmp_path):
     }
     assert made["synthetic", "iou", 2].loss.extra == "none"
     assert made["synthetic", "theta9", 0].loss.theta == 9
-    assert not made["synthetic", "alone", 0].loss.bce
+    sobel = make_loss(made["synthetic", "sobel", 0])
+    assert (sobel.extra.boundary, sobel.bce is None) == ("sobel", False)
+    with pytest.warns(UserWarning, match="does not train a network"):
+        alone = make_loss(made["synthetic", "alone", 0])
+    assert (alone.bce, float(alone.w.value)) == (None, 1.0)
     assert made["towns", "vgg", 0].loss.vgg == str(tmp_path / "random_vgg19.weights.h5")
     others = [one for key, one in made.items() if key[0] == "towns"]
     assert len({one.stage[0].epochs for one in others}) == 1

@@ -55,6 +55,11 @@ def test_changes_of_the_command_line():
         ({"patch": 100}, "patch must be a multiple of 16 for plain, got 100"),
         ({"patch": 48, "backbone": "vgg16"}, "multiple of 32 for vgg16, got 48"),
         ({"loss": {"extra": "sharp"}}, "loss.extra must be one of"),
+        (
+            {"loss": {"boundary": "canny"}},
+            "loss.boundary must be one of pooling, sobel",
+        ),
+        ({"loss": {"bce": 1}}, "loss.bce must be a bool, got 1"),
         ({"weight": {"end": 2}}, "weight.end must lie in"),
         ({"weight": {"values": [0.1, 2]}}, "weight.values must lie in"),
         ({"weight": {"values": []}}, "weight.values needs at least one"),
