@@ -241,7 +241,7 @@ def _fit(
 
     logged = experiment.tensorboard and keras.backend.backend() == "tensorflow"
     if experiment.tensorboard and not logged:
-        say("logs        none for TensorBoard, which need TensorFlow")
+        say("logs        none for TensorBoard: they need TensorFlow")
     if fitting.rows and fitting.team.leads:
         report_epochs()  # it may have been killed between checkpoint and report
     if experiment.searches:
