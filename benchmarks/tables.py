@@ -645,11 +645,9 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         add(f"Ablations, {label}", tabulate_ablations(study, results, dataset))
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
-        names = [
-            *draw_curves(study, results, dataset, out),
-            *draw_windows(study, results, dataset, runs, out),
-        ]
+        names = draw_curves(study, results, dataset, out)
         parts += [f"![{name}]({name})" for name in names]
+        parts += draw_windows(study, results, dataset, runs, out)
     machines = sorted({one.machine for one in results.values()})
     parts.append("Run on: " + "; ".join(machines))
     if missing:
@@ -685,6 +683,9 @@ def draw_windows(
     """Draw what the two losses make of windows where they differ most (Figs. 2, 5 ...).
 
     Of the first seed that both have; which windows, `choose_windows` says.
+
+    Returns:
+        What stands in the text: the picture, and how long the boundaries are.
     """
     from bdloss.data import datasets
     from bdloss.models import load_predictor
@@ -727,7 +728,31 @@ def draw_windows(
     name = f"{dataset}_windows.png"
     labels = [variant.label for variant in variants]
     report.draw_side_by_side(samples, labels, out / name)
-    return [name]
+    lengths = " and ".join(
+        f"{length:.2f} ({label})"
+        for label, length in zip(labels, boundary_lengths(masks), strict=True)
+    )
+    return [
+        f"![{name}]({name})",
+        f"The predicted boundaries of seed {seed} have {lengths} times as many pixels "
+        "as the true ones.",
+    ]
+
+
+def boundary_lengths(masks: Sequence[Sequence[np.ndarray]]) -> list[float]:
+    """Return how long the boundaries of each prediction are, of the true ones.
+
+    Args:
+        masks: Truth and predictions of each scene; 255 in the truth is ignored.
+    """
+    from bdloss.metrics import find_boundary
+    from bdloss.orthophotos.raster import IGNORED
+
+    totals = np.zeros(len(masks[0]))
+    for true, *preds in masks:
+        known = [np.where(true == IGNORED, IGNORED, pred) for pred in (true, *preds)]
+        totals += [find_boundary(mask, ignore=IGNORED).sum() for mask in known]
+    return (totals[1:] / totals[0]).tolist()
 
 
 def choose_windows(
