@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,18 +120,23 @@ def refuse_faults(splits: Splits, dataset: str = "folder") -> list[Fault]:
     return faults
 
 
-def count_scenes(scenes: Iterable[Scene]) -> str:
+def count_scenes(
+    scenes: Iterable[Scene],
+    load_mask: Callable[[Scene], np.ndarray] = datasets.load_mask,
+) -> str:
     """Return the totals of scenes in a line: number, size, resolution and classes.
 
     Args:
         scenes: The scenes; those that cannot be read are left out.
+        load_mask: Returns the mask of a scene.
     """
     counts: Counter[int] = Counter()
     sizes: Counter[str] = Counter()
     number = 0
     for scene in scenes:
         try:
-            mask, resolution = datasets.load_mask(scene), datasets.resolution_of(scene)
+            mask = np.asarray(load_mask(scene))
+            resolution = datasets.resolution_of(scene)
         except (OSError, ValueError):
             continue
         number += 1

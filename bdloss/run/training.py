@@ -42,7 +42,7 @@ PRODUCTS = (
 FREE = ("workers", "tensorboard")  # settings that another go may change
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
-PACKAGES = ("bdloss", "keras", "segmodels-keras", "numpy", "rasterio")
+PACKAGES = ("keras", "segmodels-keras", "numpy", "rasterio")
 
 
 def _say_nothing(line: str) -> None:
@@ -120,8 +120,12 @@ def train(
                 _clear(out)
             out.mkdir(parents=True, exist_ok=True)
             _write(out / SETTINGS, write_experiment(experiment))
-        say(_describe("training", training))
-        say(_describe("validation", validation))
+        for part, scenes, stored in (
+            ("training", splits.train, training),
+            ("validation", splits.validation, validation),
+        ):
+            masks = dict(zip(scenes, (data.mask for data in stored), strict=True))
+            say(f"{part:<11} {check.count_scenes(scenes, masks.__getitem__)}")
         say(
             f"network     {experiment.backbone}, {model.count_params():,} parameters, "
             f"{experiment.encoder_weights or 'random'} weights"
@@ -153,7 +157,8 @@ def train(
         "memory_mb": round(_peak_memory() / 1e6),
         "seed": experiment.seed,
         "versions": {
-            name: version(name) for name in (*PACKAGES, keras.backend.backend())
+            "bdloss": bdloss.__version__,  # which need not be installed
+            **{name: version(name) for name in (*PACKAGES, keras.backend.backend())},
         },
         "git": _git_state(),
         "machine": f"{platform.machine()}, {platform.system()}, Python "
@@ -276,16 +281,6 @@ def read_splits(experiment: Experiment) -> datasets.Splits:
         raise ValueError(f"the {experiment.dataset} data set needs its folder: --data")
     settings = {name: getattr(experiment, name) for name in taken}
     return datasets.read_dataset(experiment.dataset, experiment.data, **settings)
-
-
-def _describe(name: str, scenes: list[datasets.SceneData]) -> str:
-    pixels = sum(scene.mask.size for scene in scenes)
-    building = sum(np.count_nonzero(scene.mask == 1) for scene in scenes)
-    share = building / max(1, pixels)
-    return (
-        f"{name:<11} {len(scenes)} scene{'s' * (len(scenes) != 1)}, "
-        f"{pixels / 1e6:.2f} megapixels, {share:.0%} building"
-    )
 
 
 def _describe_stages(experiment: Experiment, fitting: Fitting) -> Iterator[str]:

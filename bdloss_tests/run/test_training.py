@@ -87,8 +87,8 @@ def test_model_knows_what_it_was_trained_on(run):
 
 def test_header_says_what_it_trains_on(run):
     text = "\n".join(run[2])
-    assert "training    1 scene, 0.01 megapixels" in text
-    assert "% building" in text
+    assert "training    1 scene, 0.01 megapixels (0.3 m), " in text
+    assert "% building, 0.0% ignored" in text
     assert "network     plain, " in text
     assert "device      1 CPU, tensorflow, float32, XLA auto" in text
     assert "stage       2 epochs, learning rate 0.005 (cosine), all trains" in text
