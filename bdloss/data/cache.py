@@ -1,6 +1,7 @@
 """Cache: scenes decoded once into a folder, from which any part is read at once."""
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -23,6 +24,7 @@ VERSION = 1  # of what is stored; another one makes every scene anew
 LIMIT = 50 * 2**30  # bytes that a cache may hold; INRIA's training split is 16 GB
 RESERVE = 2 * 2**30  # bytes that are left free on the disk
 DECODED_AT_ONCE = 2**25  # pixels
+MAPPED = 16  # files that stay mapped, two of a scene
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
 NOT_STORED = {  # no room after all, another process was faster, cleared meanwhile
     errno.ENOSPC,
@@ -40,8 +42,8 @@ class StoredArray(NDArrayOperatorsMixin):
 
     A part comes from the cache by memory mapping or, where there is no entry (no room
     for it, or cleared since), from the window of the files of the scene, many times
-    slower. Nothing is kept in memory and no file stays open, however many scenes there
-    are. NumPy's functions and operators take it as an array.
+    slower. Nothing is kept in memory, and of the files only those used last stay open,
+    however many scenes there are. NumPy's functions and operators take it as an array.
 
     Attributes:
         shape: Height, width and, of pixels, bands.
@@ -65,7 +67,7 @@ class StoredArray(NDArrayOperatorsMixin):
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
         """Return the rows and columns that two slices say, as a new array."""
         try:
-            return np.array(np.load(self._file, mmap_mode="r")[part])
+            return np.array(_map_file(self._file)[part])
         except FileNotFoundError:
             pass
         (top, bottom, _), (left, right, _) = (
@@ -80,6 +82,12 @@ class StoredArray(NDArrayOperatorsMixin):
         """Return the whole array, for NumPy."""
         whole = self[:, :]
         return whole if dtype is None else whole.astype(dtype)
+
+
+@functools.lru_cache(MAPPED)
+def _map_file(file: Path) -> np.ndarray:
+    """Map a file; to map it for each patch takes longer than to copy the patch."""
+    return np.load(file, mmap_mode="r")
 
 
 def default_folder() -> Path:
