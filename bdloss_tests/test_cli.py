@@ -160,6 +160,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    done = invoke("train", "--out", tmp_path / "file" / "run")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: ")
+    assert "Not a directory" in done.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_output_that_exists_is_kept(model, image, tmp_path):
     words = ["predict", image, "--model", model, "--out", tmp_path / "out"]
     first = invoke(*words)

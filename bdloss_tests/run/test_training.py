@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 
@@ -7,10 +8,10 @@ import pytest
 
 import bdloss
 from bdloss import models
-from bdloss.run import training
+from bdloss.run import checkpoints, training
 from bdloss.run.config import make_experiment
 from bdloss.run.prediction import predict_array
-from bdloss_tests.scenes import make_scene, write_folder, write_raster
+from bdloss_tests.scenes import full_disk, make_scene, write_folder, write_raster
 
 FILES = {
     "model.keras",
@@ -150,6 +151,29 @@ def test_bad_data_leaves_no_folder(small, tmp_path):
         with pytest.raises(error):
             training.train(make_experiment({**small, **change}), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_loses_nothing_that_was_finished(
+    small, tmp_path, monkeypatch
+):
+    change = {"stage": [{"epochs": 2}], "steps": 2, "tensorboard": False}
+    experiment = make_experiment({**small, **change})
+    expected = training.train(experiment, tmp_path / "undisturbed", verbose=0)
+    out = tmp_path / "disturbed"
+    kept = checkpoints.save_state
+
+    def fill_up(state, *places, **settings):
+        with full_disk(20_000) if state.epoch == 2 else contextlib.nullcontext():
+            kept(state, *places, **settings)
+
+    monkeypatch.setattr(checkpoints, "save_state", fill_up)
+    with pytest.raises(OSError, match="too large"):
+        training.train(experiment, out, verbose=0)
+    monkeypatch.undo()
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == ["epoch-00001.npz"]
+    result = training.train(experiment, out, verbose=0)
+    assert result["test"] == expected["test"]
 
 
 def test_scenes_must_have_the_same_bands(small, tmp_path):
