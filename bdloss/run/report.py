@@ -20,6 +20,7 @@ from bdloss.metrics import (
 )
 from bdloss.orthophotos.raster import IGNORED
 
+TALLEST = 2.0  # of its width, a scene in `samples.png`
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
 # what an error map marks, in the order of its numbers, and how as RGB
 ERRORS = {
@@ -170,8 +171,12 @@ def draw_samples(
             `(height, width)` of each.
         path: PNG file to write.
     """
-    figure = Figure(figsize=(12, 4.2 * len(samples)), layout="constrained")
-    rows = figure.subplots(len(samples), 3, squeeze=False)
+    # Inches: three pictures of four across, each row as high as its scene and a title.
+    heights = [
+        0.3 + 4 * min(TALLEST, len(true) / true.shape[1]) for _, _, true, _ in samples
+    ]
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
+    rows = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
     for axes, (name, pixels, true, pred) in zip(rows, samples, strict=True):
         picture = as_rgb(pixels)
         for place, image, title in (

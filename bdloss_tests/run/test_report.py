@@ -1,5 +1,6 @@
 import cv2
 import numpy as np
+import pytest
 
 from bdloss.run import report
 from bdloss_tests.drawing import HOUSE, draw
@@ -36,6 +37,14 @@ def test_pictures_are_written(tmp_path):
     report.draw_samples([("a", grey, MASK, MASK)] * 2, tmp_path / "samples.png")
     for name in ("curves", "samples"):
         assert cv2.imread(str(tmp_path / f"{name}.png")).std() > 10
+
+
+def test_samples_leave_no_room_around_wide_scenes(tmp_path):
+    mask = np.ones((10, 100), np.uint8)
+    grey = np.full((10, 100, 3), 90, np.uint8)
+    report.draw_samples([("a", grey, mask, mask)] * 2, tmp_path / "samples.png")
+    height, width, _ = cv2.imread(str(tmp_path / "samples.png")).shape
+    assert height / width == pytest.approx(2 * 0.7 / 12, rel=0.05)
 
 
 def test_any_number_of_bands_has_a_picture():
