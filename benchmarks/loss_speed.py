@@ -10,9 +10,6 @@ slows all of them; they are medians. PyTorch is timed, eagerly, where it is inst
 import importlib.util
 import multiprocessing
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from scipy import ndimage
+from timing import Step, describe_machine, time_steps
 
 from bdloss import losses
 from bdloss.models import build_model
@@ -32,8 +30,6 @@ THETAS = (5, 7, 15)
 ROUNDS = 7
 MODES = {"graph": False, "jit_compile": True}
 TORCH = importlib.util.find_spec("torch") is not None
-
-Step = Callable[[], object]
 
 
 def draw_maps(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,20 +102,6 @@ def torch_step(shape: tuple[int, ...], theta: int) -> Step:
     return step
 
 
-def time_steps(steps: dict[str, Step], rounds: int = ROUNDS) -> dict[str, float]:
-    """Return the median time of each step in ms, after three that do not count."""
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def measure_memory(name: str, shape: tuple[int, ...], theta: int, jit: bool) -> float:
     """Return what the first steps need at their peak, in MB (Linux), code included."""
     loss = tensorflow_losses(theta)[name]
@@ -155,17 +137,6 @@ def time_training(shape: tuple[int, ...]) -> dict[str, float]:
     )
 
 
-def describe_machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f} at the end; "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, float32"
-    )
-
-
 def main() -> None:
     names = [*tensorflow_losses(5), *(["usual way, PyTorch"] if TORCH else [])]
     print(f"| batch | theta | mode | {' | '.join(names)} | usual / ours | ours / BCE |")
@@ -180,7 +151,7 @@ def main() -> None:
                 }
                 if TORCH:
                     steps["usual way, PyTorch"] = torch_step(shape, theta)
-                ms = time_steps(steps)
+                ms = time_steps(steps, ROUNDS)
                 cells = [f"{ms[name]:.1f}" for name in names]
                 cells.append(f"{ms['usual way'] / ms['ours']:.1f}")
                 cells.append(f"{ms['ours'] / ms['BCE']:.1f}")

@@ -10,18 +10,16 @@ alike. "BF1" adds the metric `BoundaryF1` beside `IoU`, as a training reports bo
 
 import argparse
 import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 from scipy import ndimage
+from timing import Step, describe_machine, time_steps
 
 from bdloss import metrics
 from bdloss.losses import CombinedLoss
@@ -47,10 +45,10 @@ def draw_batch(batch: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
 
 def compile_steps(
     network: str, batch: int, patch: int, modes: list[str]
-) -> dict[str, Callable]:
+) -> dict[str, Step]:
     """Return a training step of each column; they train the same network."""
     data, shared = draw_batch(batch, patch), build_model(network)
-    steps: dict[str, Callable] = {}
+    steps: dict[str, Step] = {}
     for mode in modes:
         for way, (loss, with_bf1) in WAYS.items():
             model = keras.Model(shared.inputs, shared.outputs)
@@ -62,42 +60,13 @@ def compile_steps(
     return steps
 
 
-def time_steps(steps: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each step, after one that compiles it."""
+def take_first_steps(steps: dict[str, Step]) -> None:
+    """Take the step of each column that compiles it, and say how long that took."""
     for name, step in steps.items():
         started = time.perf_counter()
         step()
         took = time.perf_counter() - started
         print(f"    {name}: first step {took:.0f} s", file=sys.stderr, flush=True)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def describe_machine() -> str:
-    """Say what the figures were taken on."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        details = [
-            tf.config.experimental.get_device_details(gpu)["device_name"]
-            for gpu in tf.config.list_physical_devices("GPU")
-        ]
-        version = f"TensorFlow {tf.__version__}"
-    else:
-        details, version = [], keras.backend.backend()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return (
-        f"{', '.join(details) or (names or [platform.processor()])[0]}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; "
-        f"{version}, Keras {keras.__version__}, float32"
-    )
 
 
 def main() -> None:
@@ -113,10 +82,10 @@ def main() -> None:
     print(f"| patches of {args.patch}² a second | {' | '.join(columns)} |")
     print("|---" + "|---:" * len(columns) + "|", flush=True)
     for network in args.networks:
-        seconds = time_steps(
-            compile_steps(network, args.batch, args.patch, args.modes), args.rounds
-        )
-        cells = [f"{args.batch / seconds[name]:.2f}" for name in columns]
+        steps = compile_steps(network, args.batch, args.patch, args.modes)
+        take_first_steps(steps)
+        times = time_steps(steps, args.rounds, warm_up=0)
+        cells = [f"{1e3 * args.batch / times[name]:.2f}" for name in columns]
         print(f"| {network} | {' | '.join(cells)} |", flush=True)
         keras.backend.clear_session()
     print(f"\nBatches of {args.batch}. {describe_machine()}.")
