@@ -207,14 +207,20 @@ def test_a_rotated_raster_keeps_its_transform(tmp_path):
     assert shapely.contains_xy(shapely.union_all(polygons), x, y).all()
 
 
+def write_with_points(path, points):
+    """Write the town with ground control points in the place of a transform."""
+    write_raster(path, PIXELS, crs=None, transform=None)
+    with rasterio.open(path, "r+") as target:
+        target.gcps = (points, UTM)
+    return path
+
+
 def test_control_points_are_kept_and_said(tmp_path):
     points = [
         GroundControlPoint(row, col, 353900 + 0.3 * col, 3057500 - 0.3 * row)
         for row, col in ((0, 0), (0, 109), (69, 0), (69, 109))
     ]
-    image = write_raster(tmp_path / "town.tif", PIXELS, crs=None, transform=None)
-    with rasterio.open(image, "r+") as target:
-        target.gcps = (points, UTM)
+    image = write_with_points(tmp_path / "town.tif", points)
     said = []
     mapped = mapping.map_buildings(
         image, PREDICTOR, tmp_path / "out", Settings(), say=said.append
@@ -264,9 +270,7 @@ def test_what_is_odd_with_an_image_is_said(tmp_path, profile, trained, expected)
 
 def test_points_on_one_line_place_nothing(tmp_path):
     points = [GroundControlPoint(i, i, 353900 + i, 3057500 - i) for i in (0, 20, 60)]
-    image = write_raster(tmp_path / "town.tif", PIXELS, crs=None, transform=None)
-    with rasterio.open(image, "r+") as target:
-        target.gcps = (points, UTM)
+    image = write_with_points(tmp_path / "town.tif", points)
     said = []
     mapped = mapping.map_buildings(
         image, PREDICTOR, tmp_path / "out", Settings(), say=said.append
