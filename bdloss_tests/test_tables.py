@@ -98,16 +98,6 @@ def test_windows_are_those_in_which_most_pixels_differ():
     assert next_most[:2] == (0, 32)
 
 
-def test_teeth_make_a_boundary_long():
-    true = np.zeros((20, 30), np.uint8)
-    true[4:16, 5:25] = 1  # 2 x 12 + 2 x 18 pixels of boundary
-    teeth = true.copy()
-    teeth[3, 5:25:2] = 1  # ten more; the row below loses what they cover
-    true[:, 28:] = 255
-    expected = 60 - 9 + 10  # a corner keeps its neighbour at the side
-    assert tables.boundary_lengths([[true, true, teeth]] * 2) == [1, expected / 60]
-
-
 def test_shards_share_out_all_runs():
     study = tables.read_study(PAPER)
     runs = tables.list_runs(study)
@@ -115,7 +105,8 @@ def test_shards_share_out_all_runs():
     shared = [run for shard in shards for run in shard]
     assert sorted(map(repr, shared)) == sorted(map(repr, runs))
     some = tables.choose_runs(study, ["synthetic", "losses"], seed=1)
-    assert [run.variant.name for run in some] == ["iou", "ss", "dice", "boundary"]
+    names = [run.variant.name for run in some]
+    assert names == ["iou", "ss", "dice", "boundary", "vgg"]
     with pytest.raises(ValueError, match="no run of the study"):
         tables.choose_runs(study, ["synthetic", "towns"])
 
@@ -177,7 +168,9 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     assert "| L_BF1,IoU | 0.125 | 1.25 |" in text
     assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
     assert "Not finished: town/iou/seed1, " in text
-    assert "The predicted boundaries of seed 0 have " in text
+    ratio = 100 * results["town", "boundary", 0].scores["boundary_ratio"]
+    assert f"| {ratio:.2f} (1 seed) |" in text
+    assert "Sobel" not in text
     assert "Town: 1 test scenes, 0.01 megapixels." in text
     assert "a mean over the 1 scenes that have a boundary" in text
     assert "2 runs; 3 are not finished" in capsys.readouterr().out

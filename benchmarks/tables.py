@@ -41,7 +41,16 @@ SIDE = 128  # pixels of the windows that are drawn
 DRAWN = 4
 NARROWING = (15, 11, 7)  # theta of two epochs each, then the experiment's own
 NARROWED_AFTER = 2  # epochs
-INSTANCES = ("buildings", "found", "missed", "split", "merged")
+SCORES = {  # in percent, as `metrics.json` names them
+    "iou": "IoU",
+    "bf1_3": "BF1, 3 px",
+    "bf1_5": "BF1, 5 px",
+    "precision_3": "precision, 3 px",
+    "recall_3": "recall, 3 px",
+    "boundary_ratio": "boundary, of the true",
+}
+ABLATED = ("iou", "bf1_3", "bf1_5", "boundary_ratio")  # what their table shows
+INSTANCES = ("buildings", "found", "missed", "split", "merged", "invented")
 COST = "cost.json"  # of a study: seconds a step
 ROUNDS = 7  # of measuring them
 
@@ -502,53 +511,40 @@ def scores_by_seed(
     }
 
 
-def tabulate_losses(
-    study: Study, results: Results, scores: Mapping[str, str]
+def tabulate(
+    study: Study,
+    results: Results,
+    variants: Sequence[Variant],
+    base: str,
+    datasets: Sequence[str],
+    scores: Mapping[str, str],
 ) -> list[list[str]]:
-    """Return a table of the paper's: a row a loss, columns for each data set.
+    """Return a row a loss, with each score and what it is more than that of one loss.
 
     Args:
         study: The study.
         results: Its finished runs.
+        variants: Losses or ablations; one that was not run has no row.
+        base: The loss that differences are taken to.
+        datasets: Data sets to show beside each other.
         scores: What to show, as `metrics.json` names it, and its heading.
     """
-    head = ["loss"]
-    for label in study.labels.values():
+    head = [""]
+    for dataset in datasets:
+        place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
         for heading in scores.values():
-            head += [f"{label}: {heading}", "difference [95 %]"]
+            head += [f"{place}{heading}", "difference [95 %]"]
     table = [head]
-    for variant in study.losses:
+    for variant in variants:
         row = [variant.label]
-        for dataset in study.datasets:
+        for dataset in datasets:
             for score in scores:
                 ours = scores_by_seed(results, dataset, variant.name, score)
-                theirs = scores_by_seed(results, dataset, study.reference, score)
-                row.append(show_mean(ours))
-                row.append(
-                    ""
-                    if variant.name == study.reference
-                    else show_difference(paired_difference(ours, theirs))
-                )
-        table.append(row)
-    return table
-
-
-def tabulate_ablations(study: Study, results: Results, dataset: str) -> list[list[str]]:
-    """Return the ablations on a data set, and what BF1 they gain over `compared`."""
-    scores = {"iou": "IoU", "bf1_3": "BF1, 3 px", "bf1_5": "BF1, 5 px"}
-    table = [["", *scores.values(), "BF1, 3 px, more than the first row"]]
-    base = [variant for variant in study.losses if variant.name == study.compared]
-    for variant in [*base, *study.ablations]:
-        ours = {
-            score: scores_by_seed(results, dataset, variant.name, score)
-            for score in scores
-        }
-        if ours["iou"]:
-            theirs = scores_by_seed(results, dataset, study.compared, "bf1_3")
-            gain = show_difference(paired_difference(ours["bf1_3"], theirs))
-            cells = [show_mean(values) for values in ours.values()]
-            same = variant.name == study.compared
-            table.append([variant.label, *cells, "" if same else gain])
+                theirs = scores_by_seed(results, dataset, base, score)
+                gain = show_difference(paired_difference(ours, theirs))
+                row += [show_mean(ours), "" if variant.name == base else gain]
+        if any(_runs_of(results, dataset, variant.name) for dataset in datasets):
+            table.append(row)
     return table
 
 
@@ -611,15 +607,10 @@ def show_difference(gain: Difference) -> str:
     return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
-def write_table(table: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown, numbers to the right."""
-    head, *rows = table
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def draw_study(study: Study, runs: Path, out: Path) -> None:
     """Write `tables.md` and its pictures from the runs that are finished."""
+    from bdloss.run import report
+
     check_starts(study, runs)
     results, missing = read_results(study, runs)
     if not results:
@@ -633,21 +624,38 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
 
     def add(heading: str, table: list[list[str]]) -> None:
         if len(table) > 1:
-            parts.append(f"## {heading}\n\n{write_table(table)}")
+            parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
 
-    add("Table 1: IoU", tabulate_losses(study, results, {"iou": "IoU"}))
-    bf1 = {"bf1_3": "BF1, 3 px", "bf1_5": "BF1, 5 px"}
-    add("Table 2: BF1", tabulate_losses(study, results, bf1))
+    def add_losses(heading: str, datasets: Sequence[str], scores: list[str]) -> None:
+        shown = {score: SCORES[score] for score in scores}
+        losses, base = study.losses, study.reference
+        add(heading, tabulate(study, results, losses, base, datasets, shown))
+
+    add_losses("Table 1: IoU", list(study.datasets), ["iou"])
+    add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
+    compared = [variant for variant in study.losses if variant.name == study.compared]
     for dataset, label in study.labels.items():
         if not any(key[0] == dataset for key in results):
             continue
         parts.append(f"{label}: {describe_test(results, dataset)}")
-        add(f"Ablations, {label}", tabulate_ablations(study, results, dataset))
+        edges = ["precision_3", "recall_3", "boundary_ratio"]
+        add_losses(f"Boundaries, {label}", [dataset], edges)
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
+        add(
+            f"Ablations, {label}: differences to {compared[0].label}",
+            tabulate(
+                study,
+                results,
+                [*compared, *study.ablations],
+                study.compared,
+                [dataset],
+                {score: SCORES[score] for score in ABLATED},
+            ),
+        )
         names = draw_curves(study, results, dataset, out)
+        names += draw_windows(study, results, dataset, runs, out)
         parts += [f"![{name}]({name})" for name in names]
-        parts += draw_windows(study, results, dataset, runs, out)
     machines = sorted({one.machine for one in results.values()})
     parts.append("Run on: " + "; ".join(machines))
     if missing:
@@ -682,10 +690,8 @@ def draw_windows(
 ) -> list[str]:
     """Draw what the two losses make of windows where they differ most (Figs. 2, 5 ...).
 
-    Of the first seed that both have; which windows, `choose_windows` says.
-
-    Returns:
-        What stands in the text: the picture, and how long the boundaries are.
+    Of the first seed that both have; which windows, `choose_windows` says. Returns the
+    file, if there is one.
     """
     from bdloss.data import datasets
     from bdloss.models import load_predictor
@@ -728,31 +734,7 @@ def draw_windows(
     name = f"{dataset}_windows.png"
     labels = [variant.label for variant in variants]
     report.draw_side_by_side(samples, labels, out / name)
-    lengths = " and ".join(
-        f"{length:.2f} ({label})"
-        for label, length in zip(labels, boundary_lengths(masks), strict=True)
-    )
-    return [
-        f"![{name}]({name})",
-        f"The predicted boundaries of seed {seed} have {lengths} times as many pixels "
-        "as the true ones.",
-    ]
-
-
-def boundary_lengths(masks: Sequence[Sequence[np.ndarray]]) -> list[float]:
-    """Return how long the boundaries of each prediction are, of the true ones.
-
-    Args:
-        masks: Truth and predictions of each scene; 255 in the truth is ignored.
-    """
-    from bdloss.metrics import find_boundary
-    from bdloss.orthophotos.raster import IGNORED
-
-    totals = np.zeros(len(masks[0]))
-    for true, *preds in masks:
-        known = [np.where(true == IGNORED, IGNORED, pred) for pred in (true, *preds)]
-        totals += [find_boundary(mask, ignore=IGNORED).sum() for mask in known]
-    return (totals[1:] / totals[0]).tolist()
+    return [name]
 
 
 def choose_windows(

@@ -107,7 +107,9 @@ def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
     Returns:
         `iou` and `accuracy`, pooled over all pixels; `bf1_3`, `bf1_5` and the
         `precision` and `recall` they are made of, means over the images that have a
-        boundary in truth or prediction, at tolerances of 3 and 5 pixels; `images`,
+        boundary in truth or prediction, at tolerances of 3 and 5 pixels;
+        `boundary_ratio`, the predicted boundary pixels of all images over the true
+        ones, which teeth along an edge raise where BF1 does not see them; `images`,
         `images_with_boundary` and `pixels`, over how many they were taken; and the
         sums of `InstanceCounts`. A score that nothing speaks for is None.
     """
@@ -123,8 +125,10 @@ def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
         for name, part in (("bf1", "f1"), ("precision", "precision"), ("recall",) * 2):
             values = [getattr(score, part) for score in found]
             scores[f"{name}_{tolerance}"] = float(np.mean(values)) if values else None
+    edges = add_counts(BoundaryCounts(), *(image.boundaries[0] for image in images))
     return {
         **scores,
+        "boundary_ratio": edges.pred / edges.true if edges.true else None,
         "accuracy": _known(pixels.accuracy),
         "images": len(images),
         "images_with_boundary": seen,

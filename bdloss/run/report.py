@@ -38,6 +38,7 @@ COLUMNS = {  # of the table of scores
     "accuracy": "accuracy",
     "bf1_3": "BF1 3 px",
     "bf1_5": "BF1 5 px",
+    "boundary_ratio": "boundary, of the true",
     "buildings": "buildings",
     "found": "found",
     "missed": "missed",
@@ -431,11 +432,25 @@ def write_scores(result: Mapping[str, Any], folder: Path) -> None:
         folder: Where to write; it exists.
     """
     (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
-    head, *rows = tabulate_scores(result)
-    lines = [head, ["---", *["---:"] * len(COLUMNS)], *rows]
-    table = [f"| {' | '.join(line)} |" for line in lines]
-    text = "\n".join([*table, "", *note_scores(result)])
+    text = "\n".join([as_markdown(tabulate_scores(result)), "", *note_scores(result)])
     (folder / "scores.md").write_text(text + "\n")
+
+
+def as_markdown(table: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, all columns but the first to the right.
+
+    Args:
+        table: Rows of texts, the first one that of the headings.
+
+    Example:
+        >>> print(as_markdown([["", "IoU"], ["a", "0.5"]]))
+        |  | IoU |
+        | --- | ---: |
+        | a | 0.5 |
+    """
+    head, *rows = table
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _as_text(value: float | None) -> str:

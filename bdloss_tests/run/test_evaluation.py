@@ -55,6 +55,18 @@ def test_means_are_of_precision_and_recall_too_and_buildings_are_summed():
     assert scores["pixels"] == 3 * HOUSE.size
 
 
+def test_teeth_that_bf1_does_not_see_make_the_boundary_long():
+    true = np.zeros((20, 30), np.uint8)
+    true[4:16, 5:25] = 1  # 2 x 12 + 2 x 18 pixels of boundary
+    teeth = true.copy()
+    teeth[3, 5:25:2] = 1  # ten more; the row below loses what they cover
+    teeth[:, 28:] = 255
+    scores = score_masks([(true, teeth)] * 2)
+    # A corner keeps its neighbour at the side.
+    assert scores["boundary_ratio"] == (60 - 9 + 10) / 60
+    assert scores["bf1_3"] == 1
+
+
 def test_no_score_is_not_a_number():
     for pairs in ([], [(FIELD, FIELD)], [(FIELD + 255, HOUSE)]):
         values = score_masks(pairs).values()
