@@ -1,4 +1,4 @@
-"""The study of benchmarks/tables.py: its arithmetic, and a tiny one from end to end."""
+"""The study of benchmarks/study: its arithmetic, and a tiny one from end to end."""
 
 import fcntl
 import json
@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 from scipy import stats
+from study import plan, summary, trainer
+from study.specials import SPECIALS
 
 from bdloss import boundary, losses
 from bdloss.run import training
@@ -15,9 +17,8 @@ from bdloss.run.config import make_experiment
 from bdloss.run.fitting import make_loss
 from bdloss_tests.scenes import write_folder
 from bdloss_tests.test_pooling import gradient
-from benchmarks import tables
 
-PAPER = Path(tables.__file__).parent / "study" / "paper.toml"
+PAPER = Path(plan.__file__).with_name("paper.toml")
 TINY = """
 seeds = [0, 1]
 threads = 1
@@ -53,11 +54,11 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     path = root / "tiny.toml"
     path.write_text(TINY.format(data=write_folder(root / "town")))
-    study = tables.read_study(path)
+    study = plan.read_study(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "Fitting", training.Fitting)
-        for run in tables.choose_runs(study, ["losses"], seed=0):
-            tables.train_one(study, run, root / "runs")
+        for run in plan.choose_runs(study, ["losses"], seed=0):
+            trainer.train_one(study, run, root / "runs")
     return study, root / "runs"
 
 
@@ -65,7 +66,7 @@ def test_differences_are_paired_by_seed():
     random = np.random.default_rng(0)
     theirs, gains = random.normal(70, 9, 5), random.normal(2, 1, 5)
     ours = dict(enumerate(theirs + gains)) | {7: 99.0}
-    found = tables.paired_difference(ours, dict(enumerate(theirs)) | {8: 1.0})
+    found = summary.paired_difference(ours, dict(enumerate(theirs)) | {8: 1.0})
     test = stats.ttest_rel(theirs + gains, theirs)
     low, high = test.confidence_interval(0.95)
     assert found[:3] == pytest.approx((gains.mean(), low, high))
@@ -73,14 +74,14 @@ def test_differences_are_paired_by_seed():
 
 
 def test_one_seed_has_no_interval():
-    gain = tables.paired_difference({0: 3.0}, {0: 1.0})
+    gain = summary.paired_difference({0: 3.0}, {0: 1.0})
     assert (gain.mean, gain.pairs) == (2.0, 1)
     assert np.isnan(gain.low)
-    assert tables.show_difference(gain) == "+2.00 (1 seed)"
-    assert tables.show_mean({4: 3.0}) == "3.00 (1 seed)"
-    assert tables.show_mean({0: 1.0, 1: 3.0}) == "2.00 ± 1.41 (2 seeds)"
-    assert tables.show_mean({}) == "not run"
-    assert tables.show_difference(tables.paired_difference({}, {})) == ""
+    assert summary.show_difference(gain) == "+2.00 (1 seed)"
+    assert summary.show_mean({4: 3.0}) == "3.00 (1 seed)"
+    assert summary.show_mean({0: 1.0, 1: 3.0}) == "2.00 ± 1.41 (2 seeds)"
+    assert summary.show_mean({}) == "not run"
+    assert summary.show_difference(summary.paired_difference({}, {})) == ""
 
 
 def test_windows_are_those_in_which_most_pixels_differ():
@@ -91,7 +92,7 @@ def test_windows_are_those_in_which_most_pixels_differ():
     second[0:16, 0:16] = 1
     true[0:16, 0:16] = 255  # does not count
     same = [true, first, first]
-    chosen = tables.choose_windows([same, [true, first, second]], side=16, number=4)
+    chosen = summary.choose_windows([same, [true, first, second]], side=16, number=4)
     assert [place for place, _ in chosen] == [1, 1]
     (_, most), (_, next_most) = chosen
     assert most[:2] == (24, 16)  # shifted in; the one above it shares its pixels
@@ -99,16 +100,16 @@ def test_windows_are_those_in_which_most_pixels_differ():
 
 
 def test_shards_share_out_all_runs():
-    study = tables.read_study(PAPER)
-    runs = tables.list_runs(study)
-    shards = [tables.choose_runs(study, shard=(part, 3)) for part in (1, 2, 3)]
+    study = plan.read_study(PAPER)
+    runs = plan.list_runs(study)
+    shards = [plan.choose_runs(study, shard=(part, 3)) for part in (1, 2, 3)]
     shared = [run for shard in shards for run in shard]
     assert sorted(map(repr, shared)) == sorted(map(repr, runs))
-    some = tables.choose_runs(study, ["synthetic", "losses"], seed=1)
+    some = plan.choose_runs(study, ["synthetic", "losses"], seed=1)
     names = [run.variant.name for run in some]
     assert names == ["iou", "ss", "dice", "boundary", "vgg"]
     with pytest.raises(ValueError, match="no run of the study"):
-        tables.choose_runs(study, ["synthetic", "towns"])
+        plan.choose_runs(study, ["synthetic", "towns"])
 
 
 def test_random_features_are_called_so(tmp_path):
@@ -116,16 +117,16 @@ def test_random_features_are_called_so(tmp_path):
     text = PAPER.read_text()
     path.write_text(text.replace(" (random features)", ""))
     with pytest.raises(ValueError, match="vgg has random features, got 'L_VGG'"):
-        tables.read_study(path)
+        plan.read_study(path)
 
 
 def test_every_run_of_the_paper_is_an_experiment(tmp_path):
-    study = tables.read_study(PAPER)
+    study = plan.read_study(PAPER)
     made = {
         (run.dataset, run.variant.name, run.seed): make_experiment(
-            tables.make_settings(study, run, tmp_path)
+            plan.make_settings(study, run, tmp_path)
         )
-        for run in tables.list_runs(study)
+        for run in plan.list_runs(study)
     }
     assert made["synthetic", "iou", 2].loss.extra == "none"
     assert made["synthetic", "theta9", 0].loss.theta == 9
@@ -144,22 +145,22 @@ def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
     starts = [path.read_text() for path in runs.rglob("*.start.json")]
     assert len(starts) == 2
     assert len(set(starts)) == 1
-    tables.check_starts(study, runs)
+    trainer.check_starts(study, runs)
     path = runs / "town" / "iou" / "seed0.start.json"
     text = path.read_text()
     path.write_text(text.replace("weights", "Weights"))
     with pytest.raises(ValueError, match="same weights and batch"):
-        tables.check_starts(study, runs)
+        trainer.check_starts(study, runs)
     path.write_text(text)
 
 
 def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     study, runs = study
-    costs = {"town": {"iou": [0.1, 1.0], "boundary": [0.125, 1.25]}}
+    costs = {"town": {"iou": 0.1, "boundary": 0.125}}
     (runs / "cost.json").write_text(json.dumps(costs))
-    tables.draw_study(study, runs, tmp_path)
+    summary.draw_study(study, runs, tmp_path)
     text = (tmp_path / "tables.md").read_text()
-    results, missing = tables.read_results(study, runs)
+    results, missing = summary.read_results(study, runs)
     iou, ours = (
         100 * results["town", name, 0].scores["iou"] for name in ("iou", "boundary")
     )
@@ -181,10 +182,10 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
 
 def test_run_that_is_in_training_is_left_to_its_process(study, capsys):
     study, runs = study
-    run = tables.choose_runs(study, ["losses"], seed=1)[0]
+    run = plan.choose_runs(study, ["losses"], seed=1)[0]
     with (runs / "town" / "iou" / "seed1.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert tables.run_study(study, [run], runs) == []
+        assert trainer.run_study(study, [run], runs) == []
     assert "seed1 is in training" in capsys.readouterr().out
     assert not run.folder(runs).exists()
 
@@ -192,7 +193,7 @@ def test_run_that_is_in_training_is_left_to_its_process(study, capsys):
 def test_ties_can_go_to_the_first(monkeypatch):
     ours = boundary.max_pool
     monkeypatch.setattr(boundary, "max_pool", ours)
-    tables.SPECIALS["first of ties"]()
+    SPECIALS["first of ties"]()
     y = np.random.default_rng(0).integers(0, 3, (1, 7, 9, 1)).astype("float32")
     np.testing.assert_array_equal(boundary.max_pool(y, 3), ours(y, 3))
     flat = np.ones((1, 5, 6, 1), "float32")
@@ -205,7 +206,7 @@ def test_ties_can_go_to_the_first(monkeypatch):
 
 def test_theta_narrows_over_epochs(monkeypatch):
     monkeypatch.setattr(training, "weight_callback", training.weight_callback)
-    tables.SPECIALS["narrowing theta"]()
+    SPECIALS["narrowing theta"]()
     callback = training.weight_callback(make_experiment({}))
     pixels = keras.Input((16, 18, 1))
     model = keras.Model(pixels, keras.layers.Dense(1, "sigmoid")(pixels))

@@ -1,0 +1,166 @@
+"""What a study trains: data sets, losses, ablations and seeds, of its file."""
+
+import copy
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from study.specials import SPECIALS
+
+RANDOM = "random"  # as loss.vgg: features of a VGG19 that has learned nothing
+RANDOM_WEIGHTS = "random_vgg19.weights.h5"
+
+
+class Variant(NamedTuple):
+    """A loss, or an ablation.
+
+    Attributes:
+        name: Of its folder.
+        label: Of its rows and lines.
+        changes: What `--set` would say.
+        special: What no setting says: one of `SPECIALS`, or nothing.
+        seeds: Those it is run with.
+        datasets: Those it is run on.
+    """
+
+    name: str
+    label: str
+    changes: list[str]
+    special: str
+    seeds: list[int]
+    datasets: list[str]
+
+
+class Study(NamedTuple):
+    """A study file: see `benchmarks/study/paper.toml`.
+
+    Attributes:
+        datasets: Settings of the experiment on each.
+        labels: What each is called in tables.
+        losses: Those of the paper's tables.
+        ablations: What differs from `compared` in one thing each.
+        reference: The loss that differences are taken to.
+        compared: The loss that is drawn beside it.
+        threads: Of each run.
+    """
+
+    datasets: dict[str, dict[str, Any]]
+    labels: dict[str, str]
+    losses: list[Variant]
+    ablations: list[Variant]
+    reference: str
+    compared: str
+    threads: int
+
+
+class Run(NamedTuple):
+    """One training of a study."""
+
+    dataset: str
+    variant: Variant
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Return where it is, in the folder of the study."""
+        return out / self.dataset / self.variant.name / f"seed{self.seed}"
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file."""
+    table = tomllib.loads(path.read_text())
+    datasets = table["datasets"]
+    labels = {name: one.pop("label", name) for name, one in datasets.items()}
+
+    def variants(part: str) -> list[Variant]:
+        return [
+            Variant(
+                name,
+                one.get("label", name),
+                one.get("set", []),
+                one.get("special", ""),
+                one.get("seeds", table["seeds"]),
+                one.get("datasets", list(datasets)),
+            )
+            for name, one in table.get(part, {}).items()
+        ]
+
+    study = Study(
+        datasets,
+        labels,
+        variants("losses"),
+        variants("ablations"),
+        table["reference"],
+        table["compared"],
+        table["threads"],
+    )
+    names = [variant.name for variant in study.losses]
+    for name in (study.reference, study.compared):
+        if name not in names:
+            raise ValueError(f"a study compares two of its losses, got {name!r}")
+    for variant in [*study.losses, *study.ablations]:
+        random = f"loss.vgg={RANDOM}" in variant.changes
+        if random and "random features" not in variant.label:
+            raise ValueError(
+                f"its label says that {variant.name} has random features, "
+                f"got {variant.label!r}"
+            )
+        if variant.special not in ("", *SPECIALS):
+            raise ValueError(
+                f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
+            )
+    return study
+
+
+def list_runs(study: Study) -> list[Run]:
+    """Return all runs: losses before ablations, and seed by seed."""
+    runs = []
+    for part in (study.losses, study.ablations):
+        for dataset in study.datasets:
+            seeds = sorted({seed for variant in part for seed in variant.seeds})
+            runs += [
+                Run(dataset, variant, seed)
+                for seed in seeds
+                for variant in part
+                if seed in variant.seeds and dataset in variant.datasets
+            ]
+    return runs
+
+
+def choose_runs(
+    study: Study,
+    only: Sequence[str] = (),
+    seed: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> list[Run]:
+    """Return the runs that are asked for.
+
+    Args:
+        study: The study.
+        only: Names of data sets and of losses, or "losses", or "ablations"; a run is
+            taken if all of them are its own.
+        seed: The only seed.
+        shard: Which part, from 1, of how many.
+    """
+    chosen = []
+    for run in list_runs(study):
+        part = "losses" if run.variant in study.losses else "ablations"
+        named = {run.dataset, run.variant.name, part}
+        if named.issuperset(only) and seed in (None, run.seed):
+            chosen.append(run)
+    if not chosen:
+        raise ValueError(f"no run of the study is of {', '.join(only)} and seed {seed}")
+    return chosen[shard[0] - 1 :: shard[1]]
+
+
+def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
+    """Return the settings of a run's experiment, as they would stand in a file."""
+    from bdloss.run import config
+
+    settings = copy.deepcopy(study.datasets[run.dataset])
+    settings["seed"] = run.seed
+    for assignment in run.variant.changes:
+        config.change(settings, assignment)
+    if settings.get("loss", {}).get("vgg") == RANDOM:
+        settings["loss"]["vgg"] = str(out / RANDOM_WEIGHTS)
+    return settings

@@ -1,0 +1,369 @@
+"""Tables and figures of a study, from the runs that are finished."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+from study.plan import Run, Study, Variant, list_runs
+from study.trainer import COST, check_starts
+
+CONFIDENCE = 0.95
+SIDE = 128  # pixels of the windows that are drawn
+DRAWN = 4
+SCORES = {  # in percent, as `metrics.json` names them
+    "iou": "IoU",
+    "bf1_3": "BF1, 3 px",
+    "bf1_5": "BF1, 5 px",
+    "precision_3": "precision, 3 px",
+    "recall_3": "recall, 3 px",
+    "boundary_ratio": "boundary, of the true",
+}
+ABLATED = ("iou", "bf1_3", "bf1_5", "boundary_ratio")  # what their table shows
+INSTANCES = ("buildings", "found", "missed", "split", "merged", "invented")
+
+
+class Finished(NamedTuple):
+    """What is read of a finished run.
+
+    Attributes:
+        scores: Of the test scenes, as `metrics.json` has them.
+        history: A row an epoch.
+        machine: What it ran on.
+    """
+
+    scores: dict[str, Any]
+    history: list[dict[str, float]]
+    machine: str
+
+
+Results = Mapping[tuple[str, str, int], Finished]  # by data set, loss and seed
+
+
+def read_results(study: Study, out: Path) -> tuple[dict, list[str]]:
+    """Return what is finished, and the names of the runs that are not."""
+    found, missing = {}, []
+    for run in list_runs(study):
+        folder = run.folder(out)
+        if not (folder / "metrics.json").is_file():
+            missing.append(str(folder.relative_to(out)))
+            continue
+        metrics = json.loads((folder / "metrics.json").read_text())
+        with (folder / "history.csv").open(newline="") as file:
+            history = [
+                {key: float(value) for key, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+        found[run.dataset, run.variant.name, run.seed] = Finished(
+            metrics["test"],
+            history,
+            f"{metrics['machine']}, bdloss {metrics['git']}",
+        )
+    return found, missing
+
+
+class Difference(NamedTuple):
+    """A mean difference over seeds, and its confidence interval; NaN for one seed."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+
+def paired_difference(
+    ours: Mapping[int, float], theirs: Mapping[int, float]
+) -> Difference:
+    """Return how much more one loss scores than another, seed by seed.
+
+    Args:
+        ours: Score of each seed.
+        theirs: Score of each seed of what it is compared with.
+
+    Returns:
+        Over the seeds of both, with the interval of Student's t at 95 %.
+
+    Example:
+        >>> paired_difference({0: 3.0, 1: 5.0, 2: 7.0}, {0: 1.0, 1: 3.0, 2: 5.0})
+        Difference(mean=2.0, low=2.0, high=2.0, pairs=3)
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return Difference(math.nan, math.nan, math.nan, 0)
+    gains = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    mean = float(gains.mean())
+    if len(seeds) == 1:
+        return Difference(mean, math.nan, math.nan, 1)
+    spread = float(gains.std(ddof=1)) / math.sqrt(len(seeds))
+    reach = spread * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1))
+    return Difference(mean, mean - reach, mean + reach, len(seeds))
+
+
+def scores_by_seed(
+    results: Results, dataset: str, name: str, score: str
+) -> dict[int, float]:
+    """Return a score of a loss, in percent, for each seed that has one."""
+    return {
+        seed: 100 * one.scores[score]
+        for (where, which, seed), one in results.items()
+        if (where, which) == (dataset, name) and one.scores[score] is not None
+    }
+
+
+def tabulate(
+    study: Study,
+    results: Results,
+    variants: Sequence[Variant],
+    base: str,
+    datasets: Sequence[str],
+    scores: Mapping[str, str],
+) -> list[list[str]]:
+    """Return a row a loss, with each score and what it is more than that of one loss.
+
+    Args:
+        study: The study.
+        results: Its finished runs.
+        variants: Losses or ablations; one that was not run has no row.
+        base: The loss that differences are taken to.
+        datasets: Data sets to show beside each other.
+        scores: What to show, as `metrics.json` names it, and its heading.
+    """
+    head = [""]
+    for dataset in datasets:
+        place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
+        for heading in scores.values():
+            head += [f"{place}{heading}", "difference [95 %]"]
+    table = [head]
+    for variant in variants:
+        row = [variant.label]
+        for dataset in datasets:
+            for score in scores:
+                ours = scores_by_seed(results, dataset, variant.name, score)
+                theirs = scores_by_seed(results, dataset, base, score)
+                gain = show_difference(paired_difference(ours, theirs))
+                row += [show_mean(ours), "" if variant.name == base else gain]
+        if any(_runs_of(results, dataset, variant.name) for dataset in datasets):
+            table.append(row)
+    return table
+
+
+def tabulate_buildings(study: Study, results: Results, dataset: str) -> list[list[str]]:
+    """Return how many buildings were found, missed, split and merged, on average."""
+    table = [["loss", *INSTANCES]]
+    for variant in study.losses:
+        runs = _runs_of(results, dataset, variant.name)
+        if runs:
+            means = [np.mean([one.scores[key] for one in runs]) for key in INSTANCES]
+            table.append([variant.label, *(f"{mean:.1f}" for mean in means)])
+    return table
+
+
+def tabulate_costs(study: Study, path: Path, dataset: str) -> list[list[str]]:
+    """Return the seconds a step of each loss, if they were measured."""
+    labels = {variant.name: variant.label for variant in study.losses}
+    table = [["loss", "seconds a step", f"of {labels[study.reference]}'s"]]
+    if path.is_file():
+        costs = json.loads(path.read_text())[dataset]
+        table += [
+            [labels[name], f"{seconds:.3f}", f"{seconds / costs[study.reference]:.2f}"]
+            for name, seconds in costs.items()
+        ]
+    return table
+
+
+def describe_test(results: Results, dataset: str) -> str:
+    """Say over how many images and pixels the scores of a data set are taken."""
+    scores = next(one.scores for key, one in results.items() if key[0] == dataset)
+    seen = scores["images_with_boundary"]
+    return (
+        f"{scores['images']} test scenes, {scores['pixels'] / 1e6:.2f} megapixels. IoU "
+        f"is pooled over the pixels, BF1 a mean over the {seen} scenes that have a "
+        "boundary in truth or prediction."
+    )
+
+
+def _runs_of(results: Results, dataset: str, name: str) -> list[Finished]:
+    return [one for key, one in results.items() if key[:2] == (dataset, name)]
+
+
+def show_mean(values: Mapping[int, float]) -> str:
+    """Return mean and standard deviation over seeds, and over how many."""
+    numbers = list(values.values())
+    if not numbers:
+        return "not run"
+    if len(numbers) == 1:
+        return f"{numbers[0]:.2f} (1 seed)"
+    spread = np.std(numbers, ddof=1)
+    return f"{np.mean(numbers):.2f} ± {spread:.2f} ({len(numbers)} seeds)"
+
+
+def show_difference(gain: Difference) -> str:
+    """Return a difference and its interval."""
+    if not gain.pairs:
+        return ""
+    if gain.pairs == 1:
+        return f"{gain.mean:+.2f} (1 seed)"
+    return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+
+
+def draw_study(study: Study, runs: Path, out: Path) -> None:
+    """Write `tables.md` and its pictures from the runs that are finished."""
+    from bdloss.run import report
+
+    check_starts(study, runs)
+    results, missing = read_results(study, runs)
+    if not results:
+        raise ValueError(f"no finished run of the study in {runs}")
+    out.mkdir(parents=True, exist_ok=True)
+    parts = [
+        "Made by `benchmarks/tables.py draw`; do not edit. Scores are of the test "
+        "scenes, in percent: mean ± standard deviation over seeds. A difference is "
+        "taken seed by seed, with the 95 % interval of Student's t."
+    ]
+
+    def add(heading: str, table: list[list[str]]) -> None:
+        if len(table) > 1:
+            parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
+
+    def add_losses(heading: str, datasets: Sequence[str], scores: list[str]) -> None:
+        shown = {score: SCORES[score] for score in scores}
+        losses, base = study.losses, study.reference
+        add(heading, tabulate(study, results, losses, base, datasets, shown))
+
+    add_losses("Table 1: IoU", list(study.datasets), ["iou"])
+    add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
+    compared = [variant for variant in study.losses if variant.name == study.compared]
+    for dataset, label in study.labels.items():
+        if not any(key[0] == dataset for key in results):
+            continue
+        parts.append(f"{label}: {describe_test(results, dataset)}")
+        edges = ["precision_3", "recall_3", "boundary_ratio"]
+        add_losses(f"Boundaries, {label}", [dataset], edges)
+        add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
+        add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
+        add(
+            f"Ablations, {label}: differences to {compared[0].label}",
+            tabulate(
+                study,
+                results,
+                [*compared, *study.ablations],
+                study.compared,
+                [dataset],
+                {score: SCORES[score] for score in ABLATED},
+            ),
+        )
+        names = draw_curves(study, results, dataset, out)
+        names += draw_windows(study, results, dataset, runs, out)
+        parts += [f"![{name}]({name})" for name in names]
+    machines = sorted({one.machine for one in results.values()})
+    parts.append("Run on: " + "; ".join(machines))
+    if missing:
+        parts.append(f"Not finished: {', '.join(missing)}")
+    (out / "tables.md").write_text("\n\n".join(parts) + "\n")
+    print(f"{out / 'tables.md'}: {len(results)} runs; {len(missing)} are not finished")
+
+
+def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list[str]:
+    """Draw validation IoU and BF1 over epochs; return the files (Figs. 3, 4, 7, 8)."""
+    from bdloss.run import report
+
+    names = []
+    labels = {"val_iou": "IoU", "val_bf1": "BF1, 3 px"}
+    for key, label in labels.items():
+        histories = {
+            variant.label: [
+                one.history for one in _runs_of(results, dataset, variant.name)
+            ]
+            for variant in study.losses
+        }
+        histories = {name: some for name, some in histories.items() if some}
+        names.append(f"{dataset}_{key}.png")
+        report.draw_comparison(
+            histories, key, out / names[-1], f"{label}, patches of validation"
+        )
+    return names
+
+
+def draw_windows(
+    study: Study, results: Results, dataset: str, runs: Path, out: Path
+) -> list[str]:
+    """Draw what the two losses make of windows where they differ most (Figs. 2, 5 ...).
+
+    Of the first seed that both have; which windows, `choose_windows` says. Returns the
+    file, if there is one.
+    """
+    from bdloss.data import datasets
+    from bdloss.models import load_predictor
+    from bdloss.run import report, training
+    from bdloss.run.config import make_experiment, read_file
+    from bdloss.run.prediction import predict_array
+
+    pair = (study.reference, study.compared)
+    seeds = [{key[2] for key in results if key[:2] == (dataset, name)} for name in pair]
+    if not seeds[0] & seeds[1]:
+        return []
+    seed = min(seeds[0] & seeds[1])
+    variants = [next(v for v in study.losses if v.name == name) for name in pair]
+    folders = [Run(dataset, variant, seed).folder(runs) for variant in variants]
+    experiment = make_experiment(read_file(folders[0] / "experiment.toml"))
+    predictors = [load_predictor(folder / "model.keras") for folder in folders]
+    scenes = training.read_splits(experiment).test
+    masks = []
+    for scene in scenes:
+        data = datasets.load_scene(scene)
+        preds = [
+            predict_array(
+                data.pixels,
+                predictor.predict,
+                experiment.patch,
+                experiment.patch // training.OVERLAP,
+                experiment.batch,
+            )
+            >= predictor.threshold
+            for predictor in predictors
+        ]
+        masks.append((data.mask, *preds))
+    chosen = choose_windows(masks)
+    samples = []
+    for place, window in chosen:
+        data = datasets.load_scene(scenes[place])
+        title = f"{scenes[place].name}\nrow {window.row}, column {window.col}"
+        true, *preds = (mask[window.slices] for mask in masks[place])
+        samples.append((title, data.pixels[window.slices], true, preds))
+    name = f"{dataset}_windows.png"
+    labels = [variant.label for variant in variants]
+    report.draw_side_by_side(samples, labels, out / name)
+    return [name]
+
+
+def choose_windows(
+    masks: Sequence[Sequence[np.ndarray]], side: int = SIDE, number: int = DRAWN
+) -> list[tuple[int, Any]]:
+    """Return the windows in which two predictions differ in most pixels.
+
+    Args:
+        masks: Truth and two predictions of each scene; 255 in the truth is ignored.
+        side: Of the windows of a grid, in pixels.
+        number: How many to return, none of which overlap.
+
+    Returns:
+        Place of the scene and window, those of most pixels first.
+    """
+    from bdloss.orthophotos.raster import IGNORED
+    from bdloss.orthophotos.windows import grid
+    from bdloss.run.evaluation import choose_apart
+
+    places = []
+    for place, (true, first, second) in enumerate(masks):
+        differ = (first != second) & (true != IGNORED)
+        height, width = true.shape
+        for window in grid(height, width, side, side):
+            count = int(np.count_nonzero(differ[window.slices]))
+            if count:
+                places.append((-count, place, window))
+    chosen = choose_apart(sorted(places), number)
+    return [(place, window) for _, place, window in chosen]
