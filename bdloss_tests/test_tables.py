@@ -26,6 +26,8 @@ reference = "iou"
 compared = "boundary"
 [datasets.town]
 label = "Town"
+drawn = ["b"]
+credit = "Imagery by a test."
 data = "{data}"
 validation = 0.3
 test = ["b"]
@@ -77,9 +79,9 @@ def test_one_seed_has_no_interval():
     gain = summary.paired_difference({0: 3.0}, {0: 1.0})
     assert (gain.mean, gain.pairs) == (2.0, 1)
     assert np.isnan(gain.low)
-    assert summary.show_difference(gain) == "+2.00 (1 seed)"
-    assert summary.show_mean({4: 3.0}) == "3.00 (1 seed)"
-    assert summary.show_mean({0: 1.0, 1: 3.0}) == "2.00 ± 1.41 (2 seeds)"
+    assert summary.show_difference(gain) == "+2.00"
+    assert summary.show_mean({4: 3.0}) == "3.00"
+    assert summary.show_mean({0: 1.0, 1: 3.0}) == "2.00 ± 1.41"
     assert summary.show_mean({}) == "not run"
     assert summary.show_difference(summary.paired_difference({}, {})) == ""
 
@@ -164,14 +166,15 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     iou, ours = (
         100 * results["town", name, 0].scores["iou"] for name in ("iou", "boundary")
     )
-    assert f"| L_IoU | {iou:.2f} (1 seed) |  |" in text
-    assert f"| {ours:.2f} (1 seed) | {ours - iou:+.2f} (1 seed) |" in text
+    assert f"| L_IoU | 1 | {iou:.2f} |  |" in text
+    assert f"| L_BF1,IoU | 1 | {ours:.2f} | {ours - iou:+.2f} |" in text
     assert "| L_BF1,IoU | 0.125 | 1.25 |" in text
     assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
     assert "Not finished: town/iou/seed1, " in text
     ratio = 100 * results["town", "boundary", 0].scores["boundary_ratio"]
-    assert f"| {ratio:.2f} (1 seed) |" in text
+    assert f"| {ratio:.2f} |" in text
     assert "Sobel" not in text
+    assert "(town_windows.png)\n\nImagery by a test." in text
     assert "Town: 1 test scenes, 0.01 megapixels." in text
     assert "a mean over the 1 scenes that have a boundary" in text
     assert "2 runs; 3 are not finished" in capsys.readouterr().out

@@ -39,17 +39,20 @@ def main() -> None:
     drawing.add_argument("--runs", type=Path, default=Path("runs/study"))
     drawing.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    study = read_study(given.study)
-    if given.command == "draw":
-        draw_study(study, given.runs, given.out)
-        return
-    if given.command == "cost":
-        measure_costs(study, given.out)
-        return
-    runs = choose_runs(study, given.only, given.seed, given.shard)
-    failed = run_study(study, runs, given.out)
-    if failed:
-        sys.exit(f"failed: {', '.join(str(run.folder(given.out)) for run in failed)}")
+    try:
+        study = read_study(given.study)
+        if given.command == "draw":
+            draw_study(study, given.runs, given.out)
+        elif given.command == "cost":
+            measure_costs(study, given.out)
+        else:
+            runs = choose_runs(study, given.only, given.seed, given.shard)
+            failed = run_study(study, runs, given.out)
+            if failed:
+                names = ", ".join(str(run.folder(given.out)) for run in failed)
+                raise ValueError(f"these runs failed: {names}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
 
 
 def _shard(text: str) -> tuple[int, int]:

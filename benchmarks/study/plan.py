@@ -38,6 +38,9 @@ class Study(NamedTuple):
     Attributes:
         datasets: Settings of the experiment on each.
         labels: What each is called in tables.
+        drawn: The test scenes whose pictures may be shown; all of a data set that is
+            not named.
+        credits: Whose pictures these are, where that must be said.
         losses: Those of the paper's tables.
         ablations: What differs from `compared` in one thing each.
         reference: The loss that differences are taken to.
@@ -47,6 +50,8 @@ class Study(NamedTuple):
 
     datasets: dict[str, dict[str, Any]]
     labels: dict[str, str]
+    drawn: dict[str, list[str]]
+    credits: dict[str, str]
     losses: list[Variant]
     ablations: list[Variant]
     reference: str
@@ -71,6 +76,10 @@ def read_study(path: Path) -> Study:
     table = tomllib.loads(path.read_text())
     datasets = table["datasets"]
     labels = {name: one.pop("label", name) for name, one in datasets.items()}
+    drawn, credits = (
+        {name: one.pop(key) for name, one in datasets.items() if key in one}
+        for key in ("drawn", "credit")
+    )
 
     def variants(part: str) -> list[Variant]:
         return [
@@ -88,6 +97,8 @@ def read_study(path: Path) -> Study:
     study = Study(
         datasets,
         labels,
+        drawn,
+        credits,
         variants("losses"),
         variants("ablations"),
         table["reference"],
@@ -149,7 +160,8 @@ def choose_runs(
         if named.issuperset(only) and seed in (None, run.seed):
             chosen.append(run)
     if not chosen:
-        raise ValueError(f"no run of the study is of {', '.join(only)} and seed {seed}")
+        wanted = [*only, *([] if seed is None else [f"seed {seed}"])]
+        raise ValueError(f"no run of the study is of {', '.join(wanted)}")
     return chosen[shard[0] - 1 :: shard[1]]
 
 

@@ -132,21 +132,22 @@ def tabulate(
         datasets: Data sets to show beside each other.
         scores: What to show, as `metrics.json` names it, and its heading.
     """
-    head = [""]
+    head = ["", "seeds"]
     for dataset in datasets:
         place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
         for heading in scores.values():
             head += [f"{place}{heading}", "difference [95 %]"]
     table = [head]
     for variant in variants:
-        row = [variant.label]
+        counts = [len(_runs_of(results, name, variant.name)) for name in datasets]
+        row = [variant.label, ", ".join(map(str, dict.fromkeys(counts)))]
         for dataset in datasets:
             for score in scores:
                 ours = scores_by_seed(results, dataset, variant.name, score)
                 theirs = scores_by_seed(results, dataset, base, score)
                 gain = show_difference(paired_difference(ours, theirs))
                 row += [show_mean(ours), "" if variant.name == base else gain]
-        if any(_runs_of(results, dataset, variant.name) for dataset in datasets):
+        if any(counts):
             table.append(row)
     return table
 
@@ -191,14 +192,13 @@ def _runs_of(results: Results, dataset: str, name: str) -> list[Finished]:
 
 
 def show_mean(values: Mapping[int, float]) -> str:
-    """Return mean and standard deviation over seeds, and over how many."""
+    """Return mean and standard deviation over seeds; of one seed, its score."""
     numbers = list(values.values())
     if not numbers:
         return "not run"
     if len(numbers) == 1:
-        return f"{numbers[0]:.2f} (1 seed)"
-    spread = np.std(numbers, ddof=1)
-    return f"{np.mean(numbers):.2f} ± {spread:.2f} ({len(numbers)} seeds)"
+        return f"{numbers[0]:.2f}"
+    return f"{np.mean(numbers):.2f} ± {np.std(numbers, ddof=1):.2f}"
 
 
 def show_difference(gain: Difference) -> str:
@@ -206,7 +206,7 @@ def show_difference(gain: Difference) -> str:
     if not gain.pairs:
         return ""
     if gain.pairs == 1:
-        return f"{gain.mean:+.2f} (1 seed)"
+        return f"{gain.mean:+.2f}"
     return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
@@ -222,7 +222,8 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     parts = [
         "Made by `benchmarks/tables.py draw`; do not edit. Scores are of the test "
         "scenes, in percent: mean ± standard deviation over seeds. A difference is "
-        "taken seed by seed, with the 95 % interval of Student's t."
+        "taken seed by seed, with the 95 % interval of Student's t; a single seed has "
+        "none."
     ]
 
     def add(heading: str, table: list[list[str]]) -> None:
@@ -259,6 +260,8 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         names = draw_curves(study, results, dataset, out)
         names += draw_windows(study, results, dataset, runs, out)
         parts += [f"![{name}]({name})" for name in names]
+        if dataset in study.credits:
+            parts.append(study.credits[dataset])
     machines = sorted({one.machine for one in results.values()})
     parts.append("Run on: " + "; ".join(machines))
     if missing:
@@ -312,6 +315,8 @@ def draw_windows(
     experiment = make_experiment(read_file(folders[0] / "experiment.toml"))
     predictors = [load_predictor(folder / "model.keras") for folder in folders]
     scenes = training.read_splits(experiment).test
+    drawn = study.drawn.get(dataset, [scene.name for scene in scenes])
+    scenes = [scene for scene in scenes if scene.name in drawn]
     masks = []
     for scene in scenes:
         data = datasets.load_scene(scene)
