@@ -222,41 +222,37 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     parts = [
         "Made by `benchmarks/tables.py draw`; do not edit. Scores are of the test "
         "scenes, in percent: mean ± standard deviation over seeds. A difference is "
-        "taken seed by seed, with the 95 % interval of Student's t; a single seed has "
-        "none."
+        "that to the first row, taken seed by seed, with the 95 % interval of "
+        "Student's t; a single seed has none."
     ]
 
     def add(heading: str, table: list[list[str]]) -> None:
         if len(table) > 1:
             parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
 
-    def add_losses(heading: str, datasets: Sequence[str], scores: list[str]) -> None:
+    def add_losses(
+        heading: str,
+        variants: Sequence[Variant],
+        datasets: Sequence[str],
+        scores: Sequence[str],
+    ) -> None:
         shown = {score: SCORES[score] for score in scores}
-        losses, base = study.losses, study.reference
-        add(heading, tabulate(study, results, losses, base, datasets, shown))
+        base = study.reference
+        add(heading, tabulate(study, results, variants, base, datasets, shown))
 
-    add_losses("Table 1: IoU", list(study.datasets), ["iou"])
-    add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
-    compared = [variant for variant in study.losses if variant.name == study.compared]
+    add_losses("Table 1: IoU", study.losses, list(study.datasets), ["iou"])
+    add_losses("Table 2: BF1", study.losses, list(study.datasets), ["bf1_3", "bf1_5"])
+    pair = [v for v in study.losses if v.name in (study.reference, study.compared)]
     for dataset, label in study.labels.items():
         if not any(key[0] == dataset for key in results):
             continue
         parts.append(f"{label}: {describe_test(results, dataset)}")
         edges = ["precision_3", "recall_3", "boundary_ratio"]
-        add_losses(f"Boundaries, {label}", [dataset], edges)
+        add_losses(f"Boundaries, {label}", study.losses, [dataset], edges)
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
-        add(
-            f"Ablations, {label}: differences to {compared[0].label}",
-            tabulate(
-                study,
-                results,
-                [*compared, *study.ablations],
-                study.compared,
-                [dataset],
-                {score: SCORES[score] for score in ABLATED},
-            ),
-        )
+        variants = [*pair, *study.ablations]
+        add_losses(f"Ablations, {label}", variants, [dataset], ABLATED)
         names = draw_curves(study, results, dataset, out)
         names += draw_windows(study, results, dataset, runs, out)
         parts += [f"![{name}]({name})" for name in names]
