@@ -20,16 +20,14 @@ class Variant(NamedTuple):
         label: Of its rows and lines.
         changes: What `--set` would say.
         special: What no setting says: one of `SPECIALS`, or nothing.
-        seeds: Those it is run with.
-        datasets: Those it is run on.
+        seeds: Those it is run with, for each data set that it is run on.
     """
 
     name: str
     label: str
     changes: list[str]
     special: str
-    seeds: list[int]
-    datasets: list[str]
+    seeds: dict[str, list[int]]
 
 
 class Study(NamedTuple):
@@ -81,18 +79,15 @@ def read_study(path: Path) -> Study:
         for key in ("drawn", "credit")
     )
 
+    def make_variant(name: str, one: dict[str, Any]) -> Variant:
+        seeds = one.get("seeds", table["seeds"])
+        if not isinstance(seeds, dict):
+            seeds = dict.fromkeys(one.get("datasets", datasets), seeds)
+        label, special = one.get("label", name), one.get("special", "")
+        return Variant(name, label, one.get("set", []), special, seeds)
+
     def variants(part: str) -> list[Variant]:
-        return [
-            Variant(
-                name,
-                one.get("label", name),
-                one.get("set", []),
-                one.get("special", ""),
-                one.get("seeds", table["seeds"]),
-                one.get("datasets", list(datasets)),
-            )
-            for name, one in table.get(part, {}).items()
-        ]
+        return [make_variant(name, one) for name, one in table.get(part, {}).items()]
 
     study = Study(
         datasets,
@@ -128,12 +123,12 @@ def list_runs(study: Study) -> list[Run]:
     runs = []
     for part in (study.losses, study.ablations):
         for dataset in study.datasets:
-            seeds = sorted({seed for variant in part for seed in variant.seeds})
+            planned = [(variant, variant.seeds.get(dataset, [])) for variant in part]
             runs += [
                 Run(dataset, variant, seed)
-                for seed in seeds
-                for variant in part
-                if seed in variant.seeds and dataset in variant.datasets
+                for seed in sorted({seed for _, seeds in planned for seed in seeds})
+                for variant, seeds in planned
+                if seed in seeds
             ]
     return runs
 

@@ -149,7 +149,7 @@ def measure_costs(study: Study, out: Path) -> None:
     for dataset in study.datasets:
         steps = {}
         for variant in study.losses:
-            run = Run(dataset, variant, variant.seeds[0])
+            run = Run(dataset, variant, variant.seeds[dataset][0])
             experiment = make_experiment(make_settings(study, run, out))
             if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
                 write_random_features(Path(experiment.loss.vgg))
