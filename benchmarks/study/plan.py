@@ -82,7 +82,7 @@ def read_study(path: Path) -> Study:
     def make_variant(name: str, one: dict[str, Any]) -> Variant:
         seeds = one.get("seeds", table["seeds"])
         if not isinstance(seeds, dict):
-            seeds = dict.fromkeys(one.get("datasets", datasets), seeds)
+            seeds = dict.fromkeys(datasets, seeds)
         label, special = one.get("label", name), one.get("special", "")
         return Variant(name, label, one.get("set", []), special, seeds)
 

@@ -118,25 +118,23 @@ def tabulate(
     study: Study,
     results: Results,
     variants: Sequence[Variant],
-    base: str,
     datasets: Sequence[str],
-    scores: Mapping[str, str],
+    scores: Sequence[str],
 ) -> list[list[str]]:
-    """Return a row a loss, with each score and what it is more than that of one loss.
+    """Return a row a loss, with each score and what it is more than the reference's.
 
     Args:
         study: The study.
         results: Its finished runs.
         variants: Losses or ablations; one that was not run has no row.
-        base: The loss that differences are taken to.
         datasets: Data sets to show beside each other.
-        scores: What to show, as `metrics.json` names it, and its heading.
+        scores: What to show, some of `SCORES`.
     """
     head = ["", "seeds"]
     for dataset in datasets:
         place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
-        for heading in scores.values():
-            head += [f"{place}{heading}", "difference [95 %]"]
+        for score in scores:
+            head += [f"{place}{SCORES[score]}", "difference [95 %]"]
     table = [head]
     for variant in variants:
         counts = [len(_runs_of(results, name, variant.name)) for name in datasets]
@@ -144,9 +142,12 @@ def tabulate(
         for dataset in datasets:
             for score in scores:
                 ours = scores_by_seed(results, dataset, variant.name, score)
-                theirs = scores_by_seed(results, dataset, base, score)
+                theirs = scores_by_seed(results, dataset, study.reference, score)
                 gain = show_difference(paired_difference(ours, theirs))
-                row += [show_mean(ours), "" if variant.name == base else gain]
+                row += [
+                    show_mean(ours),
+                    "" if variant.name == study.reference else gain,
+                ]
         if any(counts):
             table.append(row)
     return table
@@ -230,29 +231,24 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         if len(table) > 1:
             parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
 
-    def add_losses(
-        heading: str,
-        variants: Sequence[Variant],
-        datasets: Sequence[str],
-        scores: Sequence[str],
-    ) -> None:
-        shown = {score: SCORES[score] for score in scores}
-        base = study.reference
-        add(heading, tabulate(study, results, variants, base, datasets, shown))
+    def add_losses(heading: str, datasets: Sequence[str], scores: list[str]) -> None:
+        add(heading, tabulate(study, results, study.losses, datasets, scores))
 
-    add_losses("Table 1: IoU", study.losses, list(study.datasets), ["iou"])
-    add_losses("Table 2: BF1", study.losses, list(study.datasets), ["bf1_3", "bf1_5"])
+    add_losses("Table 1: IoU", list(study.datasets), ["iou"])
+    add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
     pair = [v for v in study.losses if v.name in (study.reference, study.compared)]
     for dataset, label in study.labels.items():
         if not any(key[0] == dataset for key in results):
             continue
         parts.append(f"{label}: {describe_test(results, dataset)}")
         edges = ["precision_3", "recall_3", "boundary_ratio"]
-        add_losses(f"Boundaries, {label}", study.losses, [dataset], edges)
+        add_losses(f"Boundaries, {label}", [dataset], edges)
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
-        variants = [*pair, *study.ablations]
-        add_losses(f"Ablations, {label}", variants, [dataset], ABLATED)
+        ablated = tabulate(
+            study, results, [*pair, *study.ablations], [dataset], ABLATED
+        )
+        add(f"Ablations, {label}", ablated)
         names = draw_curves(study, results, dataset, out)
         names += draw_windows(study, results, dataset, runs, out)
         parts += [f"![{name}]({name})" for name in names]
