@@ -122,6 +122,14 @@ def test_random_features_are_called_so(tmp_path):
         plan.read_study(path)
 
 
+@pytest.mark.parametrize("key", plan.NEEDED)
+def test_what_a_study_file_lacks_is_named(tmp_path, key):
+    path = tmp_path / "study.toml"
+    path.write_text(PAPER.read_text().replace(key, "else"))
+    with pytest.raises(ValueError, match=f"must have {key}, "):
+        plan.read_study(path)
+
+
 def test_every_run_of_the_paper_is_an_experiment(tmp_path):
     study = plan.read_study(PAPER)
     made = {

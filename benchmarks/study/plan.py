@@ -10,6 +10,7 @@ from study.specials import SPECIALS
 
 RANDOM = "random"  # as loss.vgg: features of a VGG19 that has learned nothing
 RANDOM_WEIGHTS = "random_vgg19.weights.h5"
+NEEDED = ("seeds", "threads", "reference", "compared", "datasets", "losses")
 
 
 class Variant(NamedTuple):
@@ -72,6 +73,9 @@ class Run(NamedTuple):
 def read_study(path: Path) -> Study:
     """Read a study file."""
     table = tomllib.loads(path.read_text())
+    for key in NEEDED:
+        if key not in table:
+            raise ValueError(f"a study file must have {key}, {path} has none")
     datasets = table["datasets"]
     labels = {name: one.pop("label", name) for name, one in datasets.items()}
     drawn, credits = (
