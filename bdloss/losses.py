@@ -237,17 +237,18 @@ def dice_loss(y_true, y_pred, valid, smooth: float = SMOOTH):
 
 @_loss_of_images
 def ss_loss(y_true, y_pred, valid, lam: float = 0.5):
-    """Return the sensitivity-specificity loss (Section 2; Brosch et al., 2015).
+    """Return one minus the weighted sensitivity and specificity (Section 2).
 
-    `lam * sum((p - y)^2 y) / sum(y) + (1 - lam) * sum((p - y)^2 (1 - y)) / sum(1 - y)`:
-    the squared error over buildings and over ground, each by its own area. A mask
-    without buildings, or without ground, has no error there.
+    `1 - (lam * TN / (TN + FP) + (1 - lam) * TP / (TP + FN))`, where soft counts are
+    sums of products, as TP = sum(y p) and FP = sum((1 - y) p). A mask without
+    background has a specificity of 1, one without buildings a sensitivity of 1: no
+    pixel there can be wrong.
 
     Args:
         y_true: Mask, 0 or 1.
         y_pred: Map of the same shape, values in [0, 1].
         valid: Made from `ignore`.
-        lam: Share of the sensitivity, in [0, 1]: 1 looks at buildings only.
+        lam: Weight of the specificity, in [0, 1]: 1 looks at the background only.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
@@ -258,17 +259,16 @@ def ss_loss(y_true, y_pred, valid, lam: float = 0.5):
     Example:
         >>> mask = ops.reshape([1.0, 0.0, 0.0, 0.0], (1, 1, 4))
         >>> pred = ops.reshape([0.5, 1.0, 0.0, 0.0], (1, 1, 4))
-        >>> round(float(ss_loss(mask, pred, lam=0.25)[0]), 4)  # 1/4 x 1/4 + 3/4 x 1/3
-        0.3125
+        >>> round(float(ss_loss(mask, pred, lam=0.25)[0]), 4)  # 1/4 x 1/3 + 3/4 x 1/2
+        0.4583
     """
     _check_share("lam", lam)
-    ground = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
-    error = ops.square(y_pred - y_true)
-    missed, invented = (
-        _ratio(ops.sum(error * area, axis=(1, 2)), ops.sum(area, axis=(1, 2)))
-        for area in (y_true, ground)
+    background = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
+    specificity, sensitivity = (
+        _ratio(ops.sum(area * right, axis=(1, 2)), ops.sum(area, axis=(1, 2)), empty=1.0)
+        for area, right in ((background, 1.0 - y_pred), (y_true, y_pred))
     )
-    return lam * missed + (1.0 - lam) * invented
+    return 1.0 - (lam * specificity + (1.0 - lam) * sensitivity)
 
 
 @_loss_of_images

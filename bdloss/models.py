@@ -52,11 +52,13 @@ def build_model(
     filters: int = 16,
     blocks: int = 4,
     encoder_weights: str | None = None,
+    skips: bool = True,
+    momentum: float = MOMENTUM,
 ) -> keras.Model:
     """Build a segmentation network.
 
     Args:
-        backbone: `plain` (a small U-Net), `convnn` (Section 4.1: without skips),
+        backbone: `plain` (a small U-Net), `convnn` (Section 4.1: a smaller one),
             `lite` (a U-Net on an encoder whose ImageNet weights come with the
             package), or the name of an encoder of segmodels-keras (`resnet34`,
             `vgg16`, ...).
@@ -70,6 +72,8 @@ def build_model(
             for random ones. Of the encoders of segmodels-keras also a path to a
             weights file of the encoder without its top (`.h5`); of `resnet18` and
             `resnet34` to the one of torchvision (`.safetensors`).
+        skips: Whether `convnn` has skip connections; the others always have.
+        momentum: Of the moving averages of batch norm.
 
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
@@ -87,12 +91,14 @@ def build_model(
     x = _scaling(backbone)(x)
     if backbone in OURS:
         if backbone == "lite":
-            maps = _lite(x, filters)
+            maps = _lite(x, filters, momentum)
+        elif backbone == "plain":
+            maps = _plain(x, filters, blocks, momentum)
         else:
-            maps = (_plain if backbone == "plain" else _convnn)(x, filters, blocks)
+            maps = _convnn(x, filters, blocks, skips, momentum)
         logits = layers.Conv2D(classes, 1, dtype="float32", name="final")(maps)
     else:
-        logits = _encoder_unet(backbone, classes, encoder_weights)(x)
+        logits = _encoder_unet(backbone, classes, encoder_weights, momentum)(x)
     # In half precision a probability near one would be rounded to it.
     maps = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
     model = keras.Model(pixels, maps, name=backbone)
@@ -101,31 +107,33 @@ def build_model(
     return model
 
 
-def _plain(x, filters: int, blocks: int):
+def _plain(x, filters: int, blocks: int, momentum: float):
     """A U-Net (Ronneberger et al. 2015) with batch norm, small enough for a CPU."""
     skips = []
     for depth in range(blocks):
-        x = _convolve(x, filters * 2**depth, 2, f"encoder{depth}")
+        x = _convolve(x, filters * 2**depth, 2, f"encoder{depth}", momentum)
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"encoder{depth}_pool")(x)
-    x = _convolve(x, filters * 2**blocks, 2, "center")
-    return _decode(x, skips, [filters * 2**depth for depth in range(blocks)])
+    x = _convolve(x, filters * 2**blocks, 2, "center", momentum)
+    return _decode(x, skips, [filters * 2**depth for depth in range(blocks)], momentum)
 
 
-def _lite(x, filters: int):
+def _lite(x, filters: int, momentum: float):
     """A U-Net on EfficientNet-Lite0, which starts at half the size of the image."""
-    *skips, features = lite.encode(x, MOMENTUM)
-    fine = _convolve(x, filters, 1, "decoder_fine")
+    *skips, features = lite.encode(x, momentum)
+    fine = _convolve(x, filters, 1, "decoder_fine", momentum)
     skips = [fine, *skips]
-    return _decode(features, skips, [filters * (1 + i) for i in range(len(skips))])
+    widths = [filters * (1 + i) for i in range(len(skips))]
+    return _decode(features, skips, widths, momentum)
 
 
-def _decode(x, skips: list, filters: list[int]):
+def _decode(x, skips: list, filters: list[int], momentum: float, times: int = 2):
     """Bring features back to the size of the image; the finest skip comes first."""
     for depth in reversed(range(len(skips))):
         x = layers.UpSampling2D(2, name=f"decoder{depth}_up")(x)
-        x = layers.Concatenate(name=f"decoder{depth}_skip")([x, skips[depth]])
-        x = _convolve(x, filters[depth], 2, f"decoder{depth}")
+        if skips[depth] is not None:
+            x = layers.Concatenate(name=f"decoder{depth}_skip")([x, skips[depth]])
+        x = _convolve(x, filters[depth], times, f"decoder{depth}", momentum)
     return x
 
 
@@ -138,23 +146,23 @@ def _load_lite_weights(model: keras.Model, weights: str | None) -> None:
         lite.load_weights(model)
 
 
-def _convnn(x, filters: int, blocks: int):
-    """The paper's ConvNN (Section 4.1): an encoder and a decoder without skips."""
-    for depth in range(blocks):
-        x = _convolve(x, filters * 2**depth, 1, f"encoder{depth}")
+def _convnn(x, filters: int, blocks: int, skips: bool, momentum: float):
+    """The paper's ConvNN (Section 4.1): one convolution a block, each way."""
+    widths = [filters * 2**depth for depth in range(blocks)]
+    skipped = []
+    for depth, width in enumerate(widths):
+        x = _convolve(x, width, 1, f"encoder{depth}", momentum)
+        skipped.append(x if skips else None)
         x = layers.MaxPooling2D(2, name=f"encoder{depth}_pool")(x)
-    for depth in reversed(range(blocks)):
-        x = layers.UpSampling2D(2, name=f"decoder{depth}_up")(x)
-        x = _convolve(x, filters * 2**depth, 1, f"decoder{depth}")
-    return x
+    return _decode(x, skipped, widths, momentum, times=1)
 
 
-def _convolve(x, filters: int, times: int, name: str):
+def _convolve(x, filters: int, times: int, name: str, momentum: float):
     for i in range(times):
         x = layers.Conv2D(
             filters, 3, padding="same", use_bias=False, name=f"{name}_conv{i}"
         )(x)
-        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn{i}")(x)
+        x = layers.BatchNormalization(momentum=momentum, name=f"{name}_bn{i}")(x)
         x = layers.Activation("relu", name=f"{name}_relu{i}")(x)
     return x
 
@@ -167,7 +175,9 @@ def encoder_names() -> list[str]:
     return sorted(segmodels_keras.Backbones.models_names())
 
 
-def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Model:
+def _encoder_unet(
+    backbone: str, classes: int, weights: str | None, momentum: float
+) -> keras.Model:
     with contextlib.redirect_stdout(io.StringIO()):  # it greets
         import segmodels_keras
 
@@ -212,7 +222,7 @@ def _encoder_unet(backbone: str, classes: int, weights: str | None) -> keras.Mod
         raise
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = MOMENTUM
+            layer.momentum = momentum
     if torchvision:
         resnet.load_weights(unet, Path(str(weights)))
     return _with_our_sums(unet)

@@ -160,10 +160,30 @@ def test_other_files_are_no_resnet(content, rule, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_convnn_has_no_skips():
-    names = by_name(models.build_model("convnn", filters=4))
-    assert not [name for name in names if "skip" in name]
-    assert [name for name in by_name(models.build_model("plain")) if "skip" in name]
+def test_convnn_has_skips_unless_it_is_told_not_to():
+    with_skips, without = (
+        by_name(models.build_model("convnn", filters=4, blocks=3, skips=skips))
+        for skips in (True, False)
+    )
+    joined = [name for name in with_skips if "skip" in name]
+    assert joined == ["decoder2_skip", "decoder1_skip", "decoder0_skip"]
+    assert not [name for name in without if "skip" in name]
+    convolutions = [name for name in with_skips if "_conv" in name]
+    assert len(convolutions) == 6  # three each way
+    # The finest maps of both halves come together at the size of the image.
+    finest = with_skips["decoder0_skip"]
+    assert [t.shape[-1] for t in finest.input] == [8, 4]
+
+
+@pytest.mark.parametrize("backbone", ["plain", "convnn", "lite", "resnet18"])
+def test_momentum_of_batch_norm_is_a_setting(backbone):
+    model = models.build_model(backbone, momentum=0.99)
+    found = {
+        layer.momentum
+        for layer in models._leaves(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    assert found == {0.99}
 
 
 def test_scaling_is_the_encoders_own():

@@ -118,7 +118,7 @@ def test_random_features_are_called_so(tmp_path):
     path = tmp_path / "study.toml"
     text = PAPER.read_text()
     path.write_text(text.replace(" (random features)", ""))
-    with pytest.raises(ValueError, match="vgg has random features, got 'L_VGG'"):
+    with pytest.raises(ValueError, match="vgg has random features, got 'L_VGG,IoU'"):
         plan.read_study(path)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bdloss import losses, models
 from bdloss.data.augment import Strength
+from bdloss.run.tta import MODES
 
 EXTRAS = (*losses.EXTRAS, "none")
 POLICIES = ("search", "ramp", "steps", "constant")
@@ -25,6 +26,7 @@ class Loss:
     theta0: int = 3  # window side, pixels (Eq. 1)
     theta: int = 5  # window side, pixels (Eq. 2)
     smooth: float = 1.0  # pixels
+    lam: float = 0.5  # weight of the specificity, for the loss ss
     boundary: str = "pooling"  # pooling | sobel, how the boundary loss finds edges
     bce: bool = True  # whether BCE is added
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
@@ -33,12 +35,18 @@ class Loss:
         """Raise a ValueError for a setting out of its range."""
         _check_choice("loss.extra", self.extra, EXTRAS)
         _check_choice("loss.boundary", self.boundary, losses.BOUNDARIES)
+        _check_share("loss.lam", self.lam)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight w of the extra loss over epochs; `start` until epoch `first`."""
+    """The weight w of the extra loss; the boundary loss's moves over epochs.
 
+    It is `start` until epoch `first`. The others "did not require any adjustments while
+    training" (Section 4.2): theirs is `baseline` throughout.
+    """
+
+    baseline: float = 0.5  # w of dice, ss and vgg
     policy: str = "ramp"  # search | ramp | steps | constant
     start: float = 0.1
     end: float = 0.5  # of a ramp
@@ -51,7 +59,7 @@ class Weight:
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
         _check_choice("weight.policy", self.policy, POLICIES)
-        for name in ("start", "end"):
+        for name in ("baseline", "start", "end"):
             _check_share(f"weight.{name}", getattr(self, name))
         for value in self.values:
             _check_share("weight.values", value)
@@ -119,6 +127,8 @@ class Experiment:
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     filters: int = 16
     blocks: int = 4
+    skips: bool = True  # whether convnn has skip connections
+    momentum: float = models.MOMENTUM  # of batch norm's moving averages
     patch: int = 256  # pixels
     batch: int = 8  # patches
     steps: int = 0  # batches an epoch; 0 covers the scenes once
@@ -127,6 +137,7 @@ class Experiment:
         0.0  # share of patches drawn again until they show a building
     )
     threshold: float = 0.5  # probability from which a pixel is building
+    tta: str = "none"  # none | flips | d4, when scenes are scored and predicted
     tolerance: float = 3.0  # distance in pixels, of BF1 while training
     clip: float = 0.0  # norm that gradients are cut to; 0 leaves them
     patience: int = 0  # epochs without a better validation IoU that end it; 0: never
@@ -145,7 +156,8 @@ class Experiment:
             _check_positive(name, getattr(self, name))
         _check_choice("augment", self.augment, get_args(Strength))
         _check_choice("jit_compile", self.jit_compile, COMPILED)
-        for name in ("threshold", "building_bias"):
+        _check_choice("tta", self.tta, MODES)
+        for name in ("threshold", "building_bias", "momentum"):
             _check_share(name, getattr(self, name))
         for name in ("clip", "patience"):
             _check_at_least_0(name, getattr(self, name))
@@ -154,6 +166,10 @@ class Experiment:
             raise ValueError(
                 f"patch must be a multiple of {multiple} for {self.backbone}, "
                 f"got {self.patch}"
+            )
+        if not self.skips and self.backbone != "convnn":
+            raise ValueError(
+                f"skips can be left out of convnn only, got backbone {self.backbone!r}"
             )
         if not self.stage:
             raise ValueError("an experiment needs at least one [[stage]], got none")
@@ -170,7 +186,7 @@ class Experiment:
     @property
     def searches(self) -> bool:
         """Whether the weight w is searched."""
-        return self.loss.extra != "none" and self.weight.policy == "search"
+        return self.loss.extra == "boundary" and self.weight.policy == "search"
 
 
 def config_names() -> list[str]:

@@ -341,21 +341,27 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
             "boundary": settings.boundary,
         },
         "dice": {"smooth": settings.smooth},
+        "ss": {"lam": settings.lam},
         "vgg": {"extractor": settings.vgg},
     }
     extra = None
     if settings.extra != "none":
         extra = losses.EXTRAS[settings.extra](**own.get(settings.extra, {}), **shared)
-    return losses.CombinedLoss(
-        extra, w=experiment.weight.start, bce=settings.bce, **shared
-    )
+    weight = experiment.weight
+    w = weight.start if settings.extra == "boundary" else weight.baseline
+    return losses.CombinedLoss(extra, w=w, bce=settings.bce, **shared)
 
 
 def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
-    """Return the callback that moves w over epochs, unless it is searched."""
+    """Return the callback that sets w over epochs, unless it is searched.
+
+    The paper adjusts that of the boundary loss alone (Section 4.2).
+    """
     weight = experiment.weight
     if experiment.loss.extra == "none":
         return None
+    if experiment.loss.extra != "boundary":
+        return callbacks.ConstantWeight(weight.baseline)
     if weight.policy == "ramp":
         return callbacks.BoundaryWeight(
             weight.start, weight.end, weight.first, weight.last

@@ -181,6 +181,8 @@ def _build_network(
             filters=experiment.filters,
             blocks=experiment.blocks,
             encoder_weights=weights or None,
+            skips=experiment.skips,
+            momentum=experiment.momentum,
         )
     finally:
         keras.config.set_dtype_policy(before)
@@ -373,6 +375,7 @@ def _score(
                 window=experiment.patch,
                 overlap=experiment.patch // OVERLAP,
                 batch=experiment.batch,
+                tta=experiment.tta,
             )
             pred = (probabilities >= experiment.threshold).astype(np.uint8)
             if len(samples) < SAMPLES:

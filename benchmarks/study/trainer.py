@@ -17,6 +17,7 @@ from study.specials import SPECIALS
 START = "start.json"  # of a run folder: digests of what every loss must start from
 COST = "cost.json"  # of a study: seconds a step
 ROUNDS = 7  # of measuring them
+EDGE = 32  # pixels from the image's edge, of the scores of `edge.json`
 
 
 def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
@@ -75,8 +76,44 @@ def train_one(study: Study, run: Run, out: Path) -> None:
         training.train(
             experiment, folder, say=lambda line: print(line, flush=True), verbose=2
         )
+        score_edges(experiment, folder)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
+
+
+def score_edges(experiment: Any, folder: Path) -> None:
+    """Write scores of what lies near the edges of the test scenes: `edge.json`.
+
+    The predicted masks are kept beside it, for scores to come: `test_masks.npz`.
+    """
+    from bdloss.data import datasets
+    from bdloss.models import load_predictor
+    from bdloss.orthophotos.raster import IGNORED
+    from bdloss.run import evaluation, training
+    from bdloss.run.prediction import predict_array
+
+    if (folder / "edge.json").is_file():
+        return
+    predictor = load_predictor(folder / "model.keras")
+    masks, pairs = {}, []
+    for scene in training.read_splits(experiment).test:
+        data = datasets.load_scene(scene)
+        probabilities = predict_array(
+            data.pixels,
+            predictor.predict,
+            experiment.patch,
+            experiment.patch // training.OVERLAP,
+            experiment.batch,
+            experiment.tta,
+        )
+        pred = (probabilities >= predictor.threshold).astype(np.uint8)
+        masks[scene.name] = pred
+        near = data.mask.copy()
+        near[EDGE:-EDGE, EDGE:-EDGE] = IGNORED
+        pairs.append((near, pred))
+    np.savez_compressed(folder / "test_masks.npz", **masks)
+    scores = evaluation.score_masks(pairs)
+    (folder / "edge.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def write_random_features(path: Path) -> None:
