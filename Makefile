@@ -22,8 +22,8 @@ test: .venv/ready  ## run all tests and the examples of the documentation
 test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX and PyTorch
 	for backend in jax torch; do \
 	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
-	    bdloss_tests/test_backends.py bdloss_tests/test_boundary.py \
-	    bdloss_tests/test_callbacks.py bdloss_tests/test_losses.py \
+	    bdloss_tests/test_backends.py bdloss_tests/losses \
+	    bdloss_tests/test_callbacks.py \
 	    bdloss_tests/test_metrics.py \
 	    bdloss_tests/data/test_patches.py bdloss_tests/run/test_devices.py \
 	    bdloss_tests/test_resnet.py || exit 1; \

@@ -11,12 +11,13 @@ from scipy import stats
 from study import plan, summary, trainer
 from study.specials import SPECIALS
 
-from bdloss import boundary, losses
+from bdloss import losses
+from bdloss.losses import boundary
 from bdloss.run import training
 from bdloss.run.config import make_experiment
 from bdloss.run.fitting import make_loss
+from bdloss_tests.losses.test_pooling import gradient
 from bdloss_tests.scenes import write_folder
-from bdloss_tests.test_pooling import gradient
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
 TINY = """

@@ -331,7 +331,6 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
     Returns:
         Combined loss that knows ignored pixels.
     """
-    shared: dict[str, Any] = {"ignore": datasets.IGNORED}
     settings = experiment.loss
     own: dict[str, dict[str, Any]] = {
         "boundary": {
@@ -346,10 +345,10 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
     }
     extra = None
     if settings.extra != "none":
-        extra = losses.EXTRAS[settings.extra](**own.get(settings.extra, {}), **shared)
+        extra = losses.EXTRAS[settings.extra](**own[settings.extra])
     weight = experiment.weight
     w = weight.start if settings.extra == "boundary" else weight.baseline
-    return losses.CombinedLoss(extra, w=w, bce=settings.bce, **shared)
+    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=datasets.IGNORED)
 
 
 def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:

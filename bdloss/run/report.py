@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bdloss import boundary
+from bdloss.losses import boundary
 from bdloss.metrics import (
     MIN_AREA,
     boundary_f1,

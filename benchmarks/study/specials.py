@@ -10,7 +10,7 @@ def _give_ties_to_the_first() -> None:
     """Pool as Keras does, whose gradient goes to one of the pixels that tie."""
     from keras import ops
 
-    from bdloss import boundary
+    from bdloss.losses import boundary
 
     def max_pool(y, side: int):
         return ops.max_pool(y, side, 1, "same", data_format="channels_last")

@@ -95,7 +95,8 @@ def score_edges(experiment: Any, folder: Path) -> None:
     if (folder / "edge.json").is_file():
         return
     predictor = load_predictor(folder / "model.keras")
-    masks, pairs = {}, []
+    masks: dict[str, Any] = {}
+    pairs = []
     for scene in training.read_splits(experiment).test:
         data = datasets.load_scene(scene)
         probabilities = predict_array(
@@ -120,7 +121,7 @@ def write_random_features(path: Path) -> None:
     """Write a VGG19 that has learned nothing, always the same one."""
     import keras
 
-    from bdloss.perceptual import VGGFeatures
+    from bdloss.losses import VGGFeatures
 
     if not path.exists():
         keras.utils.set_random_seed(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bdloss.boundary import (
+from bdloss.losses.boundary import (
     check_windows,
     extend_boundary,
     extract_boundary,
@@ -10,7 +10,7 @@ from bdloss.boundary import (
     soft_precision_recall,
 )
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
-from bdloss_tests.test_pooling import gradient, plateaus
+from bdloss_tests.losses.test_pooling import gradient, plateaus
 
 RING = draw(
     """

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from bdloss.losses import (
     DiceLoss,
     IoULoss,
     SSLoss,
+    VGGFeatures,
     VGGLoss,
+    classes,
+    inputs,
 )
 from bdloss.metrics import boundary_f1
-from bdloss.perceptual import VGGFeatures
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
 
 
@@ -256,18 +260,36 @@ def test_dice_loss(y_true, y_pred, expected):
     [
         pytest.param(HOUSE, HOUSE, 0, id="same"),
         pytest.param(FIELD, FIELD, 0, id="both empty"),
-        pytest.param(HOUSE, FIELD, 0.2, id="missed"),
-        pytest.param(FIELD, HOUSE, 0.8 * 25 / 72, id="invented"),
-        pytest.param(CITY, HOUSE, 0.2 * 47 / 72, id="no ground"),
-        pytest.param(HOUSE, CITY / 2, 1 / 4, id="half"),
+        pytest.param(HOUSE, FIELD, 0.8, id="missed"),
+        pytest.param(FIELD, HOUSE, 0.2 * 25 / 72, id="no building"),
+        pytest.param(CITY, HOUSE, 0.8 * 47 / 72, id="no background"),
+        pytest.param(HOUSE, CITY / 2, 1 / 2, id="half"),
         pytest.param(
-            HOUSE, np.roll(HOUSE, 1, 1), 0.2 * 5 / 25 + 0.8 * 5 / 47, id="shifted"
+            HOUSE, np.roll(HOUSE, 1, 1), 0.2 * 5 / 47 + 0.8 * 5 / 25, id="shifted"
         ),
     ],
 )
 def test_ss_loss(y_true, y_pred, expected):
     loss = SSLoss(lam=0.2)(as_batch(y_true), as_batch(y_pred))
     assert float(loss) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_ss_loss_of_hard_predictions_is_that_of_counted_pixels(lam):
+    for seed in range(10):  # 2000 masks of each lam
+        true, pred = random_masks(seed, 200, 2 + 19 * seed % 23, 3 + 7 * seed % 31)
+        if seed == 0:
+            true[0], true[1] = 0, 1  # no building, and no background
+        tp, fp, fn, tn = (
+            ((true == t) & (pred == p)).sum((1, 2))
+            for t, p in ((1, 1), (0, 1), (1, 0), (0, 0))
+        )
+        with np.errstate(invalid="ignore"):
+            specificity = np.where(tn + fp, tn / (tn + fp), 1)
+            sensitivity = np.where(tp + fn, tp / (tp + fn), 1)
+        expected = 1 - (lam * specificity + (1 - lam) * sensitivity)
+        values = ops.convert_to_numpy(losses.ss_loss(true, pred, lam=lam))
+        np.testing.assert_allclose(values, expected, atol=2e-7)
 
 
 def test_vgg_loss_sums_over_depths_the_mean_of_squares():
@@ -326,6 +348,120 @@ def test_combined_loss_is_the_weighted_sum():
     assert float(alone) == pytest.approx(float(bce + iou))
 
 
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("extra", ["boundary", "dice", "ss", "vgg", None])
+def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
+    shared = {
+        "ignore": 255,
+        "from_logits": from_logits,
+        "class_weights": [1, 3],
+        "data_format": "channels_first",
+    }
+    own = {
+        "boundary": {"theta": 7},
+        "dice": {"smooth": 0.5},
+        "ss": {"lam": 0.2},
+        "vgg": {"extractor": see_pixels_and_their_mean},
+    }
+    rng = np.random.default_rng(4)
+    y_true = np.where(rng.random((2, 2, 13, 17)) < 0.9, rng.random((13, 17)) < 0.4, 255)
+    y_pred = rng.normal(size=y_true.shape).astype("float32")
+    if not from_logits:
+        y_pred = 1 / (1 + np.exp(-y_pred))
+    w = 0.3 if extra else 0.0
+
+    def total(y_true, y_pred):
+        values = losses.binary_crossentropy(y_true, y_pred, **shared)
+        values = values + (1 - w) * losses.iou_loss(y_true, y_pred, **shared)
+        if extra:
+            function = getattr(losses, f"{extra}_loss")
+            values = values + w * function(y_true, y_pred, **own[extra], **shared)
+        return ops.mean(values)
+
+    part = losses.EXTRAS[extra](**own[extra]) if extra else None
+    loss = CombinedLoss(part, w=w, **shared)
+    value, gradient = value_and_gradient(loss, y_true, y_pred)
+    expected, slope = value_and_gradient(total, y_true, y_pred)
+    assert value == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(gradient, slope, atol=1e-6)
+    assert np.abs(slope).max() > 1e-3
+
+
+def test_combined_loss_prepares_truth_and_prediction_once(monkeypatch):
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(options)
+        return inputs.prepare(*args, **options)
+
+    monkeypatch.setattr(classes, "prepare", counted)
+    loss = CombinedLoss(BoundaryLoss(theta=7), w=0.3, ignore=255)
+    loss(as_batch(HOUSE), as_batch(HOUSE))
+    options = {"from_logits": False, "ignore": 255, "data_format": "channels_last"}
+    assert calls == [options]
+
+
+def test_a_part_may_say_what_the_combined_loss_says():
+    y_true, y_pred = as_batch(HALF_KNOWN), as_batch(0.2 + 0.6 * HOUSE)
+    alike = CombinedLoss(BoundaryLoss(ignore=255), ignore=255)(y_true, y_pred)
+    plain = CombinedLoss(BoundaryLoss(), ignore=255)(y_true, y_pred)
+    assert float(alike) == float(plain)
+
+
+def test_keras_loss_of_one_value_an_image_may_be_the_extra(tmp_path):
+    theirs = keras.losses.Dice(axis=(1, 2, 3))
+    loss = CombinedLoss(theirs, w=0.3, ignore=255)
+    y_true, y_pred = as_batch(HALF_KNOWN), as_batch(0.2 + 0.6 * HOUSE)
+    known = as_batch(HALF_KNOWN) != 255
+    shown = ((y * known).astype("float32") for y in (y_true, y_pred))
+    dice = theirs.call(*(ops.convert_to_tensor(y) for y in shown))
+    parts = (losses.binary_crossentropy, losses.iou_loss)
+    bce, iou = (float(part(y_true, y_pred, ignore=255)[0]) for part in parts)
+    expected = bce + 0.3 * float(dice[0]) + 0.7 * iou
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected, rel=1e-5)
+    model = small_model(loss)
+    model.fit(as_batch(HOUSE), as_batch(HOUSE), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras").loss
+    assert type(again.extra) is keras.losses.Dice
+    assert list(again.extra.axis) == [1, 2, 3]
+
+
+def test_keras_loss_of_another_shape_is_refused_when_a_model_trains():
+    model = small_model(CombinedLoss(keras.losses.Dice()))
+    with pytest.raises(ValueError, match="extra must return one value an image"):
+        model.fit(as_batch(HOUSE), as_batch(HOUSE), verbose=0)
+
+
+def test_call_leads_to_the_pooling_through_named_functions():
+    names = []
+
+    def note(frame, event, argument):
+        if event == "call" and "/bdloss/losses/" in frame.f_code.co_filename:
+            names.append(frame.f_code.co_name)
+
+    loss = BoundaryLoss()
+    y_true, y_pred = (ops.convert_to_tensor(as_batch(HOUSE)) for _ in range(2))
+    sys.setprofile(note)
+    try:
+        loss.call(y_true, y_pred)
+    finally:
+        sys.setprofile(None)
+    assert names[: names.index("max_pool") + 1] == [
+        "call",
+        "options",
+        "prepare",
+        *["_as_maps", "check_data_format"] * 2,
+        "_check_shapes",
+        "score",
+        "soft_boundary_f1",
+        "soft_precision_recall",
+        *["check_windows", "check_smooth", "check_boundary"],
+        "extract_boundary",
+        "max_pool",
+    ]
+
+
 def test_binary_crossentropy_is_a_mean_over_valid_pixels():
     y_true, y_pred = draw("#.?#"), np.array([[0.9, 0.2, 0.5, 0.6]], "float32")
     expected = -(np.log(0.9) + np.log(0.8) + np.log(0.6)) / 3
@@ -381,7 +517,7 @@ def test_sums_do_not_overflow_at_half_precision(loss, dtype):
     true[:, ::7] = 0
     assert float(loss(true, ops.cast(true, dtype))) == pytest.approx(0, abs=1e-6)
     blank = ops.zeros(true.shape, dtype)
-    missed = 0.2 if isinstance(loss, SSLoss) else 1.0
+    missed = 0.8 if isinstance(loss, SSLoss) else 1.0
     assert float(loss(true, blank)) == pytest.approx(missed, abs=1e-3)
 
 
@@ -580,15 +716,13 @@ def test_sample_weight_of_each_image(loss):
 def test_losses_by_name():
     assert losses.get("boundary", theta=7).theta == 7
     assert isinstance(losses.get("ss"), SSLoss)
-    for name in ("BoundaryLoss", "bdloss>BoundaryLoss"):
-        assert type(keras.losses.get(name)) is BoundaryLoss
-    ours, theirs = (
-        keras.losses.get(name)
-        for name in ("bdloss>BinaryCrossentropy", "BinaryCrossentropy")
-    )
-    assert type(ours) is BinaryCrossentropy
+    for name in losses.NAMES.keys() - {"vgg"}:
+        assert type(losses.get(name)) is losses.NAMES[name]
+    # Keras knows ours under names of our own, and keeps its own.
+    ours = keras.saving.get_registered_object("bdloss>BinaryCrossentropy")
+    assert ours is BinaryCrossentropy
+    theirs = keras.losses.get("BinaryCrossentropy")
     assert type(theirs) is keras.losses.BinaryCrossentropy
-    small_model("BoundaryLoss").train_on_batch(as_batch(HOUSE), as_batch(HOUSE))
 
 
 def test_combined_loss_knows_its_extras_by_name():
@@ -605,7 +739,24 @@ def test_combined_loss_knows_its_extras_by_name():
         (lambda: CombinedLoss("sharp"), "extra must be one of .* got 'sharp'"),
         (
             lambda: CombinedLoss(BoundaryLoss(ignore=255)),
-            "extra must have the settings",
+            "ignore is said to the combined loss, for all its parts: "
+            r"CombinedLoss\(..., ignore=255\)",
+        ),
+        (
+            lambda: CombinedLoss(VGG, ignore=0),
+            r"CombinedLoss\(..., ignore=255\); got it in extra alone",
+        ),
+        (lambda: CombinedLoss(CombinedLoss()), "extra must be one of boundary, "),
+        (lambda: CombinedLoss(lambda a, b: a), "or None, got <function"),
+        (
+            lambda: CombinedLoss(keras.losses.Dice())(as_batch(HOUSE), as_batch(HOUSE)),
+            r"one value an image, of shape \(batch,\), got shape \(\) from Dice",
+        ),
+        (
+            lambda: CombinedLoss(keras.losses.MeanSquaredError())(
+                as_batch(HOUSE), as_batch(HOUSE)
+            ),
+            r"got shape \(1, 8, 9\) from MeanSquaredError",
         ),
         (lambda: IoULoss()(np.ones((2, 3)), np.ones((2, 3))), "rank 3"),
         (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bdloss.pooling import max_pool
+from bdloss.losses.pooling import max_pool
 from bdloss_tests.drawing import HOUSE, as_batch, draw
 
 BACKEND = keras.backend.backend()

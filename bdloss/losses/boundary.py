@@ -1,4 +1,4 @@
-"""Boundaries of maps and their BF1 score: Equations 1 to 4 of the paper.
+"""Boundaries of maps and their BF1 score: Eqs. 1 to 4 of the paper.
 
 `theta0` and `theta` are sides of pooling windows, odd, in pixels. They are not the
 `tolerance` of `bdloss.metrics`, which is a distance: on hard masks theta = 5 gives
@@ -9,9 +9,11 @@ Ignored pixels are treated like what lies beyond the edge of the image: nothing 
 known there, so nothing there counts as background, as boundary or as a mistake.
 """
 
+import math
+
 from keras import ops
 
-from bdloss.pooling import max_pool
+from bdloss.losses.pooling import max_pool
 
 SMOOTH = 1.0  # pixels, above and below the line of Eq. 3
 EMPTY = 1e-7  # pixels: a boundary shorter than this is no boundary
@@ -25,7 +27,9 @@ def check_windows(theta0: int, theta: int) -> None:
         theta: Side of the window of Eq. 2, in pixels.
 
     Raises:
-        ValueError: If one is even or below 1, or theta is below theta0.
+        ValueError: If one is even or below 1, or theta is below theta0. The paper's
+            "5-7" leaves out 6: an even window has no pixel in its middle, and would
+            move the boundary by half a pixel.
     """
     for name, side in (("theta0", theta0), ("theta", theta)):
         if int(side) != side or side < 1 or side % 2 == 0:
@@ -34,6 +38,22 @@ def check_windows(theta0: int, theta: int) -> None:
         raise ValueError(
             f"theta must not be less than theta0, got theta={theta}, theta0={theta0}"
         )
+
+
+def check_smooth(smooth: float) -> None:
+    """Refuse a smoothing that is no number of pixels."""
+    if not 0 <= smooth < math.inf:
+        raise ValueError(f"smooth must be at least 0 pixels, got {smooth}")
+
+
+def check_boundary(boundary: str, theta0: int = 3) -> None:
+    """Refuse a finder of boundaries that there is not, or not with this window."""
+    if boundary not in BOUNDARIES:
+        raise ValueError(
+            f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}"
+        )
+    if boundary == "sobel" and theta0 != 3:
+        raise ValueError(f"the Sobel filter has theta0 = 3, got {theta0}")
 
 
 def extract_boundary(y, theta0: int = 3, valid=None):
@@ -80,7 +100,13 @@ def extend_boundary(boundary, theta: int = 5):
 
 
 def soft_precision_recall(
-    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+    y_true,
+    y_pred,
+    theta0: int = 3,
+    theta: int = 5,
+    smooth: float = SMOOTH,
+    valid=None,
+    boundary: str = "pooling",
 ):
     """Return precision and recall of the predicted boundary (Eq. 3).
 
@@ -95,19 +121,30 @@ def soft_precision_recall(
         theta: Side of the window that extends them, in pixels.
         smooth: Pixels added above and below the line.
         valid: As in `extract_boundary`.
+        boundary: What finds boundaries, a name in `BOUNDARIES`.
 
     Returns:
         Precision and recall, each of shape `(batch, classes)`, values in [0, 1].
     """
-    true = extract_boundary(y_true, theta0, valid)
-    pred = extract_boundary(y_pred, theta0, valid)
+    check_windows(theta0, theta)
+    check_smooth(smooth)
+    check_boundary(boundary, theta0)
+    find_boundary = BOUNDARIES[boundary]
+    true = find_boundary(y_true, theta0, valid)
+    pred = find_boundary(y_pred, theta0, valid)
     precision = _share(pred, extend_boundary(true, theta), smooth)
     recall = _share(true, extend_boundary(pred, theta), smooth)
     return precision, recall
 
 
 def soft_boundary_f1(
-    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
+    y_true,
+    y_pred,
+    theta0: int = 3,
+    theta: int = 5,
+    smooth: float = SMOOTH,
+    valid=None,
+    boundary: str = "pooling",
 ):
     """Return BF1 of maps, the harmonic mean 2PR / (P + R) that Eq. 4 takes from 1.
 
@@ -118,6 +155,7 @@ def soft_boundary_f1(
         theta: Side of the window that extends them, in pixels.
         smooth: Pixels added above and below the line of Eq. 3.
         valid: As in `extract_boundary`.
+        boundary: What finds boundaries, a name in `BOUNDARIES`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
@@ -131,7 +169,7 @@ def soft_boundary_f1(
         0.1111
     """
     precision, recall = soft_precision_recall(
-        y_true, y_pred, theta0, theta, smooth, valid
+        y_true, y_pred, theta0, theta, smooth, valid, boundary
     )
     total = precision + recall
     safe = ops.where(total > 0.0, total, 1.0)
@@ -148,35 +186,21 @@ def _share(boundary, region, smooth: float):
     return ops.where(some, inside / ops.where(some, whole, 1.0), 1.0)
 
 
-def sobel_boundary_f1(
-    y_true, y_pred, theta0: int = 3, theta: int = 5, smooth: float = SMOOTH, valid=None
-):
-    """Return BF1 with the boundaries of a Sobel filter, the rejected alternative.
+def find_sobel_boundary(y, theta0: int = 3, valid=None):
+    """Return the boundary that a Sobel filter finds, the rejected alternative.
 
-    As `soft_boundary_f1`, but the boundary is the length of the gradient, 1 at both
-    pixels along a straight edge of a mask. A ramp as wide as the filter is a boundary
-    too, and a soft edge is a weaker one.
+    It is the length of the gradient, 1 at both pixels along a straight edge of a mask.
+    A ramp as wide as the filter is a boundary too, and a soft edge is a weaker one. The
+    edge of the image is repeated, so that it is no boundary.
 
     Args:
-        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
-        y_pred: Prediction of the same shape, values in [0, 1].
+        y: Map of shape `(batch, height, width, classes)`, values in [0, 1].
         theta0: Side of the filter, 3 pixels.
-        theta: Side of the window that extends boundaries, in pixels.
-        smooth: Pixels added above and below the line of Eq. 3.
         valid: As in `extract_boundary`; a pixel beside an ignored one has no boundary.
 
     Returns:
-        Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
+        Map of the same shape, values in [0, 1].
     """
-    true, pred = (_sobel(y, valid) for y in (y_true, y_pred))
-    precision = _share(pred, extend_boundary(true, theta), smooth)
-    recall = _share(true, extend_boundary(pred, theta), smooth)
-    total = precision + recall
-    return 2.0 * precision * recall / ops.where(total > 0.0, total, 1.0)
-
-
-def _sobel(y, valid):
-    """Return the length of the gradient, at most 1; the image's edge is repeated."""
     y = ops.pad(y, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
     rows = (y[:, :-2] + 2.0 * y[:, 1:-1] + y[:, 2:]) / 4.0
     columns = (y[:, :, :-2] + 2.0 * y[:, :, 1:-1] + y[:, :, 2:]) / 4.0
@@ -186,4 +210,9 @@ def _sobel(y, valid):
     some = square > 0.0  # the root has no finite gradient at 0
     length = ops.where(some, ops.sqrt(ops.where(some, square, 1.0)), 0.0)
     length = ops.minimum(length, 1.0)
-    return length if valid is None else length * (1.0 - extend_boundary(1.0 - valid, 3))
+    if valid is None:
+        return length
+    return length * (1.0 - extend_boundary(1.0 - valid, theta0))
+
+
+BOUNDARIES = {"pooling": extract_boundary, "sobel": find_sobel_boundary}

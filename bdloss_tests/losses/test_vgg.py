@@ -5,7 +5,7 @@ from keras import ops
 
 from bdloss import losses
 from bdloss.losses import CombinedLoss, VGGLoss
-from bdloss.perceptual import LAYERS, MEAN, VGGFeatures
+from bdloss.losses.vgg import LAYERS, MEAN, VGGFeatures
 from bdloss_tests.drawing import HOUSE, as_batch
 
 FIRST = ["block1_conv1", "block2_conv1"]

@@ -2,12 +2,12 @@
 
 *Beyond the Pixel-Wise Loss for Topology-Aware Delineation* (CVPR 2018) compares truth
 and prediction by their features at three depths of VGG19. `bdloss.losses.VGGLoss` is
-the loss; this module is the network.
+the loss; this module is the network and the distance.
 """
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -91,6 +91,33 @@ class VGGFeatures:
     def from_config(cls, config: dict) -> "VGGFeatures":
         """Return the features that `get_config` described."""
         return cls(**config)
+
+
+def feature_distance(y_true, y_pred, extractor: Callable):
+    """Return the squared difference of features, of each image and class.
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`.
+        y_pred: Map of the same shape.
+        extractor: Takes maps of shape `(n, height, width, 1)`, returns a sequence of
+            tensors `(n, rows, columns, filters)`.
+
+    Returns:
+        Values of shape `(batch, classes)`: means over pixels and filters, summed over
+        depths. Each class is a picture by itself.
+    """
+    batch, _, _, classes = ops.shape(y_true)
+    features = (extractor(_as_pictures(y)) for y in (y_true, y_pred))
+    distance = 0.0
+    for true, pred in zip(*features, strict=True):
+        distance = distance + ops.mean(ops.square(pred - true), axis=(1, 2, 3))
+    return ops.reshape(distance, (batch, classes))
+
+
+def _as_pictures(maps):
+    """Return `(batch, height, width, classes)` as `(batch * classes, ..., 1)`."""
+    _, height, width, _ = ops.shape(maps)
+    return ops.reshape(ops.transpose(maps, (0, 3, 1, 2)), (-1, height, width, 1))
 
 
 def _build(layers: Sequence[str], initial: str) -> keras.Model:

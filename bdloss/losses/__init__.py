@@ -1,0 +1,55 @@
+"""The losses of the paper (Section 2, Eq. 4), those beside it, their combination.
+
+Each loss is a function of `y_true, y_pred` that returns one value per image, and a
+Keras class of the same name. `get("boundary")` makes one by name.
+
+    boundary_loss -> prepare -> soft_boundary_f1 -> extract_boundary -> max_pool
+
+`functional` and `classes` say what each takes, `inputs` prepares the tensors once, and
+the maths is in `boundary` (Eqs. 1-3), `region` (cross-entropy, IoU, Dice, SS), `vgg`.
+Masks may be of any dtype; all sums are taken in float32.
+"""
+
+from bdloss.losses.boundary import BOUNDARIES
+from bdloss.losses.classes import (
+    EXTRAS,
+    NAMES,
+    BinaryCrossentropy,
+    BoundaryLoss,
+    CombinedLoss,
+    DiceLoss,
+    IoULoss,
+    SSLoss,
+    VGGLoss,
+    get,
+)
+from bdloss.losses.functional import (
+    binary_crossentropy,
+    boundary_loss,
+    dice_loss,
+    iou_loss,
+    ss_loss,
+    vgg_loss,
+)
+from bdloss.losses.vgg import VGGFeatures
+
+__all__ = [
+    "BOUNDARIES",
+    "EXTRAS",
+    "NAMES",
+    "BinaryCrossentropy",
+    "BoundaryLoss",
+    "CombinedLoss",
+    "DiceLoss",
+    "IoULoss",
+    "SSLoss",
+    "VGGFeatures",
+    "VGGLoss",
+    "binary_crossentropy",
+    "boundary_loss",
+    "dice_loss",
+    "get",
+    "iou_loss",
+    "ss_loss",
+    "vgg_loss",
+]

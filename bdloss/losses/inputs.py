@@ -1,0 +1,136 @@
+"""What every loss does to truth and prediction first, once: float32 maps of classes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from keras import ops
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+class Inputs(NamedTuple):
+    """Truth and prediction, prepared.
+
+    Attributes:
+        y_true: Mask, float32 of shape `(batch, height, width, classes)`, 0 or 1.
+        y_pred: Probabilities of the same shape, in [0, 1].
+        valid: Map of the same shape, 1 where a pixel counts and 0 where it is ignored,
+            and there the other maps are 0; None if all pixels count.
+        logits: What `y_pred` is the sigmoid of; None if it came as probabilities.
+    """
+
+    y_true: Any
+    y_pred: Any
+    valid: Any = None
+    logits: Any = None
+
+
+def prepare(
+    y_true,
+    y_pred,
+    *,
+    from_logits: bool = False,
+    ignore: int | None = None,
+    data_format: str = "channels_last",
+) -> Inputs:
+    """Bring truth and prediction into the form that all scores take.
+
+    Args:
+        y_true: Mask of any dtype, 0 or 1, of shape `(batch, height, width)` or
+            `(batch, height, width, classes)`.
+        y_pred: Prediction of the same shape, in [0, 1], or logits.
+        from_logits: Whether the prediction is logits; a sigmoid is applied to each
+            class.
+        ignore: Value of the mask whose pixels drop out of every sum; None for none.
+        data_format: Where the classes are: `"channels_last"`, or `"channels_first"`
+            for `(batch, classes, height, width)`.
+
+    Raises:
+        ValueError: If shapes are of another rank or differ, or there is no such format.
+
+    Example:
+        >>> inputs = prepare(ops.ones((1, 4, 6)), ops.zeros((1, 4, 6)))
+        >>> tuple(inputs.y_true.shape)
+        (1, 4, 6, 1)
+    """
+    y_true = _as_maps(y_true, data_format)
+    y_pred = _as_maps(y_pred, data_format)
+    _check_shapes(y_true.shape, y_pred.shape)
+    valid = None
+    if ignore is not None:
+        known = ops.not_equal(y_true, ignore)
+        valid = ops.cast(known, "float32")
+        y_true = ops.where(known, y_true, 0.0)
+        y_pred = ops.where(known, y_pred, 0.0)
+    if not from_logits:
+        return Inputs(y_true, y_pred, valid)
+    probabilities = ops.sigmoid(y_pred)
+    if valid is not None:
+        probabilities = probabilities * valid
+    return Inputs(y_true, probabilities, valid, logits=y_pred)
+
+
+def mean_over_classes(values, class_weights: Sequence[float] | None = None):
+    """Return the mean of `(batch, classes)` over classes, of shape `(batch,)`.
+
+    Args:
+        values: Score of each image and class.
+        class_weights: One weight a class; equal if None.
+
+    Raises:
+        ValueError: If there are more or fewer weights than classes, or one is below 0,
+            or all are 0.
+    """
+    if class_weights is None:
+        return ops.mean(values, axis=-1)
+    check_class_weights(class_weights)
+    classes = values.shape[-1]
+    if isinstance(classes, int) and len(class_weights) != classes:
+        raise ValueError(
+            f"class_weights must have one weight a class, got {len(class_weights)} "
+            f"for {classes} classes"
+        )
+    weights = ops.convert_to_tensor(class_weights, dtype="float32")
+    return ops.sum(values * weights, axis=-1) / ops.sum(weights)
+
+
+def check_class_weights(class_weights: Sequence[float]) -> None:
+    """Refuse weights of which no mean can be taken."""
+    if not (min(class_weights, default=0) >= 0 and 0 < sum(class_weights) < math.inf):
+        raise ValueError(
+            f"class_weights must be at least 0 and not all 0, got {list(class_weights)}"
+        )
+
+
+def check_data_format(data_format: str) -> None:
+    """Refuse a format that is not Keras's."""
+    if data_format not in DATA_FORMATS:
+        raise ValueError(
+            f'data_format must be "channels_last" or "channels_first", '
+            f"got {data_format!r}"
+        )
+
+
+def _as_maps(y, data_format: str):
+    """Return a tensor as float32 of shape `(batch, height, width, classes)`."""
+    check_data_format(data_format)
+    y = ops.cast(y, "float32")
+    if len(y.shape) == 3:
+        return ops.expand_dims(y, -1)
+    if len(y.shape) != 4:
+        raise ValueError(
+            "masks and predictions must have rank 3 (batch, height, width) or 4 "
+            f"(with classes), got shape {tuple(y.shape)}"
+        )
+    return ops.moveaxis(y, 1, -1) if data_format == "channels_first" else y
+
+
+def _check_shapes(true, pred) -> None:
+    """Refuse shapes that are known to differ."""
+    for a, b in zip(true, pred, strict=True):
+        if isinstance(a, int) and isinstance(b, int) and a != b:
+            raise ValueError(
+                "y_true and y_pred must have the same shape, "
+                f"got {tuple(true)} and {tuple(pred)}"
+            )

@@ -1,0 +1,108 @@
+"""Scores of regions, pixel by pixel: IoU, Dice and SS (Section 2), cross-entropy.
+
+All take maps as `inputs.prepare` makes them and return one value for each image and
+class. Soft counts are sums of products, as in TP = sum(y p), FP = sum((1 - y) p),
+FN = sum(y (1 - p)) and TN = sum((1 - y)(1 - p)).
+"""
+
+from keras import ops
+
+from bdloss.losses.boundary import EMPTY, SMOOTH, check_smooth
+
+
+def crossentropy(y_true, y_pred, valid=None, logits=None):
+    """Return the mean binary cross-entropy over the valid pixels.
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`, 0 or 1.
+        y_pred: Probabilities of the same shape.
+        valid: 1 where the pixel counts, 0 where it is ignored; None if all count.
+        logits: What `y_pred` is the sigmoid of, if that is known: then a prediction
+            that is wrong beyond doubt keeps its full gradient.
+
+    Returns:
+        Values of shape `(batch, classes)`, at least 0; 0 if all pixels are ignored.
+    """
+    if logits is None:
+        losses = ops.binary_crossentropy(y_true, y_pred)
+    else:
+        losses = ops.binary_crossentropy(y_true, logits, from_logits=True)
+    if valid is None:
+        return ops.mean(losses, axis=(1, 2))
+    count = ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
+    return ops.sum(losses * valid, axis=(1, 2)) / count
+
+
+def soft_iou(y_true, y_pred, smooth: float = SMOOTH):
+    """Return the intersection over union, TP / (TP + FP + FN) (Section 2).
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
+        y_pred: Probabilities of the same shape, 0 where ignored.
+        smooth: Pixels added above and below the line.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
+    """
+    check_smooth(smooth)
+    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
+    union = ops.sum(y_true + y_pred, axis=(1, 2)) - intersection
+    if smooth > 0.0:
+        return (intersection + smooth) / (union + smooth)
+    return _ratio(intersection, union)
+
+
+def soft_dice(y_true, y_pred, smooth: float = SMOOTH):
+    """Return the Dice score, 2 TP / (2 TP + FN + FP) (Section 2).
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
+        y_pred: Probabilities of the same shape, 0 where ignored.
+        smooth: Pixels added above and below the line.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
+    """
+    check_smooth(smooth)
+    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
+    total = ops.sum(y_true, axis=(1, 2)) + ops.sum(y_pred, axis=(1, 2))
+    if smooth > 0.0:
+        return (2.0 * intersection + smooth) / (total + smooth)
+    return _ratio(2.0 * intersection, total)
+
+
+def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
+    """Return `lam * TN / (TN + FP) + (1 - lam) * TP / (TP + FN)`, SS of Section 2.
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`, 0 or 1.
+        y_pred: Probabilities of the same shape.
+        lam: Weight of the specificity, in [0, 1].
+        valid: As in `crossentropy`.
+
+    Returns:
+        Score of shape `(batch, classes)` in [0, 1]. Without background the specificity
+        is 1, without buildings the sensitivity is: no pixel there can be wrong.
+    """
+    check_fraction("lam", lam)
+    background = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
+    specificity = _share(background, 1.0 - y_pred)
+    sensitivity = _share(y_true, y_pred)
+    return lam * specificity + (1.0 - lam) * sensitivity
+
+
+def check_fraction(name: str, fraction: float) -> None:
+    """Refuse what is no part of a whole."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {fraction}")
+
+
+def _share(region, right):
+    """Return the share of a region that is predicted right."""
+    return _ratio(ops.sum(region * right, axis=(1, 2)), ops.sum(region, axis=(1, 2)))
+
+
+def _ratio(above, below):
+    """Return a quotient, and 1 where there is nothing to divide by."""
+    some = below > EMPTY
+    return ops.where(some, above / ops.where(some, below, 1.0), 1.0)

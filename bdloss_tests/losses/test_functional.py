@@ -1,0 +1,63 @@
+"""What the public losses say that they take is what they take."""
+
+import inspect
+import re
+import typing
+
+import pytest
+
+from bdloss import losses
+
+FUNCTIONS = [losses.binary_crossentropy] + [
+    getattr(losses, f"{name}_loss") for name in ("iou", "boundary", "dice", "ss", "vgg")
+]
+SHARED = {"from_logits", "ignore", "class_weights", "data_format"}
+OWN = {
+    "boundary": {"theta0", "theta", "smooth", "boundary"},
+    "ss": {"lam"},
+    "iou": {"smooth"},
+    "dice": {"smooth"},
+    "vgg": {"extractor"},
+    "bce": set(),
+    "combined": {"extra", "w", "bce"},
+}
+
+
+def documented(text):
+    """Return the names in the `Args` of a docstring of Google's style."""
+    part = re.search(r"\n *Args:\n(.*?)\n\n", inspect.cleandoc(text) + "\n\n", re.S)
+    return re.findall(r"^    (\w+): ", part[1], re.M)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_function_shows_and_documents_every_argument(function):
+    parameters = inspect.signature(function).parameters
+    assert documented(function.__doc__) == list(parameters)
+    assert list(parameters)[:2] == ["y_true", "y_pred"]
+    name = function.__name__.removesuffix("_loss").replace("binary_crossentropy", "bce")
+    assert set(parameters) == {"y_true", "y_pred"} | SHARED | OWN[name]
+    assert set(typing.get_type_hints(function)) == set(parameters) - {
+        "y_true",
+        "y_pred",
+    }
+
+
+@pytest.mark.parametrize("name", losses.NAMES)
+def test_class_shows_and_documents_every_argument(name):
+    loss = losses.NAMES[name]
+    parameters = inspect.signature(loss).parameters
+    assert documented(loss.__doc__) == list(parameters)
+    assert set(parameters) == SHARED | OWN[name] | {"name", "reduction"}
+    assert set(typing.get_type_hints(loss.__init__)) == set(parameters)
+
+
+@pytest.mark.parametrize("name", losses.NAMES)
+def test_class_and_function_have_the_same_defaults(name):
+    if name == "combined":
+        return
+    function = losses.binary_crossentropy if name == "bce" else None
+    function = function or getattr(losses, f"{name}_loss")
+    shown = inspect.signature(function).parameters
+    for key, parameter in inspect.signature(losses.NAMES[name]).parameters.items():
+        if key in shown and key != "extractor":
+            assert shown[key].default == parameter.default
