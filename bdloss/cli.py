@@ -264,9 +264,7 @@ def _output_options(command: Callable) -> Callable:
 @click.option(
     "--tta",
     type=click.Choice(["none", "flips", "d4"]),
-    default="none",
-    show_default=True,
-    help="Average over flips, or flips and turns.",
+    help="Average over flips, or flips and turns.  [the model's]",
 )
 @click.option(
     "--mean",

@@ -353,6 +353,7 @@ class Predictor(NamedTuple):
         multiple: What the side of a window must be a multiple of.
         threshold: Probability from which a pixel is building.
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
+        tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
         digest: What changes whenever the file changes; empty for no file.
         network: The Keras model that predicts; None for another callable.
     """
@@ -364,6 +365,7 @@ class Predictor(NamedTuple):
     multiple: int
     threshold: float
     resolution: float | None
+    tta: str = "none"
     digest: str = ""
     network: keras.Model | None = None
 
@@ -413,6 +415,7 @@ def load_predictor(path: Path) -> Predictor:
         multiple=facts.get("multiple", 1),
         threshold=facts.get("threshold", 0.5),
         resolution=facts.get("resolution"),
+        tta=facts.get("tta", "none"),
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         network=model,
     )

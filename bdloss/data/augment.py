@@ -29,8 +29,9 @@ def augmentation(strength: Strength) -> Augment:
     Args:
         strength: "none" leaves a patch as it is. "light" turns and mirrors it (the
             eight symmetries of the square) and varies brightness and contrast. "strong"
-            is the set of the paper: it also varies hue and saturation, and adds one of
-            several noises and one of several blurs, each to half of the patches.
+            has all that Section 4.2 names, flips, hue and saturation, noises and blurs,
+            one of several noises and one of several blurs, each to half of the patches;
+            turns, brightness and contrast are ours.
 
     Returns:
         Function of pixels `(side, side, bands)` uint8, mask `(side, side)` uint8 and a

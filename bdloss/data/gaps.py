@@ -1,6 +1,8 @@
-"""Gaps between buildings, and the theta they allow (Section 2).
+"""Gaps between buildings, and the theta they allow (Sections 3.2 and 4.3).
 
-The paper's rule: theta is "smaller than the minimum distance between segments".
+The paper has two rules, a pixel apart: theta is "not greater than the minimum distance
+between neighboring segments" (3.2); theta0 and theta "should be smaller than minimum
+distance between segments" (4.3). Here theta is smaller, which keeps both.
 A **gap** is the number of background pixels between a building and the nearest other
 one, along rows or columns, whichever is more: the side of the widest square that fits
 between them. That is how the square windows of the loss count. Pixels that share an

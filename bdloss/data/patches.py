@@ -20,8 +20,8 @@ class Patches(keras.utils.PyDataset):
 
     With `steps`, patches lie at random, all positions in all scenes equally likely, and
     an epoch has that many batches; without, they lie in a grid that covers the scenes,
-    in order, and the last batch may be smaller. What a patch is depends on `seed`,
-    `epoch`, the index of its batch and its place in it alone, not on workers, processes
+    in order, and the last batch may be smaller; a shuffled grid comes in another order
+    every epoch, in full batches. What a patch is depends on `seed`, `epoch`, the index of its batch and its place in it alone, not on workers, processes
     or the backend of Keras, nor on batches taken before.
 
     A scene smaller than a patch is reflected, and what is added is ignored in its mask.
@@ -43,6 +43,7 @@ class Patches(keras.utils.PyDataset):
         batch: int,
         *,
         steps: int | None = None,
+        shuffled_grid: bool = False,
         augment: Augment | None = None,
         seed: int = 0,
         building_bias: float = 0.0,
@@ -57,6 +58,8 @@ class Patches(keras.utils.PyDataset):
             patch: Side of a patch, in pixels.
             batch: Patches in a batch.
             steps: Batches in an epoch, at random positions; None for a grid.
+            shuffled_grid: Whether the grid comes in an order drawn for each epoch. The
+                last batch is filled up from its start; `steps` may end an epoch before.
             augment: What `augmentation` returns; None for patches as they are.
             seed: Seed of positions and augmentation, at least 0.
             building_bias: Share of the random patches that are drawn again, up to ten
@@ -96,6 +99,7 @@ class Patches(keras.utils.PyDataset):
         self._patch = patch
         self._batch = batch
         self._steps = steps
+        self._shuffled = shuffled_grid
         self._augment = augment
         self._seed = seed
         self._building_bias = building_bias
@@ -166,14 +170,18 @@ class Patches(keras.utils.PyDataset):
         """Return the numbers of the patches of a batch that this process loads."""
         first = index * self._batch
         last = first + self._batch
-        if not self._steps:
+        if not self._steps and not self._shuffled:
             last = min(last, len(self._grid))
         numbers = np.arange(first, last)
+        if self._shuffled:
+            order = np.random.default_rng((self._seed, self.epoch))
+            numbers = order.permutation(len(self._grid))[numbers % len(self._grid)]
         return np.array_split(numbers, self._processes)[self._process].tolist()
 
     def _find(self, place: int, random: np.random.Generator) -> Any:
         """Return scene and window of a patch, and its mask where that is known."""
-        return self._draw(random) if self._steps else self._grid[place]
+        drawn = self._steps and not self._shuffled
+        return self._draw(random) if drawn else self._grid[place]
 
     def _draw(self, random: np.random.Generator) -> tuple[int, Window, np.ndarray]:
         """Draw a patch that is not wholly ignored, if ten draws find one."""

@@ -15,6 +15,7 @@ from bdloss.run.tta import MODES
 EXTRAS = (*losses.EXTRAS, "none")
 POLICIES = ("search", "ramp", "steps", "constant")
 SCHEDULES = ("constant", "cosine")
+SAMPLINGS = ("random", "grid")
 COMPILED = {"auto": "auto", "on": True, "off": False}  # as Keras takes it
 
 
@@ -131,7 +132,8 @@ class Experiment:
     momentum: float = models.MOMENTUM  # of batch norm's moving averages
     patch: int = 256  # pixels
     batch: int = 8  # patches
-    steps: int = 0  # batches an epoch; 0 covers the scenes once
+    sampling: str = "random"  # of training patches: random | grid (shuffled)
+    steps: int = 0  # batches an epoch; 0: as many pixels as there are, or all the grid
     augment: Strength = "light"  # none | light | strong
     building_bias: float = (
         0.0  # share of patches drawn again until they show a building
@@ -157,6 +159,12 @@ class Experiment:
         _check_choice("augment", self.augment, get_args(Strength))
         _check_choice("jit_compile", self.jit_compile, COMPILED)
         _check_choice("tta", self.tta, MODES)
+        _check_choice("sampling", self.sampling, SAMPLINGS)
+        if self.sampling == "grid" and self.building_bias:
+            raise ValueError(
+                "building_bias is of sampling = random: a grid takes all patches, "
+                f"got {self.building_bias}"
+            )
         for name in ("threshold", "building_bias", "momentum"):
             _check_share(name, getattr(self, name))
         for name in ("clip", "patience"):

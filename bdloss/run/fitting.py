@@ -73,9 +73,12 @@ class Fitting:
         self.rows: list[dict[str, float]] = []
         self._experiment = experiment
         self._names = names
+        in_grid = experiment.sampling == "grid"
+        all_pixels = None if in_grid else _steps_to_cover(training, experiment)
         self._training = patches.Patches(
             training,
-            steps=experiment.steps or _steps_to_cover(training, experiment),
+            steps=experiment.steps or all_pixels,
+            shuffled_grid=in_grid,
             augment=augment.augmentation(experiment.augment),
             seed=experiment.seed,
             building_bias=experiment.building_bias,
@@ -255,8 +258,8 @@ class Fitting:
         self._training.epoch = self.epoch
         stage, end = self._stage_at(self.epoch)
         if stage.plateau:
-            losses_so_far = [row["val_loss"] for row in self.rows[end - stage.epochs :]]
-            self.model.optimizer.learning_rate = reduced_rate(stage, losses_so_far)
+            rows = self.rows[end - stage.epochs :]
+            self.model.optimizer.learning_rate = reduced_rate(stage, rows)
 
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
@@ -372,25 +375,30 @@ def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
     return callbacks.ConstantWeight(weight.start)
 
 
-def reduced_rate(stage: Stage, losses_so_far: Sequence[float]) -> float:
+def reduced_rate(stage: Stage, rows: Sequence[dict[str, float]]) -> float:
     """Return the learning rate after some epochs of a stage.
 
-    It falls by `stage.factor` after each `stage.plateau` epochs without improvement.
+    It falls by `stage.factor` after each `stage.plateau` epochs without a better
+    validation loss. A loss of another w is another loss: when w changes, waiting for a
+    better one begins anew.
 
     Args:
         stage: A stage with a `plateau`.
-        losses_so_far: Validation loss of each epoch of the stage.
+        rows: Those of the epochs of the stage: `val_loss`, and `w` if there is one.
 
     Example:
         >>> stage = Stage(learning_rate=0.1, plateau=2, factor=0.5)
-        >>> [reduced_rate(stage, [3.0, 2.0, 2.0, 2.0, 1.0][:n]) for n in range(6)]
+        >>> rows = [{"val_loss": loss} for loss in (3.0, 2.0, 2.0, 2.0, 1.0)]
+        >>> [reduced_rate(stage, rows[:n]) for n in range(6)]
         [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
     """
     rate, best, waited = stage.learning_rate, math.inf, 0
-    for loss in losses_so_far:
+    for before, row in zip([{}, *rows], rows, strict=False):
+        if row.get("w") != before.get("w"):
+            best, waited = math.inf, 0
         waited += 1
-        if loss < best - IMPROVED:
-            best, waited = loss, 0
+        if row["val_loss"] < best - IMPROVED:
+            best, waited = row["val_loss"], 0
         if waited == stage.plateau:
             rate, waited = rate * stage.factor, 0
     return rate

@@ -63,7 +63,7 @@ class Settings(NamedTuple):
         batch: Windows that the model is given at a time; None for `BATCH`, or on a GPU
             what is found to be fastest.
         threshold: Probability from which a pixel is building; None for the model's.
-        tta: Test-time augmentation, a name in `tta.MODES`.
+        tta: Test-time augmentation, a name in `tta.MODES`; None for the model's.
         mean: Mean of its answers, a name in `tta.MEANS`.
         bands: Numbers of the bands to read, from 1; None for the picture.
         resolution: What the image is resampled to for the model, in metres a pixel;
@@ -89,7 +89,7 @@ class Settings(NamedTuple):
     overlap: int | None = None
     batch: int | None = None
     threshold: float | None = None
-    tta: str = "none"
+    tta: str | None = None
     mean: str = "arithmetic"
     bands: tuple[int, ...] | None = None
     resolution: float | None = None
@@ -222,7 +222,7 @@ def map_buildings(
         "window": window,
         "overlap": overlap,
         "threshold": threshold,
-        "tta": settings.tta,
+        "tta": settings.tta or predictor.tta,
         "mean": settings.mean,
         "numbers": numbers,
         "resolution": settings.resolution,

@@ -131,6 +131,11 @@ def train(
             f"{experiment.encoder_weights or 'random'} weights"
         )
         say(f"device      {team.name}, {_compute(experiment)}")
+        if experiment.loss.extra not in ("boundary", "none"):
+            say(
+                f"weight      w = {experiment.weight.baseline} throughout: [weight] "
+                "moves that of the boundary loss only"
+            )
         if state:
             say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
         for line in _describe_stages(experiment, fitting):
@@ -350,6 +355,7 @@ def _facts(
         "window": experiment.patch,
         "multiple": models.size_multiple(experiment.backbone, experiment.blocks),
         "threshold": experiment.threshold,
+        "tta": experiment.tta,
         "resolution": datasets.resolution_of(splits.train[0]),
         "bdloss": bdloss.__version__,
     }

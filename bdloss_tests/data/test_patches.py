@@ -40,6 +40,37 @@ def test_the_last_batch_of_a_grid_may_be_smaller():
     assert [len(patches[index][0]) for index in range(len(patches))] == [4] * 4 + [2]
 
 
+def test_a_shuffled_grid_shows_every_patch_in_an_order_of_its_epoch():
+    plain = Patches([SCENE], 16, 4)
+    in_order = [tuple(corner) for i in range(5) for corner in corners(plain[i][0])]
+    patches = Patches([SCENE], 16, 4, shuffled_grid=True, seed=3)
+    orders = []
+    for epoch in range(2):
+        patches.epoch = epoch
+        batches = [corners(patches[index][0]) for index in range(len(patches))]
+        assert [len(batch) for batch in batches] == [4] * 5  # the last is filled up
+        orders.append([tuple(corner) for batch in batches for corner in batch])
+    for order in orders:
+        assert sorted(order[:18]) == sorted(in_order)
+        assert order[18:] == order[:2]
+    assert orders[0] != orders[1]
+    short = Patches([SCENE], 16, 4, shuffled_grid=True, steps=2, seed=3)
+    assert len(short) == 2
+    got = [tuple(corner) for index in (0, 1) for corner in corners(short[index][0])]
+    assert got == orders[0][:8]
+
+
+def test_processes_share_a_shuffled_grid():
+    whole = Patches([SCENE], 16, 4, shuffled_grid=True)
+    parts = [
+        Patches([SCENE], 16, 4, shuffled_grid=True, process=process, processes=2)
+        for process in (0, 1)
+    ]
+    for index in range(len(whole)):
+        joined = np.concatenate([part[index][0] for part in parts])
+        np.testing.assert_array_equal(joined, whole[index][0])
+
+
 @pytest.mark.parametrize("steps", [None, 6])
 def test_pixels_and_mask_are_those_of_the_scene(steps):
     patches = Patches([SCENE], 16, 3, steps=steps)

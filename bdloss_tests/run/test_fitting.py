@@ -41,6 +41,45 @@ def test_plateau_lowers_the_rate_within_its_stage(monkeypatch):
     assert rates(fitted) == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 5e-3])
 
 
+STAGE = Stage(epochs=30, learning_rate=1.0, plateau=3, factor=0.1)
+
+
+def rates_of(rows):
+    return [fitting.reduced_rate(STAGE, rows[:n]) for n in range(len(rows) + 1)]
+
+
+def test_plateau_does_not_compare_losses_of_different_weights():
+    # Falling within each w, and each w has a larger loss than the one before.
+    falling = [
+        {"val_loss": 1.0 + w - 0.01 * i, "w": w} for w in (0.1, 0.5) for i in range(7)
+    ]
+    assert rates_of(falling) == [1.0] * 15
+    unweighted = [{"val_loss": row["val_loss"]} for row in falling]
+    assert rates_of(unweighted)[-1] == pytest.approx(0.01)  # compared, it falls twice
+
+
+def test_plateau_waits_anew_when_the_weight_changes():
+    flat = [{"val_loss": 1.0, "w": w} for w in (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5)]
+    # The first epoch of a w is its best; three without a better one lower the rate.
+    assert rates_of(flat) == pytest.approx([*[1.0] * 7, 0.1])
+
+
+def test_plateau_does_not_reset_the_rate_when_the_weight_changes():
+    rows = [{"val_loss": 1.0, "w": w} for w in (0.1, 0.1, 0.1, 0.1, 0.5, 0.5)]
+    assert rates_of(rows)[4:] == pytest.approx([0.1] * 3)
+
+
+def test_grid_of_patches_is_an_epoch():
+    fitted, _ = prepare(sampling="grid", steps=0)
+    steps, _ = fitted.steps()
+    assert steps == 2  # 2 x 2 patches of 32 cover 48 x 64
+    seen = {window for i in range(steps) for window in fitted._training.windows(i)}
+    corners = {(window.row, window.col) for _, window in seen}
+    assert corners == {(0, 0), (0, 32), (16, 0), (16, 32)}
+    random, _ = prepare(steps=0)
+    assert random.steps()[0] == round(48 * 64 / 32**2 / 2)
+
+
 def test_loss_that_is_not_finite_stops_and_keeps_what_was_good():
     fitted, _ = prepare()
     kept = []
@@ -171,6 +210,18 @@ def test_policies(policy, weights):
     assert [callback.weight(epoch) for epoch in range(3)] == pytest.approx(weights)
 
 
+@pytest.mark.parametrize("policy", ["search", "ramp", "steps", "constant"])
+@pytest.mark.parametrize("extra", ["dice", "ss"])
+def test_weight_of_other_losses_is_not_adjusted(policy, extra):
+    experiment = make_experiment(
+        {"loss": {"extra": extra}, "weight": {"policy": policy, "baseline": 0.4}}
+    )
+    assert not experiment.searches
+    callback = fitting.weight_callback(experiment)
+    assert {callback.weight(epoch) for epoch in range(40)} == {0.4}
+    assert float(fitting.make_loss(experiment).w.value) == pytest.approx(0.4)
+
+
 def test_search_goes_on_with_the_best_branch(tmp_path):
     weight = {"policy": "search", "start": 0.2, "first": 1, "every": 3}
     weight |= {"values": [0.1, 0.5, 0.9], "probe_epochs": 2}
@@ -211,8 +262,9 @@ def test_loss_is_made_from_the_settings():
     assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
     assert float(loss.w.value) == pytest.approx(0.2)
     for name in ("dice", "ss"):
-        made = fitting.make_loss(Experiment(loss=Loss(extra=name)))
+        made = fitting.make_loss(Experiment(loss=Loss(extra=name, lam=0.2)))
         assert isinstance(made.extra, losses.EXTRAS[name])
+        assert getattr(made.extra, "lam", 0.2) == 0.2
     assert fitting.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
     with pytest.raises(FileNotFoundError, match="no such file of VGG19 weights"):
         fitting.make_loss(Experiment(loss=Loss(extra="vgg", vgg="none.h5")))

@@ -37,7 +37,6 @@ def settings(tmp_path_factory):
         "steps": 4,
         "workers": 1,
         "augment": "none",
-        "loss": {"extra": "dice"},  # which is traced faster
         "weight": {"policy": "search", "first": 2, "every": 2, "values": [0.1, 0.9]},
         "stage": [
             {"epochs": 3, "learning_rate": 1e-2, "plateau": 1},
