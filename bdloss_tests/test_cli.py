@@ -113,6 +113,12 @@ def test_config_file_of_ones_own(tmp_path):
         (["train", "--set", "stage=[]"], "needs at least one [[stage]], got none"),
         (["train", "--set", "stage.0.learning_rate=0"], "must be above 0, got 0"),
         (["train", "--set", "patch=100"], "patch must be a multiple of"),
+        (
+            ["train", "--set", "loss.extra=sharp"],
+            "loss.extra must be one of boundary, ",
+        ),
+        (["train", "--set", "loss.lam=1.5"], "loss.lam must lie in [0, 1], got 1.5"),
+        (["train", "--set", "tta=turns"], "tta must be one of none, flips, d4, got"),
         (["predict", "none.tif", "--model", "MODEL"], "no such file: none.tif"),
         (["predict", "TEXT", "--model", "MODEL"], "not a raster"),
         (["predict", "GREY", "--model", "MODEL"], "takes 3 bands, grey.tif has 1"),

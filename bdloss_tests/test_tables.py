@@ -17,7 +17,7 @@ from bdloss.run import training
 from bdloss.run.config import make_experiment
 from bdloss.run.fitting import make_loss
 from bdloss_tests.losses.test_pooling import gradient
-from bdloss_tests.scenes import write_folder
+from bdloss_tests.scenes import make_scene, write_folder
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
 TINY = """
@@ -163,6 +163,19 @@ def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
     with pytest.raises(ValueError, match="same weights and batch"):
         trainer.check_starts(study, runs)
     path.write_text(text)
+
+
+def test_scores_near_the_edges_count_nothing_else(study):
+    _, runs = study
+    folder = runs / "town" / "iou" / "seed0"
+    near = json.loads((folder / "edge.json").read_text())
+    pred = np.load(folder / "test_masks.npz")["b"]
+    true = make_scene(1, 70, 84)[1]
+    assert near["pixels"] == 70 * 84 - (70 - 64) * (84 - 64)
+    known = np.ones(true.shape, bool)
+    known[32:-32, 32:-32] = False
+    both, either = ((f(true, pred) & known).sum() for f in (np.minimum, np.maximum))
+    assert near["iou"] == pytest.approx(both / either)
 
 
 def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):

@@ -21,8 +21,9 @@ class Patches(keras.utils.PyDataset):
     With `steps`, patches lie at random, all positions in all scenes equally likely, and
     an epoch has that many batches; without, they lie in a grid that covers the scenes,
     in order, and the last batch may be smaller; a shuffled grid comes in another order
-    every epoch, in full batches. What a patch is depends on `seed`, `epoch`, the index of its batch and its place in it alone, not on workers, processes
-    or the backend of Keras, nor on batches taken before.
+    every epoch, in full batches. What a patch is depends on `seed`, `epoch`, the index
+    of its batch and its place in it alone, not on workers, processes or the backend of
+    Keras, nor on batches taken before.
 
     A scene smaller than a patch is reflected, and what is added is ignored in its mask.
 

@@ -177,6 +177,20 @@ def test_windows_at_a_time(image, tmp_path, monkeypatch, batch, gpu, expected):
     assert set(seen) == {expected}
 
 
+@pytest.mark.parametrize(
+    ("models", "asked", "used"),
+    [("flips", None, "flips"), ("flips", "none", "none"), ("none", "d4", "d4")],
+)
+def test_augmentation_is_the_models_unless_another_is_asked_for(
+    image, tmp_path, models, asked, used
+):
+    predictor = PREDICTOR._replace(tta=models)
+    settings = Settings(tta=asked, polygons=False)
+    mapped = mapping.map_buildings(image, predictor, tmp_path / "out", settings)
+    with rasterio.open(mapped.files[0]) as source:
+        assert source.tags()["tta"] == used
+
+
 def test_bands_by_choice(tmp_path):
     five = np.dstack([PIXELS[..., :1] // 4, PIXELS, PIXELS[..., :1] // 4])
     image = write_raster(tmp_path / "town.tif", five)

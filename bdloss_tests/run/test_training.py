@@ -8,7 +8,7 @@ import pytest
 
 import bdloss
 from bdloss import models
-from bdloss.run import checkpoints, training
+from bdloss.run import checkpoints, evaluation, training
 from bdloss.run.config import make_experiment
 from bdloss.run.prediction import predict_array
 from bdloss_tests.scenes import full_disk, make_scene, write_folder, write_raster
@@ -38,6 +38,7 @@ def small(tmp_path_factory):
         "batch": 4,
         "steps": 10,
         "workers": 1,
+        "tta": "flips",
         "weight": {"start": 0.0, "end": 0.4, "first": 0, "last": 2},
         "stage": [
             {"epochs": 3, "learning_rate": 1e-2},
@@ -84,6 +85,30 @@ def test_model_knows_what_it_was_trained_on(run):
     assert (predictor.name, predictor.bands, predictor.window) == ("plain", 3, 32)
     assert predictor.resolution == pytest.approx(0.3, rel=0.01)
     assert predictor.multiple == 4
+    assert predictor.tta == "flips"
+
+
+def test_scores_are_of_what_flips_give_on_average(run):
+    out, result, _ = run
+    predict = models.load_predictor(out / "model.keras").predict
+    pixels, mask = make_scene(1, 70, 84)  # the scene b of the folder
+    scores = {}
+    for tta in ("none", "flips"):
+        map_ = predict_array(pixels, predict, window=32, overlap=8, batch=4, tta=tta)
+        scores[tta] = evaluation.score_masks([(mask, (map_ >= 0.5).astype(np.uint8))])
+    assert result["test"] == pytest.approx(scores["flips"])
+    assert scores["none"]["iou"] != scores["flips"]["iou"]
+
+
+def test_weight_of_a_baseline_stays_and_is_said(small, tmp_path):
+    settings = {**small, "loss": {"extra": "dice"}, "blocks": 1, "steps": 1}
+    settings["stage"] = [{"epochs": 2, "learning_rate": 1e-2}]
+    lines = []
+    experiment = make_experiment(settings)
+    training.train(experiment, tmp_path / "out", say=lines.append, verbose=0)
+    assert "weight      w = 0.5 throughout" in "\n".join(lines)
+    text = (tmp_path / "out" / "history.csv").read_text()
+    assert {row["w"] for row in csv.DictReader(text.splitlines())} == {"0.5"}
 
 
 def test_header_says_what_it_trains_on(run):
