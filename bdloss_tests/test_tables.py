@@ -1,5 +1,6 @@
 """The study of benchmarks/study: its arithmetic, and a tiny one from end to end."""
 
+import copy
 import fcntl
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from scipy import stats
-from study import plan, summary, trainer
+from study import plan, results, summary, trainer
 from study.specials import SPECIALS
 
 from bdloss import losses
@@ -184,16 +185,18 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     (runs / "cost.json").write_text(json.dumps(costs))
     summary.draw_study(study, runs, tmp_path)
     text = (tmp_path / "tables.md").read_text()
-    results, missing = summary.read_results(study, runs)
+    found, missing = results.read_results(study, runs, tmp_path / "none.json")
     iou, ours = (
-        100 * results["town", name, 0].scores["iou"] for name in ("iou", "boundary")
+        100 * found["town", name, 0].scores["iou"] for name in ("iou", "boundary")
     )
-    assert f"| L_IoU | 1 | {iou:.2f} |  |" in text
-    assert f"| L_BF1,IoU | 1 | {ours:.2f} | {ours - iou:+.2f} |" in text
+    assert f"| L_IoU | U-Net | 1 | {iou:.2f} |  |" in text
+    assert f"| L_BF1,IoU | U-Net | 1 | {ours:.2f} | {ours - iou:+.2f} |" in text
+    edges = [100 * found["town", n, 0].edge["iou"] for n in ("iou", "boundary")]
+    assert f"| {edges[1]:.2f} | {edges[1] - edges[0]:+.2f} |" in text
     assert "| L_BF1,IoU | 0.125 | 1.25 |" in text
     assert missing == ["town/iou/seed1", "town/boundary/seed1", "town/sobel/seed0"]
     assert "Not finished: town/iou/seed1, " in text
-    ratio = 100 * results["town", "boundary", 0].scores["boundary_ratio"]
+    ratio = 100 * found["town", "boundary", 0].scores["boundary_ratio"]
     assert f"| {ratio:.2f} |" in text
     assert "Sobel" not in text
     assert "(town_windows.png)\n\nImagery by a test." in text
@@ -203,6 +206,46 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     for name in ("town_val_iou.png", "town_val_bf1.png", "town_windows.png"):
         assert (tmp_path / name).stat().st_size > 5000
         assert f"({name})" in text
+
+
+def test_study_is_drawn_again_from_what_was_kept(study, tmp_path, capsys):
+    study, runs = study
+    first, again = tmp_path / "first", tmp_path / "again"
+    summary.draw_study(study, runs, first)
+    again.mkdir()
+    (again / "runs.json").write_bytes((first / "runs.json").read_bytes())
+    summary.draw_study(study, tmp_path / "no runs", again)
+    kept, other = ((p / "tables.md").read_text() for p in (first, again))
+    cost = kept[kept.index("## Cost") : kept.index("## Ablations")]
+    windows = "![town_windows.png](town_windows.png)\n\n"
+    assert other == kept.replace(cost, "").replace(windows, "")
+    assert (again / "runs.json").read_bytes() == (first / "runs.json").read_bytes()
+    # Runs of other settings are not those of the study.
+    longer = copy.deepcopy(study)
+    longer.datasets["town"]["steps"] = 3
+    with pytest.raises(ValueError, match="no finished run"):
+        summary.draw_study(longer, tmp_path / "no runs", again)
+
+
+def test_claims_of_the_paper_are_measured_on_curves():
+    scores = [0.1, 0.5, 0.79, 0.75, 0.8, 0.78, 0.82, 0.8]
+    history = [{"val_iou": v, "val_bf1": 1 - v} for v in scores]
+    assert results.epochs_to_reach(history, "val_iou") == 3  # 0.76 and more
+    assert results.epochs_to_reach(history, "val_bf1") == 1
+    # In the last four of eight epochs: up 5, down 2, up 4, down 2 percent points.
+    assert results.noise_of(history, "val_iou") == pytest.approx(13 / 4)
+    assert results.noise_of(history[:1], "val_iou") is None
+
+
+def test_rows_name_their_network():
+    study = plan.read_study(PAPER)
+    names = {v.name: v for v in [*study.losses, *study.ablations]}
+    for dataset, name, network in [
+        ("synthetic", "boundary", "ConvNN"),
+        ("synthetic", "boundary_no_skips", "ConvNN without skips"),
+        ("towns", "boundary", "U-Net on EfficientNet-Lite0"),
+    ]:
+        assert summary.name_network(study, dataset, names[name]) == network
 
 
 def test_run_that_is_in_training_is_left_to_its_process(study, capsys):

@@ -1,6 +1,5 @@
 """Tables and figures of a study, from the runs that are finished."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,61 +8,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from study.plan import Run, Study, Variant, list_runs
-from study.trainer import COST, check_starts
+from study.plan import Run, Study, Variant, make_settings
+from study.results import (
+    MEASURES,
+    Finished,
+    Results,
+    read_results,
+    write_results,
+)
+from study.trainer import COST, EDGE, check_starts
 
 CONFIDENCE = 0.95
 SIDE = 128  # pixels of the windows that are drawn
 DRAWN = 4
-SCORES = {  # in percent, as `metrics.json` names them
-    "iou": "IoU",
-    "bf1_3": "BF1, 3 px",
-    "bf1_5": "BF1, 5 px",
-    "precision_3": "precision, 3 px",
-    "recall_3": "recall, 3 px",
-    "boundary_ratio": "boundary, of the true",
+NETWORKS = {
+    "plain": "U-Net",
+    "convnn": "ConvNN",
+    "lite": "U-Net on EfficientNet-Lite0",
 }
+BOUNDARIES = ("precision_3", "recall_3", "boundary_ratio")
+CLAIMS = (  # of the paper, as numbers: convergence, noise, edges, neighbours
+    *("epochs_iou", "epochs_bf1", "noise_iou", "noise_bf1"),
+    *("edge_iou", "edge_bf1_3", "merged"),
+)
+CLAIMS_NOTE = (
+    "Epochs until the validation score is 95 % of its last value; the mean change from "
+    "one epoch to the next over the second half, in percent points."
+)
 ABLATED = ("iou", "bf1_3", "bf1_5", "boundary_ratio")  # what their table shows
 INSTANCES = ("buildings", "found", "missed", "split", "merged", "invented")
-
-
-class Finished(NamedTuple):
-    """What is read of a finished run.
-
-    Attributes:
-        scores: Of the test scenes, as `metrics.json` has them.
-        history: A row an epoch.
-        machine: What it ran on.
-    """
-
-    scores: dict[str, Any]
-    history: list[dict[str, float]]
-    machine: str
-
-
-Results = Mapping[tuple[str, str, int], Finished]  # by data set, loss and seed
-
-
-def read_results(study: Study, out: Path) -> tuple[dict, list[str]]:
-    """Return what is finished, and the names of the runs that are not."""
-    found, missing = {}, []
-    for run in list_runs(study):
-        folder = run.folder(out)
-        if not (folder / "metrics.json").is_file():
-            missing.append(str(folder.relative_to(out)))
-            continue
-        metrics = json.loads((folder / "metrics.json").read_text())
-        with (folder / "history.csv").open(newline="") as file:
-            history = [
-                {key: float(value) for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-        found[run.dataset, run.variant.name, run.seed] = Finished(
-            metrics["test"],
-            history,
-            f"{metrics['machine']}, bdloss {metrics['git']}",
-        )
-    return found, missing
 
 
 class Difference(NamedTuple):
@@ -103,15 +76,24 @@ def paired_difference(
     return Difference(mean, mean - reach, mean + reach, len(seeds))
 
 
-def scores_by_seed(
-    results: Results, dataset: str, name: str, score: str
+def values_by_seed(
+    results: Results, dataset: str, name: str, measure: str
 ) -> dict[int, float]:
-    """Return a score of a loss, in percent, for each seed that has one."""
-    return {
-        seed: 100 * one.scores[score]
+    """Return what a loss came to, one of `MEASURES`, for each seed that has it."""
+    values = {
+        seed: MEASURES[measure].of(one)
         for (where, which, seed), one in results.items()
-        if (where, which) == (dataset, name) and one.scores[score] is not None
+        if (where, which) == (dataset, name)
     }
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def name_network(study: Study, dataset: str, variant: Variant) -> str:
+    """Return what the network of a row is called."""
+    settings = make_settings(study, Run(dataset, variant, 0), Path())
+    backbone = settings.get("backbone", "plain")
+    name = NETWORKS.get(backbone, f"U-Net on {backbone}")
+    return name if settings.get("skips", True) else f"{name} without skips"
 
 
 def tabulate(
@@ -119,7 +101,7 @@ def tabulate(
     results: Results,
     variants: Sequence[Variant],
     datasets: Sequence[str],
-    scores: Sequence[str],
+    measures: Sequence[str],
 ) -> list[list[str]]:
     """Return a row a loss, with each score and what it is more than the reference's.
 
@@ -128,21 +110,26 @@ def tabulate(
         results: Its finished runs.
         variants: Losses or ablations; one that was not run has no row.
         datasets: Data sets to show beside each other.
-        scores: What to show, some of `SCORES`.
+        measures: What to show, some of `MEASURES`.
     """
-    head = ["", "seeds"]
+    head = ["", "network", "seeds"]
     for dataset in datasets:
         place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
-        for score in scores:
-            head += [f"{place}{SCORES[score]}", "difference [95 %]"]
+        for measure in measures:
+            head += [f"{place}{MEASURES[measure].label}", "difference [95 %]"]
     table = [head]
     for variant in variants:
         counts = [len(_runs_of(results, name, variant.name)) for name in datasets]
-        row = [variant.label, ", ".join(map(str, dict.fromkeys(counts)))]
+        networks = [name_network(study, name, variant) for name in datasets]
+        row = [
+            variant.label,
+            ", ".join(dict.fromkeys(networks)),
+            ", ".join(map(str, dict.fromkeys(counts))),
+        ]
         for dataset in datasets:
-            for score in scores:
-                ours = scores_by_seed(results, dataset, variant.name, score)
-                theirs = scores_by_seed(results, dataset, study.reference, score)
+            for measure in measures:
+                ours = values_by_seed(results, dataset, variant.name, measure)
+                theirs = values_by_seed(results, dataset, study.reference, measure)
                 gain = show_difference(paired_difference(ours, theirs))
                 row += [
                     show_mean(ours),
@@ -216,23 +203,27 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     from bdloss.run import report
 
     check_starts(study, runs)
-    results, missing = read_results(study, runs)
+    results, missing = read_results(study, runs, out / "runs.json")
     if not results:
-        raise ValueError(f"no finished run of the study in {runs}")
+        raise ValueError(f"no finished run of the study in {runs} or {out}")
     out.mkdir(parents=True, exist_ok=True)
+    write_results(results, out / "runs.json")
     parts = [
         "Made by `benchmarks/tables.py draw`; do not edit. Scores are of the test "
         "scenes, in percent: mean ± standard deviation over seeds. A difference is "
         "that to the first row, taken seed by seed, with the 95 % interval of "
         "Student's t; a single seed has none."
     ]
+    near = f"Near the edge is within {EDGE} pixels of the edge of a test scene."
 
     def add(heading: str, table: list[list[str]]) -> None:
         if len(table) > 1:
             parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
 
-    def add_losses(heading: str, datasets: Sequence[str], scores: list[str]) -> None:
-        add(heading, tabulate(study, results, study.losses, datasets, scores))
+    def add_losses(
+        heading: str, datasets: Sequence[str], measures: Sequence[str]
+    ) -> None:
+        add(heading, tabulate(study, results, study.losses, datasets, measures))
 
     add_losses("Table 1: IoU", list(study.datasets), ["iou"])
     add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
@@ -241,8 +232,9 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         if not any(key[0] == dataset for key in results):
             continue
         parts.append(f"{label}: {describe_test(results, dataset)}")
-        edges = ["precision_3", "recall_3", "boundary_ratio"]
-        add_losses(f"Boundaries, {label}", [dataset], edges)
+        add_losses(f"Boundaries, {label}", [dataset], BOUNDARIES)
+        add_losses(f"Convergence, noise, edges, neighbours, {label}", [dataset], CLAIMS)
+        parts.append(f"{CLAIMS_NOTE} {near}")
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
         add(f"Cost, {label}", tabulate_costs(study, runs / COST, dataset))
         ablated = tabulate(
@@ -298,12 +290,15 @@ def draw_windows(
     from bdloss.run.prediction import predict_array
 
     pair = (study.reference, study.compared)
+    name = f"{dataset}_windows.png"
     seeds = [{key[2] for key in results if key[:2] == (dataset, name)} for name in pair]
     if not seeds[0] & seeds[1]:
         return []
     seed = min(seeds[0] & seeds[1])
     variants = [next(v for v in study.losses if v.name == name) for name in pair]
     folders = [Run(dataset, variant, seed).folder(runs) for variant in variants]
+    if not all((folder / "model.keras").is_file() for folder in folders):
+        return [name] if (out / name).is_file() else []  # drawn when they were there
     experiment = make_experiment(read_file(folders[0] / "experiment.toml"))
     predictors = [load_predictor(folder / "model.keras") for folder in folders]
     scenes = training.read_splits(experiment).test
@@ -319,6 +314,7 @@ def draw_windows(
                 experiment.patch,
                 experiment.patch // training.OVERLAP,
                 experiment.batch,
+                experiment.tta,
             )
             >= predictor.threshold
             for predictor in predictors
@@ -331,7 +327,6 @@ def draw_windows(
         title = f"{scenes[place].name}\nrow {window.row}, column {window.col}"
         true, *preds = (mask[window.slices] for mask in masks[place])
         samples.append((title, data.pixels[window.slices], true, preds))
-    name = f"{dataset}_windows.png"
     labels = [variant.label for variant in variants]
     report.draw_side_by_side(samples, labels, out / name)
     return [name]
