@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := samples/banepa
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends test-legacy lint lock clean
+.PHONY: help demo test test-slow test-backends test-legacy lint lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -17,6 +17,9 @@ demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minu
 
 test: .venv/ready  ## run all tests and the examples of the documentation
 	$(BIN)/python -m pytest
+
+test-slow: .venv/ready  ## run what takes longer: the whole schedule of the paper
+	$(BIN)/python -m pytest -m slow bdloss_tests
 
 # TensorFlow is not installed there: nothing of ours may need it.
 test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX and PyTorch

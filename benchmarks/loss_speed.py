@@ -1,6 +1,7 @@
 """The cost of the boundary loss, forward and backward, beside other losses.
 
     python benchmarks/loss_speed.py > table.md     (10 minutes on 2 cores)
+    python benchmarks/loss_speed.py --combined     (the combined loss only)
 
 "The usual way" is Eqs. 1 to 4 written with the framework's own max-pooling. All
 figures of a row come from one run, interleaved, so that other work on the machine
@@ -10,6 +11,7 @@ slows all of them; they are medians. PyTorch is timed, eagerly, where it is inst
 import importlib.util
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,7 +139,19 @@ def time_training(shape: tuple[int, ...]) -> dict[str, float]:
     )
 
 
+def time_combined(shape: tuple[int, ...]) -> dict[str, float]:
+    """Return the time of a step of the combined loss with ignored pixels, in ms."""
+    part = losses.BoundaryLoss(ignore=255)
+    combined = losses.CombinedLoss(part, w=0.3, ignore=255)
+    steps = {mode: tensorflow_step(combined, shape, jit) for mode, jit in MODES.items()}
+    return time_steps(steps, 5 * ROUNDS)
+
+
 def main() -> None:
+    if "--combined" in sys.argv:
+        for mode, ms in time_combined(SHAPES[0]).items():
+            print(f"combined loss, 8 x 256², {mode}: {ms:.2f} ms")
+        return
     names = [*tensorflow_losses(5), *(["usual way, PyTorch"] if TORCH else [])]
     print(f"| batch | theta | mode | {' | '.join(names)} | usual / ours | ours / BCE |")
     print("|---|---|---" + "|---:" * (len(names) + 2) + "|")

@@ -269,7 +269,15 @@ class Fitting:
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
             raise ValueError(self._not_finite())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.rows.append({"epoch": self.epoch + 1, **row, "learning_rate": rate})
+        trained = sum(math.prod(w.shape) for w in self.model.trainable_variables)
+        self.rows.append(
+            {
+                "epoch": self.epoch + 1,
+                **row,
+                "learning_rate": rate,
+                "trainable_parameters": trained,
+            }
+        )
 
     def _not_finite(self, batch: int | None = None) -> str:
         """Say where the loss was not finite: in a batch, or while validating."""
@@ -313,14 +321,16 @@ def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Write rows as CSV, aside and renamed.
 
     Args:
-        rows: At least one, all of the same keys.
+        rows: At least one. A column that a row lacks is empty there, as in a run that
+            an older version began.
         path: File to write; replaced if it exists.
     """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
         replaced_when_whole(path) as partial,
         partial.open("w", newline="") as file,
     ):
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -270,6 +270,12 @@ def test_loss_is_made_from_the_settings():
         fitting.make_loss(Experiment(loss=Loss(extra="vgg", vgg="none.h5")))
 
 
+def test_history_may_have_more_columns_than_it_began_with(tmp_path):
+    path = tmp_path / "history.csv"
+    fitting.write_history([{"epoch": 1}, {"epoch": 2, "w": 0.5}], path)
+    assert path.read_text().split() == ["epoch,w", "1,", "2,0.5"]
+
+
 def test_cosine_falls_to_zero_within_its_stage():
     schedule = fitting._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
     values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
