@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pyogrio
 from affine import Affine
 from matplotlib.figure import Figure
 from rasterio.crs import CRS
@@ -25,6 +24,7 @@ from rasterio.warp import transform_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
 from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos.ogr import pyogrio
 from bdloss.orthophotos.windows import Window
 
 THETA0 = 3  # pixels: Eq. 1 finds no boundary with a smaller window

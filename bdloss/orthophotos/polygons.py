@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio import Affine, features, windows
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
@@ -18,6 +16,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bdloss.orthophotos.ogr import pyogrio
 from bdloss.orthophotos.raster import Grid, replaced_when_whole
 from bdloss.orthophotos.windows import Window
 
@@ -355,7 +354,7 @@ def write_outlines(
             )
             # GDAL keeps to itself what fails when a file is closed.
             whole = len(pyogrio.raw.read(partial)[2]) == len(polygons)
-        except (DataLayerError, DataSourceError) as error:
+        except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
             raise OSError(f"cannot write {path}: is the disk full?") from error
         if not whole:
             raise OSError(f"cannot write {path}: is the disk full?")
@@ -370,7 +369,7 @@ def _layer_of(path: str | PathLike) -> str:
     """Return the name of the one layer that may hold polygons."""
     try:
         layers = pyogrio.list_layers(path)
-    except DataSourceError as error:
+    except pyogrio.errors.DataSourceError as error:
         if Path(path).exists():
             raise ValueError(f"not a file of outlines: {path}") from error
         raise FileNotFoundError(f"no such file: {path}") from error
