@@ -24,7 +24,6 @@ from rasterio.warp import transform_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
 from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.ogr import pyogrio
 from bdloss.orthophotos.windows import Window
 
 THETA0 = 3  # pixels: Eq. 1 finds no boundary with a smaller window
@@ -304,12 +303,9 @@ def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:
 
 def _metric_crs(path: Path) -> CRS | None:
     """Return the CRS of a file, or of its UTM zone if it is in degrees."""
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    info = pyogrio.read_info(path, force_total_bounds=True)
-    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
-    if crs is None or crs.is_projected or info["total_bounds"] is None:
+    crs, bounds = polygons.read_extent(path)
+    if crs is None or not crs.is_geographic or bounds is None:
         return crs
-    west, south, east, north = transform_bounds(crs, "EPSG:4326", *info["total_bounds"])
+    west, south, east, north = transform_bounds(crs, "EPSG:4326", *bounds)
     zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
     return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 from rasterio import Affine, features, windows
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 from scipy import ndimage
 from scipy.sparse import coo_array
@@ -46,36 +49,103 @@ def read_outlines(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no outlines or several layers of them, only one of
-            file and raster has a CRS, or the outlines lie wholly outside `bounds`.
+        ValueError: If the file is damaged, holds no outlines or several layers of them,
+            only one of file and raster has a CRS or they cannot be related, or the
+            outlines lie wholly outside `bounds`.
     """
-    layer = _layer_of(path)
-    info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
-    if (info["crs"] is None) != (crs is None):
+    source, extent = read_extent(path)
+    if (source is None) != (crs is None):
         raise ValueError(
             "outlines and raster both have a CRS or both have none, "
-            f"the outlines have {info['crs']} and the raster {crs}: {path}"
+            f"the outlines have {source} and the raster {crs}: {path}"
         )
-    source = CRS.from_user_input(info["crs"]) if info["crs"] else None
-    box = _reproject_bounds(crs, source, bounds) if bounds else None
-    extent = info["total_bounds"]
+    with _transform_errors(path, source, crs):
+        box = _reproject_bounds(crs, source, bounds) if bounds else None
     if box and extent is not None and not _overlap(np.array([extent]), box).any():
         raise ValueError(
             f"outlines must overlap the raster, which covers {_round(box)}, "
-            f"they cover {_round(extent)} ({info['crs']}): {path}"
+            f"they cover {_round(extent)} ({source}): {path}"
         )
-    wkb = pyogrio.raw.read(path, layer=layer, columns=[], bbox=box, force_2d=True)[2]
-    geometries = shapely.from_wkb(wkb)
-    parts = shapely.get_parts(geometries[~shapely.is_missing(geometries)])
+    with _read_errors(path):
+        layer = _layer_of(path)
+        wkb = pyogrio.raw.read(path, layer=layer, columns=[], bbox=box, force_2d=True)[
+            2
+        ]
+        geometries = shapely.from_wkb(wkb)
+    known = geometries[~shapely.is_missing(geometries)]
+    if len(geometries) and not len(known):
+        raise ValueError(f"outlines must be polygons, got none that is whole: {path}")
+    parts = _parts_of(known)
     polygons = parts[shapely.get_type_id(parts) == POLYGON]
     if len(parts) and not len(polygons):
         raise ValueError(
             f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
         )
-    polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
+    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+        raise ValueError(f"outlines must have finite coordinates: {path}")
+    with _transform_errors(path, source, crs):
+        polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
     if bounds:
         polygons = polygons[_overlap(shapely.bounds(polygons), bounds)]
     return polygons.tolist()
+
+
+def read_extent(
+    path: str | PathLike,
+) -> tuple[CRS | None, tuple[float, float, float, float] | None]:
+    """Return the CRS of a file of outlines, and the bounds of them all in it.
+
+    Args:
+        path: A vector file in any format that GDAL reads.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds no layer of outlines or several.
+    """
+    layer = _layer_of(path)
+    with _read_errors(path):
+        info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
+    bounds = info["total_bounds"]
+    if bounds is not None and not np.isfinite(bounds).all():
+        raise ValueError(f"outlines must have finite coordinates: {path}")
+    return crs, bounds
+
+
+@contextmanager
+def _read_errors(path: str | PathLike) -> Iterator[None]:
+    """Say in one line which file of outlines cannot be read."""
+    try:
+        yield
+    except (
+        *(pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError),
+        *(pyogrio.errors.FeatureError, pyogrio.errors.GeometryError),
+        *(shapely.errors.ShapelyError, IndexError, UnicodeDecodeError),
+    ) as error:
+        raise ValueError(
+            f"damaged file of outlines, or geometries that are no polygons: {path}"
+        ) from error
+
+
+@contextmanager
+def _transform_errors(
+    path: str | PathLike, source: CRS | None, target: CRS | None
+) -> Iterator[None]:
+    """Say in one line which two CRSs cannot be related."""
+    try:
+        yield
+    except (CPLE_BaseError, RasterioError) as error:
+        raise ValueError(
+            "outlines and raster must have CRSs that can be related, "
+            f"got {source} and {target}: {path}"
+        ) from error
+
+
+def _parts_of(geometries: np.ndarray) -> np.ndarray:
+    """Return the single geometries of collections, and of collections in those."""
+    while (shapely.get_type_id(geometries) > POLYGON).any():
+        geometries = shapely.get_parts(geometries)
+    return geometries
 
 
 def rasterise(

@@ -70,8 +70,12 @@ class Grid(NamedTuple):
         """Side of a pixel on the ground, in metres, to three digits.
 
         Measured at the centre of the raster, so it is right in degrees, feet and Web
-        Mercator too (whose metres are longer than those of the ground). None if the
-        raster has no CRS.
+        Mercator too (whose metres are longer than those of the ground). In a CRS that
+        has no place on the Earth, as of a building site, it is by the CRS's unit of
+        length. None if the raster has no CRS.
+
+        Raises:
+            ValueError: If the raster lies outside of its CRS.
 
         Example:
             >>> from rasterio.transform import from_origin
@@ -84,7 +88,19 @@ class Grid(NamedTuple):
         col, row = self.width / 2, self.height / 2
         rows, cols = [row, row, row + 1], [col, col + 1, col]
         x, y = xy(self.transform, rows, cols, offset="ul")
-        lon, lat = np.radians(transform(self.crs, "EPSG:4326", x, y))
+        if not (self.crs.is_projected or self.crs.is_geographic):
+            metres = self.crs.units_factor[1]
+            side = metres * math.sqrt(abs(self.transform.determinant))
+            return float(f"{side:.3g}")
+        try:
+            lon, lat = np.radians(transform(self.crs, "EPSG:4326", x, y))
+        except CPLE_BaseError:
+            lon = lat = np.array([math.inf])
+        if not np.isfinite([lon, lat]).all():
+            raise ValueError(
+                f"a raster must lie within its CRS {self.crs}, got coordinates "
+                f"{x[0]:g}, {y[0]:g}"
+            )
         curvature = 1 - (ECCENTRICITY * math.sin(lat[0])) ** 2
         radius = EARTH_RADIUS * math.sqrt(1 - ECCENTRICITY**2) / curvature
         east, north = (lon[1:] - lon[0]) * math.cos(lat[0]), lat[1:] - lat[0]
@@ -103,7 +119,8 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a raster.
+        ValueError: If the file is not a raster, its values are complex, or its
+            transform does not place its pixels.
     """
     try:
         with warnings.catch_warnings():
@@ -116,6 +133,15 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
     if not source.count:
         source.close()
         raise ValueError(f"not a raster, but several or none: {path}")
+    fault = None
+    area = source.transform.determinant
+    if not math.isfinite(area + source.transform.c + source.transform.f) or not area:
+        fault = "a raster must have a transform that can be inverted"
+    elif any(dtype.startswith("complex") for dtype in source.dtypes):
+        fault = "a raster must have real values, not complex ones"
+    if fault:
+        source.close()
+        raise ValueError(f"{fault}: {path}")
     return source
 
 
@@ -141,9 +167,9 @@ def ground_of(source: rasterio.DatasetReader) -> tuple[Grid, float | None]:
     pixels = np.array([(point.col, point.row, 1) for point in points])
     places = np.array([(point.x, point.y) for point in points])
     fit, _, rank, _ = np.linalg.lstsq(pixels, places)
-    if rank < 3:  # they lie on one line
-        return grid, None
     map_ = Affine(*fit[:, 0], *fit[:, 1])
+    if rank < 3 or map_.is_degenerate:  # they lie on one line, here or there
+        return grid, None
     apart = pixels[:, :2] - np.transpose(~map_ @ places.T)
     return (
         grid._replace(transform=map_, crs=crs),
@@ -301,14 +327,22 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
 
     Returns:
         Mask of shape `(height, width)`, uint8: 1 where any band is not zero, else 0,
-        and `IGNORED` where the raster has no data. A mask that calls 0 its nodata
-        value means background by it, so nothing is ignored there.
+        and `IGNORED` where the raster has no data or is not a number. A mask that calls
+        0 its nodata value means background by it, so nothing is ignored there.
 
     Raises:
-        ValueError: If the data are damaged.
+        ValueError: If the data are damaged, or fractions.
     """
-    mask = (_read(source, image_bands(source), window) != 0).any(axis=0)
-    mask = mask.astype(np.uint8)
+    values = _read(source, image_bands(source), window)
+    mask = (values != 0).any(axis=0).astype(np.uint8)
+    if values.dtype.kind == "f":
+        unknown = np.isnan(values).any(axis=0)
+        if (values != np.rint(values))[:, ~unknown].any():
+            raise ValueError(
+                "a mask must have whole numbers, 0 for background, got fractions "
+                f"(probabilities?): {source.name}"
+            )
+        mask[unknown] = IGNORED
     if source.nodata != 0:
         mask[~read_valid(source, window)] = IGNORED
     return mask

@@ -145,6 +145,65 @@ def test_points_and_lines_among_outlines_are_left_out(tmp_path):
     assert [shape.geom_type for shape in read_outlines(path, UTM)] == ["Polygon"]
 
 
+LOCAL = CRS.from_wkt(
+    'LOCAL_CS["site",UNIT["metre",1],AXIS["East",EAST],AXIS["North",NORTH]]'
+)
+
+
+def as_geojson(path, *geometries):
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": geometry}
+        for geometry in geometries
+    ]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    path.write_text(text)
+    return path
+
+
+def test_collections_in_collections_keep_their_buildings(tmp_path):
+    inner = shapely.GeometryCollection([shapely.MultiPolygon(HOUSES), HOUSES[0]])
+    path = write(tmp_path / "a.gpkg", on_ground(inner), UTM)
+    again = read_outlines(path, UTM)
+    assert sorted(round(p.area, 2) for p in again) == sorted(
+        round(p.area, 2) for p in on_ground(*HOUSES, HOUSES[0])
+    )
+
+
+def test_damaged_files_of_outlines_are_named(tmp_path):
+    whole = write(tmp_path / "a.fgb", on_ground(*HOUSES), UTM).read_bytes()
+    cut = tmp_path / "cut.fgb"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    text = as_geojson(
+        tmp_path / "text.geojson",
+        {"type": "Polygon", "coordinates": [[["a", 0], [1, 0], [1, 1], ["a", 0]]]},
+    )
+    for path, crs in ((cut, UTM), (text, CRS.from_epsg(4326))):
+        with pytest.raises(ValueError, match=f"outlines.*: .*{path.name}") as refused:
+            read_outlines(path, crs)
+        assert "\n" not in str(refused.value)
+
+
+def test_outlines_have_finite_coordinates(tmp_path):
+    far = shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])
+    path = tmp_path / "a.gpkg"
+    wkb = shapely.to_wkb(np.array([far]))
+    pyogrio.raw.write(
+        path, wkb, [], [], driver="GPKG", geometry_type="Polygon", crs="EPSG:32645"
+    )
+    with pytest.raises(ValueError, match="must have finite coordinates"):
+        read_outlines(path, UTM)
+
+
+def test_outlines_of_a_site_lie_on_its_own_raster_only(tmp_path):
+    path = tmp_path / "a.gpkg"
+    wkb = shapely.to_wkb(np.array(on_ground(*HOUSES)))
+    crs = LOCAL.to_wkt()
+    pyogrio.raw.write(path, wkb, [], [], geometry_type="Polygon", crs=crs)
+    assert len(read_outlines(path, LOCAL, BOUNDS)) == len(HOUSES)
+    with pytest.raises(ValueError, match="must have CRSs that can be related"):
+        read_outlines(path, UTM, BOUNDS)
+
+
 def test_outlines_must_overlap_the_raster(tmp_path):
     path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), UTM)
     with pytest.raises(ValueError, match=f"^outlines must overlap the raster.*{path}$"):

@@ -295,3 +295,61 @@ def test_a_palette_is_no_picture(tmp_path):
         pytest.raises(ValueError, match="not a palette"),
     ):
         read_pixels(source, WHOLE)
+
+
+def test_a_site_has_the_length_of_its_own_unit():
+    for unit, metres in (("metre", 1), ("foot", 0.3048)):
+        site = CRS.from_wkt(f'LOCAL_CS["site",UNIT["{unit}",{metres}]]')
+        grid = raster.Grid(90, 60, Affine.scale(0.5, -0.25), site)
+        expected = float(f"{metres * np.sqrt(0.125):.3g}")
+        assert grid.resolution == expected
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(np.inf, 0, 0, 0, -1, 0),
+        Affine(1, 0, np.nan, 0, -1, 0),
+        Affine(0, 0, 5, 0, 0, 5),
+        Affine(1, 1, 0, 1, 1, 0),
+    ],
+)
+def test_pixels_must_be_placed(tmp_path, transform):
+    path = tmp_path / "a.tif"
+    write(path, np.ones((1, 5, 6), "uint8"), crs="EPSG:32645", transform=transform)
+    with pytest.raises(ValueError, match="transform that can be inverted"):
+        raster.open_raster(path)
+
+
+def test_coordinates_must_lie_within_their_crs(tmp_path):
+    place = from_origin(1e12, 1e12, 1, 1)
+    path = tmp_path / "a.tif"
+    write(path, np.ones((1, 5, 6), "uint8"), crs="EPSG:32645", transform=place)
+    with raster.open_raster(path) as source, pytest.raises(ValueError, match="CRS"):
+        _ = grid_of(source).resolution
+
+
+def test_complex_values_are_no_picture(tmp_path):
+    path = tmp_path / "a.tif"
+    write(path, np.ones((1, 5, 6), "complex64"))
+    with pytest.raises(ValueError, match="real values, not complex ones"):
+        raster.open_raster(path)
+
+
+def test_what_is_no_number_in_a_mask_is_unknown(tmp_path):
+    path = tmp_path / "a.tif"
+    values = np.array([[0, 1, np.nan], [2, 0, 1]], "float32")[None]
+    write(path, values)
+    with raster.open_raster(path) as source:
+        mask = raster.read_mask(source, Window(0, 0, 2, 3))
+    assert mask.tolist() == [[0, 1, 255], [1, 0, 1]]
+
+
+def test_probabilities_are_no_mask(tmp_path):
+    path = tmp_path / "a.tif"
+    write(path, np.array([[0, 0.3], [1, np.nan]], "float32")[None])
+    with (
+        raster.open_raster(path) as source,
+        pytest.raises(ValueError, match="must have whole numbers"),
+    ):
+        raster.read_mask(source, Window(0, 0, 2, 2))
