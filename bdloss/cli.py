@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 BAR = (
     "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
 )
+DEBUG = "bdloss.debug"  # whether errors are shown whole
 THETAS = (3, 5, 7)  # window sides, pixels, that people choose from
 DEFAULT = "banepa"  # the experiment of `train` without options
 
@@ -55,6 +57,62 @@ class _Shard(click.ParamType):
         return part, parts
 
 
+class Fault(click.ClickException):
+    """One line on what is our fault, and exit code 70."""
+
+    exit_code = 70
+
+
+class _Command(click.Command):
+    """A command with `--debug`, whose own faults are one line too."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                callback=lambda ctx, _, value: ctx.meta.update({DEBUG: value}),
+                help="Show all of an error, and where it came from.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            if ctx.meta[DEBUG] and error.__cause__:
+                raise error.__cause__ from None
+            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.meta[DEBUG]:
+                raise
+            raise Fault(f"{_place_of(error)}; --debug shows all of it") from error
+
+
+class _Group(click.Group):
+    """A group of such commands."""
+
+    command_class = _Command
+    group_class = type
+
+
+def _place_of(error: BaseException) -> str:
+    """Say what went wrong inside, and where, in a line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "bdloss" in Path(frame.filename).parts]
+    frame = (ours or frames)[-1]
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return (
+        f"this is a fault of bdloss, not of your input: {what} "
+        f"({Path(frame.filename).name}, line {frame.lineno})"
+    )
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn what the user can mend into one line."""
@@ -88,7 +146,7 @@ def _start_keras(together: bool = False) -> None:
         os.close(screen)
 
 
-@click.group()
+@click.group(cls=_Group)
 @click.version_option(package_name="bdloss")
 def main() -> None:
     """Sharp building edges from orthophotos."""
@@ -313,10 +371,12 @@ def predict(
         from bdloss.run import evaluation, mapping
 
         images = mapping.find_images(rasters)
+        settings = mapping.Settings(**options)
+        read = [model, *([masks] if masks else [])]
+        mapping.check_outputs(images, out, settings, read)
         if len(images) > 1:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
-        settings = mapping.Settings(**options)
         counted = {}
         failures = []
         for image in images:
@@ -332,10 +392,12 @@ def predict(
                         bar.update,
                         bar.write,
                     )
-            except (ValueError, OSError) as error:
+            except Exception as error:  # whatever it is, the others are mapped
                 if len(images) == 1:
                     raise
-                failures.append(f"{image.name}: {error}".splitlines()[0])
+                known = isinstance(error, (ValueError, OSError))
+                what = f"{error}" if known else _place_of(error)
+                failures.append(f"{image.name}: {what}".splitlines()[0])
                 continue
             if shard[1] > 1:
                 part = "{}/{}".format(*shard)
@@ -372,7 +434,9 @@ def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
         from bdloss.run import mapping
 
         settings = mapping.Settings(**options)
-        for image in mapping.find_images(rasters):
+        images = mapping.find_images(rasters)
+        mapping.check_outputs(images, out, settings)
+        for image in images:
             _describe(image, mapping.merge_buildings(image, out, settings))
 
 
@@ -388,10 +452,12 @@ def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -
     """
     _start_keras()
     with _one_line_errors():
+        from bdloss.files import refuse_overlap
         from bdloss.models import load_predictor
         from bdloss.run.export import export_onnx
 
         path = out or model.with_suffix(".onnx")
+        refuse_overlap([path], [model])
         metadata = export_onnx(load_predictor(model), path, window, overwrite)
     click.echo(f"{path}")
     for key, value in metadata.items():
@@ -532,7 +598,9 @@ def theta(
     """Say which theta the gaps between buildings allow."""
     with _one_line_errors():
         from bdloss.data import datasets, gaps
+        from bdloss.files import refuse_overlap
 
+        refuse_overlap([out] if out else [], truths)
         if bool(truths) == bool(data):
             raise ValueError("give masks and outlines, or --data, and not both")
         if out and out.exists() and not overwrite:

@@ -30,6 +30,7 @@ MOMENTUM = 0.9
 WINDOW = 512  # pixels, for a model that does not say what it was trained on
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
 OURS = ("plain", "convnn", "lite")  # the others are encoders of segmodels-keras
+WITHOUT_ENCODER = ("plain", "convnn")  # that could have weights of its own
 DECODER = ("bands", "decoder", "center", "final")
 
 
@@ -81,12 +82,18 @@ def build_model(
         multiples of `size_multiple`.
 
     Raises:
-        ValueError: If no network has this name, or the file holds other weights.
+        ValueError: If no network has this name, the file holds other weights, or there
+            is no encoder to give them to.
         FileNotFoundError: If there is no file of weights, or it cannot be fetched.
     """
+    if encoder_weights and backbone in WITHOUT_ENCODER:
+        raise ValueError(
+            "encoder_weights are of networks with an encoder, got "
+            f"{encoder_weights!r} for {backbone}"
+        )
     pixels = keras.Input((None, None, bands), name="pixels")
     x = pixels
-    if bands != 3 and backbone not in ("plain", "convnn"):
+    if bands != 3 and backbone not in WITHOUT_ENCODER:
         x = layers.Conv2D(3, 1, name="bands")(x)
     x = _scaling(backbone)(x)
     if backbone in OURS:

@@ -10,6 +10,7 @@ import rasterio
 from click.testing import CliRunner
 
 from bdloss import cli, models
+from bdloss.run import mapping
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
 HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
@@ -349,3 +350,66 @@ def test_figure_draws_the_stages_of_the_loss(tmp_path):
     done = invoke("figure", pred, truth, "--out", tmp_path / "figure.png")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_a_fault_of_our_own_is_one_line_and_exit_code_70(image, model, monkeypatch):
+    def fail(*_, **__):
+        raise TypeError("no such thing\nand more")
+
+    monkeypatch.setattr(mapping, "map_buildings", fail)
+    words = ("predict", image, "--model", model, "--out", image.parent / "out")
+    done = invoke(*words)
+    assert done.exit_code == 70
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert line.startswith("Error: this is a fault of bdloss, not of your input: ")
+    assert "TypeError: no such thing (cli.py, line " in line
+    assert line.endswith("--debug shows all of it")
+    assert isinstance(invoke(*words, "--debug").exception, TypeError)
+
+
+def test_debug_shows_where_bad_input_was_noticed(model):
+    done = invoke("predict", "none.tif", "--model", model, "--debug")
+    assert isinstance(done.exception, FileNotFoundError)
+
+
+def test_whatever_is_wrong_with_one_raster_the_others_are_mapped(
+    image, model, tmp_path, monkeypatch
+):
+    pixels, _ = make_scene(3, 50, 70)
+    other = write_raster(tmp_path / "odd.tif", pixels)
+    real = mapping.map_buildings
+
+    def odd(path, *args, **settings):
+        if path == other:
+            raise TypeError("odd")
+        return real(path, *args, **settings)
+
+    monkeypatch.setattr(mapping, "map_buildings", odd)
+    out = tmp_path / "out"
+    done = invoke("predict", other, image, "--model", model, "--out", out)
+    assert done.exit_code == 1
+    assert "Error: odd.tif: this is a fault of bdloss" in done.stderr
+    assert "1 of 2 rasters failed" in done.stderr
+    assert (out / f"{image.stem}_mask.tif").is_file()
+
+
+def test_no_output_replaces_an_input(image, model, tmp_path):
+    pixels, mask = make_scene(3, 50, 70)
+    second = write_raster(tmp_path / f"{image.stem}_mask.tif", pixels)
+    truth = write_raster(tmp_path / "truth.tif", mask)
+    link = tmp_path / "link.png"
+    link.symlink_to(truth)
+    cases = [
+        ("predict", image, second, "--model", model, "--out", tmp_path),
+        ("predict", image, "--model", model, "--out", tmp_path, "--masks", tmp_path),
+        ("predict", image, "--model", model, "--out", tmp_path, "--masks", second),
+        ("export", model, "-o", model),
+        ("figure", truth, truth, "--out", link),
+        ("theta", truth, "--out", truth),
+    ]
+    before = {path: path.read_bytes() for path in (image, second, truth, model)}
+    for words in cases:
+        done = invoke(*words, "--overwrite")
+        assert done.exit_code == 2, words
+        assert "must not replace an input" in done.stderr or "not --out" in done.stderr
+        assert {path: path.read_bytes() for path in before} == before

@@ -16,6 +16,7 @@ import numpy as np
 
 SETTINGS = "settings.json"
 SUFFIX = ".npy.gz"
+IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 
 class Bands:
@@ -36,8 +37,10 @@ class Bands:
             resume: Whether bands that are there are kept; without it they are removed.
 
         Raises:
-            ValueError: If the bands that are there were made with other settings.
+            ValueError: If the bands that are there were made with other settings or of
+                another image, or the folder is not ours.
         """
+        self._check_ours()
         if not resume:
             self.remove()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,10 +51,26 @@ class Bands:
         found = self.settings
         for key in {**found, **wanted}:
             if found.get(key) != wanted.get(key):
+                if key in IDENTITY:
+                    raise ValueError(
+                        "begun with another image of this name; give --no-resume to "
+                        f"start over: {self.folder}"
+                    )
                 raise ValueError(
                     f"begun with {key} {found.get(key)}, not {wanted.get(key)}; give "
                     f"--no-resume to start over: {self.folder}"
                 )
+
+    def _check_ours(self) -> None:
+        """Refuse a folder of this name that holds something else."""
+        names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+        if any(not name.startswith(SETTINGS) for name in names) and (
+            SETTINGS not in names
+        ):
+            raise ValueError(
+                "finished rows are kept in a folder of their own, got one of other "
+                f"files: {self.folder}"
+            )
 
     @property
     def settings(self) -> dict[str, Any]:

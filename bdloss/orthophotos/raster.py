@@ -1,5 +1,6 @@
 """Rasters: orthophotos and masks in any format that GDAL opens, bands last."""
 
+import hashlib
 import math
 import warnings
 import zlib
@@ -29,6 +30,8 @@ IGNORED = 255  # the value of a mask where nothing is known
 DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
 SAMPLES = 8  # windows along each axis that the percentiles are taken from
 SAMPLE_SIDE = 256  # pixels
+BLOCKS = 5  # along each axis that a raster is told from another by
+BLOCK_SIDE = 64  # pixels
 SMALLEST = 512  # pixels: no overview is needed below
 EARTH_RADIUS = 6_378_137.0  # metres, at the equator
 ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
@@ -148,6 +151,39 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
 def grid_of(source: rasterio.DatasetReader) -> Grid:
     """Return where the pixels of an open raster lie on the ground."""
     return Grid(source.height, source.width, source.transform, source.crs)
+
+
+def identify(path: str | PathLike) -> dict[str, str]:
+    """Return what tells a raster from another of the same name.
+
+    It is cheap on a raster of any size: blocks spread over it are looked at, not all.
+
+    Args:
+        path: A raster.
+
+    Returns:
+        `image`, a digest of size, place, bands and pixels of the blocks, which is that
+        of a copy too; and `image_time`, when the file was last changed, in seconds
+        since 1970 (nothing for what is no file).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a raster, or damaged.
+    """
+    whole = hashlib.sha256()
+    with open_raster(path) as source:
+        grid = grid_of(source)
+        header = (*grid[:3], grid.crs and grid.crs.to_wkt(), source.dtypes)
+        whole.update(repr(header).encode())
+        for row in _spread(source.height, BLOCK_SIDE, BLOCKS):
+            for col in _spread(source.width, BLOCK_SIDE, BLOCKS):
+                height, width = (min(BLOCK_SIDE, side) for side in source.shape)
+                block = _read(source, source.indexes, Window(row, col, height, width))
+                whole.update(block.tobytes())
+    identity = {"image": whole.hexdigest()[:16]}
+    if Path(path).is_file():
+        identity["image_time"] = str(round(Path(path).stat().st_mtime, 3))
+    return identity
 
 
 def ground_of(source: rasterio.DatasetReader) -> tuple[Grid, float | None]:
@@ -538,8 +574,8 @@ def _range_of(
     """Return the values that become 0 and 255, found once for an open raster."""
     if source not in _ranges:
         samples = []
-        for row in _spread(source.height):
-            for col in _spread(source.width):
+        for row in _spread(source.height, SAMPLE_SIDE, SAMPLES):
+            for col in _spread(source.width, SAMPLE_SIDE, SAMPLES):
                 side = SAMPLE_SIDE
                 window = Window(
                     row, col, min(side, source.height), min(side, source.width)
@@ -554,6 +590,7 @@ def _range_of(
     return _ranges[source]
 
 
-def _spread(length: int) -> list[int]:
-    last = max(length - SAMPLE_SIDE, 0)
-    return sorted({round(last * step / (SAMPLES - 1)) for step in range(SAMPLES)})
+def _spread(length: int, side: int, number: int) -> list[int]:
+    """Return where so many windows along an axis begin."""
+    last = max(length - side, 0)
+    return sorted({round(last * step / (number - 1)) for step in range(number)})

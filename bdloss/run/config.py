@@ -175,6 +175,11 @@ class Experiment:
                 f"patch must be a multiple of {multiple} for {self.backbone}, "
                 f"got {self.patch}"
             )
+        if self.encoder_weights and self.backbone in models.WITHOUT_ENCODER:
+            raise ValueError(
+                "encoder_weights are of networks with an encoder, got "
+                f"{self.encoder_weights!r} for {self.backbone}"
+            )
         if not self.skips and self.backbone != "convnn":
             raise ValueError(
                 f"skips can be left out of convnn only, got backbone {self.backbone!r}"

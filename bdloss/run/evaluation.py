@@ -12,6 +12,7 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import IGNORED, IMAGE_SUFFIXES, OUTLINE_SUFFIXES
+from bdloss.files import refuse_overlap
 from bdloss.metrics import (
     BoundaryCounts,
     Counts,
@@ -280,6 +281,7 @@ def draw_stages(
         ValueError: If the files do not go together, the corner lies outside, or the
             windows of the loss cannot be used.
     """
+    refuse_overlap([path], [pred, truth, *([image] if image else [])])
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite")
     pair = Pair(path.stem, pred, truth)

@@ -13,8 +13,9 @@ from rasterio import Affine
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
+from bdloss.files import refuse_overlap
 from bdloss.models import Predictor
-from bdloss.orthophotos.bands import Bands
+from bdloss.orthophotos.bands import IDENTITY, Bands
 from bdloss.orthophotos.polygons import (
     count_outlines,
     outline_bands,
@@ -27,6 +28,7 @@ from bdloss.orthophotos.raster import (
     Grid,
     grid_of,
     ground_of,
+    identify,
     image_bands,
     open_raster,
     read_reduced,
@@ -165,6 +167,30 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return images
 
 
+def check_outputs(
+    images: Sequence[Path], out: Path, settings: Settings, read: Sequence[Path] = ()
+) -> None:
+    """Refuse to write over what is read, before anything is.
+
+    Args:
+        images: All that will be mapped.
+        out: Folder to write into.
+        settings: What will be written.
+        read: What else is read: the model, files of truth.
+
+    Raises:
+        ValueError: If an output is an input, or truth lies in the folder written into.
+    """
+    outputs = [
+        path
+        for image in images
+        for path in _name_outputs(image, out, settings).values()
+    ]
+    refuse_overlap(outputs, [*images, *read])
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in read):
+        raise ValueError(f"truth must lie in a folder that is not --out, got {out}")
+
+
 def map_buildings(
     image: Path,
     predictor: Predictor,
@@ -230,13 +256,19 @@ def map_buildings(
     }
     tags = {"model": predictor.name, "model_sha256": predictor.digest}
     paths = _name_outputs(image, out, settings)
+    check_outputs([image], out, settings, [] if truths is None else [truths])
     truth = None
     if truths is not None:
         truth = find_truth(image, truths)
         with open_pair(Pair(image.stem, image, truth)):
             pass  # they go together
     folder = bands_folder(paths["mask"])
-    known = {**tags, **describe_settings(**used), **_describe_products(settings)}
+    known = {
+        **identify(image),
+        **tags,
+        **describe_settings(**used),
+        **_describe_products(settings),
+    }
     kept = _is_finished(paths, folder, known, settings)
     if kept:
         Bands(folder).remove()
@@ -305,12 +337,15 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
         ValueError: If a shard is missing or not whole.
     """
     paths = _name_outputs(image, out, settings)
+    refuse_overlap(paths.values(), [image])
     bands = Bands(bands_folder(paths["mask"]))
     if not bands.folder.exists():
         raise ValueError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
     if there and not settings.overwrite:
         raise FileExistsError(f"{there[0]} exists; give --overwrite")
+    if bands.settings.get("image") != identify(image)["image"]:
+        raise ValueError(f"these are shards of another image: {bands.folder}")
     buildings = _write_products(image, bands, paths, settings, None)
     bands.remove()
     return Mapped(list(paths.values()), buildings)
@@ -359,12 +394,7 @@ def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]
         ),
         "overlay": f"{image.stem}_overlay.png" if settings.overlay else None,
     }
-    paths = {key: out / name for key, name in names.items() if name}
-    if paths["mask"].resolve() == image.resolve():
-        raise ValueError(
-            f"a mask must not replace its image; give another --out: {image}"
-        )
-    return paths
+    return {key: out / name for key, name in names.items() if name}
 
 
 def _describe_products(settings: Settings) -> dict[str, Any]:
@@ -394,6 +424,10 @@ def _is_finished(
         found = source.tags()
     for key, value in known.items():
         if found.get(key, "") != str(value):
+            if key in IDENTITY:
+                raise FileExistsError(
+                    f"{paths['mask']} exists, of another image of this name; {hint}"
+                )
             raise FileExistsError(
                 f"{paths['mask']} exists, made with {key} {found.get(key)}, not "
                 f"{value}; {hint}"

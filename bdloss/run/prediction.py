@@ -37,6 +37,7 @@ from bdloss.orthophotos.raster import (
     IGNORED,
     create_mask,
     grid_of,
+    identify,
     image_bands,
     open_raster,
     read_pixels,
@@ -341,6 +342,7 @@ def predict_bands(
         source = files.enter_context(resample(original, resolution))
         finished = Bands(folder)
         used = {
+            **identify(image),
             **(tags or {}),
             "size": f"{extent.width} x {extent.height}",
             **describe_settings(

@@ -86,8 +86,9 @@ def train(
     team = gather_team(devices, experiment.batch)
     if not team.leads:
         say, verbose = _say_nothing, 0
+    _check_is_run(out)
     if not fresh:
-        _check_folder(experiment, out)
+        _check_settings(experiment, out)
         if (out / RESULT).exists():
             say(f"finished    {out} is not run again; --fresh starts over")
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -200,15 +201,19 @@ def _share_statistics(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def _check_folder(experiment: Experiment, out: Path) -> None:
-    """Refuse a folder that is not of this experiment."""
-    if not out.exists():
+def _check_is_run(out: Path) -> None:
+    """Refuse a folder of something else, to go on with or to clear."""
+    if not out.exists() or (out / SETTINGS).is_file():
         return
+    # Killed while it wrote its first file, a run is nothing but a part of that.
+    if not out.is_dir() or any(".partial" not in p.suffixes for p in out.iterdir()):
+        raise FileExistsError(f"{out} exists and is no run; give another --out")
+
+
+def _check_settings(experiment: Experiment, out: Path) -> None:
+    """Refuse a run that was begun with other settings."""
     path = out / SETTINGS
     if not path.is_file():
-        # Killed while it wrote its first file, a run is nothing but a part of that.
-        if not out.is_dir() or any(".partial" not in p.suffixes for p in out.iterdir()):
-            raise FileExistsError(f"{out} exists and is no run; give another --out")
         return
     begun = flatten(dataclasses.asdict(make_experiment(read_file(path))))
     now = flatten(dataclasses.asdict(experiment))

@@ -62,6 +62,10 @@ def test_changes_of_the_command_line():
         ({"loss": {"bce": 1}}, "loss.bce must be a bool, got 1"),
         ({"loss": {"lam": 1.2}}, r"loss.lam must lie in \[0, 1\], got 1.2"),
         ({"weight": {"baseline": -1}}, "weight.baseline must lie in"),
+        (
+            {"encoder_weights": "imagenet"},
+            "encoder_weights are of networks with an encoder, got 'imagenet' for plain",
+        ),
         ({"tta": "turns"}, "tta must be one of none, flips, d4, got 'turns'"),
         ({"sampling": "all"}, "sampling must be one of random, grid, got 'all'"),
         ({"sampling": "grid", "building_bias": 0.5}, "building_bias is of sampling = "),

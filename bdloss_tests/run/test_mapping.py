@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pyogrio
 import pytest
@@ -100,7 +103,7 @@ def test_masks_as_the_benchmark_takes_them(tmp_path):
     with rasterio.open(mapped.files[0]) as source:
         assert (source.nodata, source.dtypes) == (None, ("uint8",))
         np.testing.assert_array_equal(source.read(1), expected)
-    with pytest.raises(ValueError, match="a mask must not replace its image"):
+    with pytest.raises(ValueError, match="must not replace an input"):
         mapping.map_buildings(image, PREDICTOR, tmp_path, settings)
 
 
@@ -454,3 +457,58 @@ def test_names_must_differ(tmp_path):
     mapping.find_images([tmp_path / "a.tif", tmp_path / "b.tif"])
     with pytest.raises(ValueError, match="names of their own"):
         mapping.find_images([tmp_path / "a.tif", tmp_path / "x" / "a.tif"])
+
+
+def test_a_result_of_another_image_is_not_kept(image, tmp_path):
+    out = tmp_path / "out"
+    mapping.map_buildings(image, PREDICTOR, out, Settings())
+    assert mapping.map_buildings(image, PREDICTOR, out, Settings()).kept
+    elsewhere = CORNER @ Affine.translation(500, 0)
+    for pixels, profile in (
+        (PIXELS[::-1], {}),  # other pixels
+        (PIXELS, {"transform": elsewhere}),
+        (PIXELS[:60], {}),
+    ):
+        write_raster(image, pixels, **profile)
+        with pytest.raises(FileExistsError, match="of another image of this name"):
+            mapping.map_buildings(image, PREDICTOR, out, Settings())
+
+
+def test_half_a_result_of_another_image_is_not_gone_on_with(image, tmp_path):
+    out = tmp_path / "out"
+    mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(1, 2))
+    before = image.stat().st_mtime
+    write_raster(image, PIXELS[::-1])
+    os.utime(image, (before, before))
+    with pytest.raises(ValueError, match="another image of this name; give --no-res"):
+        mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(2, 2))
+    write_raster(image, PIXELS)
+    mapping.map_buildings(image, PREDICTOR, tmp_path / "o", Settings(), shard=(1, 2))
+    mapping.map_buildings(image, PREDICTOR, tmp_path / "o", Settings(), shard=(2, 2))
+    write_raster(image, PIXELS[::-1])
+    with pytest.raises(ValueError, match="shards of another image"):
+        mapping.merge_buildings(image, tmp_path / "o", Settings())
+
+
+def test_shards_of_a_copy_are_those_of_the_image(image, tmp_path):
+    for part in (1, 2):
+        copy = tmp_path / f"machine{part}" / image.name
+        copy.parent.mkdir()
+        copy.write_bytes(image.read_bytes())  # changed at another time
+        out = tmp_path / f"out{part}"
+        mapping.map_buildings(copy, PREDICTOR, out, Settings(), shard=(part, 2))
+    first, second = (tmp_path / f"out{i}" / "town_mask.partial" for i in (1, 2))
+    shutil.copytree(second, first, dirs_exist_ok=True)
+    mapping.merge_buildings(image, tmp_path / "out1", Settings())
+    with rasterio.open(tmp_path / "out1" / "town_mask.tif") as source:
+        np.testing.assert_array_equal(source.read(1), MASK)
+
+
+def test_a_folder_of_ones_own_is_not_taken_for_finished_rows(image, tmp_path):
+    folder = tmp_path / "out" / "town_mask.partial"
+    folder.mkdir(parents=True)
+    (folder / "letter.txt").write_text("dear")
+    for settings in (Settings(), Settings(overwrite=True)):
+        with pytest.raises(ValueError, match="a folder of their own, got one of other"):
+            mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
+    assert (folder / "letter.txt").read_text() == "dear"

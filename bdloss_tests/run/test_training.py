@@ -156,14 +156,18 @@ def test_run_of_another_experiment_is_kept(small, run, change, rule):
 
 def test_folder_of_something_else_is_kept(small, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(FileExistsError, match="is no run; give another --out"):
-        training.train(make_experiment(small), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "model.keras").write_text("of another")
+    for fresh in (False, True):
+        with pytest.raises(FileExistsError, match="is no run; give another --out"):
+            training.train(make_experiment(small), tmp_path, fresh=fresh)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"letter.txt", "logs", "model.keras"}
 
 
 def test_run_that_was_killed_at_once_goes_on(tmp_path):
     (tmp_path / "experiment.partial.toml").write_text("seed")
-    training._check_folder(make_experiment({}), tmp_path)
+    training._check_is_run(tmp_path)
 
 
 def test_bad_data_leaves_no_folder(small, tmp_path):
