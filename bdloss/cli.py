@@ -4,6 +4,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 
 import contextlib
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -39,6 +40,17 @@ class _Numbers(click.ParamType):
             return tuple(int(word) for word in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers like 3,2,1", param, ctx)
+
+
+class _Finite(click.FloatRange):
+    """A number in a range that is one."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the number of a text."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class _Shard(click.ParamType):
@@ -261,7 +273,7 @@ def _output_options(command: Callable) -> Callable:
         ),
         click.option(
             "--min-area",
-            type=click.FloatRange(0),
+            type=_Finite(0),
             metavar="M2",
             default=5.0,
             show_default=True,
@@ -269,7 +281,7 @@ def _output_options(command: Callable) -> Callable:
         ),
         click.option(
             "--simplify",
-            type=click.FloatRange(0),
+            type=_Finite(0),
             metavar="PIXELS",
             default=1.0,
             show_default=True,
@@ -300,13 +312,13 @@ def _output_options(command: Callable) -> Callable:
 @click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=_Finite(0, 1),
     help="Probability from which a pixel is building.  [the model's]",
 )
 @click.option("--bands", type=_Numbers(), help="Bands to read, as in 3,2,1.")
 @click.option(
     "--resolution",
-    type=click.FloatRange(0, min_open=True),
+    type=_Finite(0, min_open=True),
     metavar="METRES",
     help="Resample to this for the model; outputs stay on the input's grid.",
 )
@@ -576,10 +588,12 @@ def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
 @click.argument("truths", nargs=-1, type=EXISTING)
 @click.option("--dataset", default="folder", show_default=True, help="Kind of --data.")
 @click.option("--data", type=FOLDER, help="A data set, instead of single files.")
-@click.option("--resolution", type=float, help="Metres a pixel, to draw outlines.")
+@click.option(
+    "--resolution", type=_Finite(0, min_open=True), help="Metres a pixel of outlines."
+)
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1),
+    type=_Finite(0, 1),
     default=0.05,
     show_default=True,
     help="Share of buildings that may stand closer than theta.",

@@ -514,10 +514,26 @@ def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_arr
 
 def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) -> None:
     """Refuse masks of different shapes and, where images are needed, other arrays."""
+    if images and y_true.shape == y_pred.shape and 0 in y_true.shape:
+        raise ValueError(f"masks must have pixels, got shape {y_true.shape}")
     if y_true.shape != y_pred.shape or (images and y_true.ndim != 2):
         raise ValueError(
             f"y_true and y_pred must have the same shape{' (height, width)' * images}, "
             f"got {y_true.shape} and {y_pred.shape}"
+        )
+
+
+def _check_known_sides(y_true, y_pred) -> None:
+    """Refuse batches whose shapes are known to differ: they would be stretched."""
+    true, pred = (tuple(ops.shape(y)) for y in (y_true, y_pred))
+    sides = [
+        (a, b)
+        for a, b in zip(true, pred, strict=False)
+        if isinstance(a, int) and isinstance(b, int)
+    ]
+    if len(true) != len(pred) or any(a != b for a, b in sides):
+        raise ValueError(
+            f"y_true and y_pred must have the same shape, got {true} and {pred}"
         )
 
 
@@ -541,11 +557,15 @@ class IoU(keras.metrics.Metric):
         self.union = self.add_variable((), "zeros", name="union")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Add the pixels of a batch: masks of any shape, probabilities of the same."""
-        true = ops.cast(y_true, "float32")
+        """Add the pixels of a batch: masks of any shape, probabilities of the same.
+
+        A pixel of the mask that is not 0 is building, unless it is ignored.
+        """
+        _check_known_sides(y_true, y_pred)
+        true = ops.cast(ops.not_equal(y_true, 0), "float32")
         pred = ops.cast(ops.cast(y_pred, "float32") >= self.threshold, "float32")
         if self.ignore is not None:
-            valid = ops.cast(true != self.ignore, "float32")
+            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
             true, pred = true * valid, pred * valid
         both = ops.sum(true * pred)
         self.intersection.assign_add(both)
@@ -606,6 +626,7 @@ class BoundaryF1(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
+        _check_known_sides(y_true, y_pred)
         y_true = _classes_to_images(ops.cast(y_true, "float32"))
         y_pred = _classes_to_images(ops.cast(y_pred, "float32"))
         valid = ops.ones_like(y_true)

@@ -413,3 +413,51 @@ def test_no_output_replaces_an_input(image, model, tmp_path):
         assert done.exit_code == 2, words
         assert "must not replace an input" in done.stderr or "not --out" in done.stderr
         assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--min-area", "nan"],
+        ["--simplify", "inf"],
+        ["--resolution", "inf"],
+        ["--threshold", "nan"],
+    ],
+)
+def test_numbers_are_finite(image, model, words, tmp_path):
+    out = tmp_path / "out"
+    done = invoke("predict", image, "--model", model, "--out", out, *words)
+    assert done.exit_code == 2
+    assert "is not a finite number" in done.stderr or "not in the range" in done.stderr
+    assert not out.exists()
+
+
+def test_nan_may_be_what_has_no_data(model, tmp_path):
+    pixels, _ = make_scene(3, 50, 70)
+    values = pixels.astype("float32")
+    values[:20] = np.nan
+    image = write_raster(tmp_path / "float.tif", values)
+    words = ("predict", image, "--model", model, "--out", tmp_path / "out")
+    for _ in range(2):  # and once more what was made with it is known
+        done = invoke(*words, "--nodata", "nan")
+        assert done.exit_code == 0, done.output
+    with rasterio.open(tmp_path / "out" / "float_mask.tif") as source:
+        mask = source.read(1)
+    assert (mask[:20] == 255).all()
+    assert (mask[20:] != 255).all()
+    assert "kept" in done.stdout
+
+
+def test_data_check_lists_every_fault(tmp_path):
+    root = write_folder(tmp_path / "town", [(64, 64), (64, 70), (64, 66)])
+    for name in ("a.tif", "c.tif"):
+        (root / "images" / name).write_text("no raster")
+    done = invoke("data", "check", "--dataset", "folder", "--data", root)
+    assert done.exit_code == 1
+    assert done.output.count("unreadable  not a raster: ") == 2
+    done = invoke(
+        "train", "--dataset", "folder", "--data", root, "--out", tmp_path / "r"
+    )
+    assert done.exit_code == 2
+    assert "Error: unreadable: not a raster" in done.stderr
+    assert "(and 1 more: bdloss data check)" in done.stderr

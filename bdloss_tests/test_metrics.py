@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
+from bdloss import metrics
 from bdloss.metrics import (
     BoundaryCounts,
     BoundaryF1,
@@ -385,3 +386,25 @@ def test_bf1_metric_comes_back_from_its_settings():
 def test_bad_arguments(call, rule):
     with pytest.raises(ValueError, match=rule):
         call()
+
+
+def test_batches_of_other_shapes_are_refused_not_stretched():
+    two, one = np.ones((2, 8, 9, 1), "float32"), np.ones((1, 8, 9, 1), "float32")
+    for metric in (metrics.IoU(), metrics.BoundaryF1()):
+        for y_true, y_pred in ((two, one), (one[..., 0], one)):
+            with pytest.raises(ValueError, match="must have the same shape"):
+                metric.update_state(y_true, y_pred)
+
+
+def test_what_is_not_0_is_building_while_training_too():
+    metric = metrics.IoU(ignore=7)
+    true = np.array([[[255], [255], [0], [7]]], "uint8")
+    metric.update_state(true, np.array([[[0.9], [0.1], [0.9], [0.9]]], "float32"))
+    assert float(metric.result()) == pytest.approx(1 / 3)
+
+
+def test_masks_without_pixels_are_refused():
+    empty = np.zeros((0, 5), np.uint8)
+    for function in (metrics.count_instances, metrics.boundary_f1):
+        with pytest.raises(ValueError, match="masks must have pixels"):
+            function(empty, empty)

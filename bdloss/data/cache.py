@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import glob
 import hashlib
 import os
 import re
@@ -124,9 +125,10 @@ def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
     identity = _digest(scene)
     entry = folder / f"{identity}-{_digest(*_stamps(scene))}"
     pixels, mask = entry / "pixels.npy", entry / "mask.npy"
-    try:
-        shape = np.load(pixels, mmap_mode="r").shape
-    except FileNotFoundError:
+    shape = _stored_shape(entry)
+    if shape is None:
+        shutil.rmtree(entry, ignore_errors=True)  # if it was there, it was damaged
+        _map_file.cache_clear()
         shape = _shape(scene)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{identity}-{'[0-9a-f]' * 16}"):
@@ -139,6 +141,18 @@ def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
         StoredArray(pixels, scene, shape),  # type: ignore[abstract, arg-type]
         StoredArray(mask, scene, shape[:2]),  # type: ignore[abstract, arg-type]
     )
+
+
+def _stored_shape(entry: Path) -> tuple[int, ...] | None:
+    """Return the shape of the pixels of an entry that is whole; None of another."""
+    try:
+        pixels, mask = (
+            np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("pixels", "mask")
+        )
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = pixels.ndim == 3 and pixels.shape[:2] == mask.shape
+    return pixels.shape if whole and pixels.dtype == mask.dtype == np.uint8 else None
 
 
 def cache_size(folder: Path) -> int:
@@ -183,13 +197,23 @@ def _stamps(scene: Scene) -> Iterator[tuple[str, int, int, int]]:
     """Yield each file of a scene with its size and times, files beside it too."""
     for path in _paths(scene):
         if path.suffix.lower() in OUTLINE_SUFFIXES:
-            files = [str(file) for file in path.parent.glob(f"{path.stem}.*")]
+            beside = path.parent.glob(f"{glob.escape(path.stem)}.*")
+            files = {str(file) for file in beside}
         else:
-            with open_raster(path) as source:
-                files = source.files
+            files = _files_of(path)
         for file in sorted(files):
             stat = os.stat(file)  # noqa: PTH116
             yield file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _files_of(path: str | Path) -> set[str]:
+    """Return the files of a raster, those that virtual ones are made of too."""
+    with open_raster(path) as source:
+        files = {file for file in source.files if Path(file).exists()}
+    for file in files - {str(path)}:
+        if file.lower().endswith(".vrt"):
+            files |= _files_of(file)
+    return files
 
 
 def _paths(value: Any) -> Iterator[Path]:

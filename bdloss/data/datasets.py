@@ -663,8 +663,12 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
         return splits
     upper, lower = [], []
     for scene in splits.train:
-        with raster.open_raster(scene.image) as source:
-            area = scene.area or Window(0, 0, *source.shape)
+        try:
+            with raster.open_raster(scene.image) as source:
+                area = scene.area or Window(0, 0, *source.shape)
+        except (OSError, ValueError):  # which the check of the scenes will name
+            upper.append(scene)
+            continue
         cut = area.height - max(1, round(area.height * fraction))
         upper.append(scene._replace(area=area._replace(height=cut)))
         rest = area._replace(row=area.row + cut, height=area.height - cut)

@@ -68,6 +68,8 @@ def measure_gaps(mask: np.ndarray) -> np.ndarray:
         >>> measure_gaps(np.array([[1, 0, 0, 1, 0, 1]])).tolist()
         [2.0, 1.0, 1.0]
     """
+    if not mask.size:
+        return np.empty(0)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(
         (mask == 1).astype(np.uint8), connectivity=8
     )

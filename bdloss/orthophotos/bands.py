@@ -5,9 +5,12 @@ a folder, or whose files are brought together in one, make a map by bands.
 """
 
 import gzip
+import io
 import json
 import shutil
+import tokenize
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,10 @@ import numpy as np
 
 SETTINGS = "settings.json"
 SUFFIX = ".npy.gz"
+DAMAGED = (  # what reading a band that is not whole, or was changed, may raise
+    *(OSError, EOFError, ValueError, zlib.error, TypeError, IndexError),
+    *(tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
+)
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 
@@ -43,6 +50,7 @@ class Bands:
         self._check_ours()
         if not resume:
             self.remove()
+        self._drop_damaged()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
@@ -72,10 +80,25 @@ class Bands:
                 f"files: {self.folder}"
             )
 
+    def _drop_damaged(self) -> None:
+        """Remove bands that are not as they were written; they are made anew."""
+        for begin, end, path in self._files():
+            try:
+                self._load(begin, end, path)
+            except ValueError:
+                path.unlink()
+
     @property
     def settings(self) -> dict[str, Any]:
         """What the rows depend on."""
-        return json.loads((self.folder / SETTINGS).read_text())
+        path = self.folder / SETTINGS
+        try:
+            settings = json.loads(path.read_text())
+            return dict(settings.items())
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"damaged, give --no-resume to start over: {path}"
+            ) from error
 
     def write(self, row: int, layers: np.ndarray) -> None:
         """Add a band.
@@ -105,14 +128,29 @@ class Bands:
         """Yield the bands from the top, each with the row that it begins with.
 
         Rows that are there twice come once.
+
+        Raises:
+            ValueError: If a band is not as it was written.
         """
         row = 0
         for begin, end, path in self._files():
             if end > row:
-                with gzip.open(path) as file:
-                    layers = np.load(file)
-                yield row, layers[:, row - begin :]
+                yield row, self._load(begin, end, path)[:, row - begin :]
                 row = end
+
+    def _load(self, begin: int, end: int, path: Path) -> np.ndarray:
+        """Return the layers of a band, whose sum is checked."""
+        try:
+            # Whole, for numpy stops where the array ends, before the sum.
+            content = io.BytesIO(gzip.decompress(path.read_bytes()))
+            layers = np.load(content, allow_pickle=False)
+            if layers.dtype != np.uint8 or layers.shape[1] != end - begin:
+                raise ValueError(f"rows {begin} to {end} of {layers.shape}")
+        except DAMAGED as error:
+            raise ValueError(
+                f"damaged rows; give the predict command again: {path}"
+            ) from error
+        return layers
 
     def remove(self) -> None:
         """Remove the bands and their folder, in one step."""

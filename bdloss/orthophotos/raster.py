@@ -350,7 +350,9 @@ def read_valid(
         with _damage_named(source, window):
             valid = source.dataset_mask(window=_rasterio_window(window)) > 0
     if nodata is not None:
-        valid &= (_read(source, image_bands(source), window) != nodata).any(axis=0)
+        values = _read(source, image_bands(source), window)
+        known = ~np.isnan(values) if math.isnan(nodata) else values != nodata
+        valid &= known.any(axis=0)
     return valid
 
 

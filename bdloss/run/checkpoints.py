@@ -1,8 +1,11 @@
 """Checkpoints: where a training stands after an epoch, on disk."""
 
+import hashlib
 import json
+import tokenize
 import zipfile
-from collections.abc import Callable, Collection
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +15,11 @@ from bdloss.orthophotos.raster import replaced_when_whole
 
 KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
 FACTS = "facts"  # the array that holds rows and seconds as JSON
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+DAMAGED = (  # what reading a file that is not whole, or was changed, may raise
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError),
+    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    *(IndexError, tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
+)
 
 
 class State(NamedTuple):
@@ -53,16 +60,27 @@ def save_state(state: State, folder: Path, keep: Collection[int] = ()) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = state_path(folder, state.epoch)
-    facts = json.dumps({"rows": state.rows, "seconds": state.seconds})
-    arrays: dict[str, Any] = {FACTS: np.array(facts)}
+    arrays: dict[str, Any] = {}
     for kind in ("network", "optimizer"):
         arrays |= {f"{kind}{i}": array for i, array in enumerate(getattr(state, kind))}
+    facts = {"rows": state.rows, "seconds": state.seconds, "digest": _digest(arrays)}
+    arrays[FACTS] = np.array(json.dumps(facts))
     with replaced_when_whole(path) as partial:
         np.savez(partial, **arrays)
     kept = {state_path(folder, epoch) for epoch in keep}
     for old in _whole(folder)[:-KEPT]:
         if old not in kept:
             old.unlink()
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return what changes with the names, kinds and values of arrays."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        whole.update(repr((name, array.dtype.str, array.shape)).encode())
+        whole.update(array.data if array.size else b"")
+    return whole.hexdigest()
 
 
 def _whole(folder: Path) -> list[Path]:
@@ -89,6 +107,8 @@ def read_state(path: Path) -> State:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)  # reads all of it, and checks each sum
         facts = json.loads(str(arrays.pop(FACTS)))
+        if facts.get("digest", _digest(arrays)) != _digest(arrays):
+            raise ValueError("not the arrays that were written")
         parts: dict[str, list[np.ndarray]] = {"network": [], "optimizer": []}
         for name, array in arrays.items():
             parts[name.rstrip("0123456789")].append(array)

@@ -444,7 +444,7 @@ def describe_settings(
         "mean": mean,
         "bands": ",".join(str(number) for number in numbers),
         "resampled": "no" if resolution is None else resolution,
-        "declared_nodata": "no" if nodata is None else nodata,
+        "declared_nodata": "no" if nodata is None else f"{nodata:g}",
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from rasterio.shutil import copy
 
 from bdloss.data import cache, datasets
 from bdloss.data.cache import cache_size, clear_cache, load_cached
@@ -127,6 +128,41 @@ def test_a_scene_is_decoded_anew_when_its_outlines_change(scene, folder):
         write_outlines(outlines, [roof], UTM)
         data = load_cached(scene, folder)
         assert np.count_nonzero(data.mask == 1) == side**2
+
+
+def test_outlines_may_have_brackets_in_their_name(scene, folder):
+    outlines = scene.truth.with_name("roofs [2024].geojson")
+    scene = scene._replace(truth=outlines)
+    for side in (5, 9):
+        left, top = CORNER @ (10, 10)
+        roof = shapely.box(left, top - 0.3 * side, left + 0.3 * side, top)
+        write_outlines(outlines, [roof], UTM)
+        data = load_cached(scene, folder)
+        assert np.count_nonzero(data.mask == 1) == side**2
+
+
+def test_a_scene_is_decoded_anew_when_what_a_virtual_raster_is_made_of_changes(
+    scene, folder
+):
+    inner, outer = (scene.image.with_name(f"{name}.vrt") for name in ("inner", "outer"))
+    copy(scene.image, inner, driver="VRT")
+    copy(inner, outer, driver="VRT")
+    scene = scene._replace(image=outer)
+    before = np.asarray(load_cached(scene, folder).pixels)
+    write_raster(outer.with_name("town.tif"), make_scene(5, HEIGHT, WIDTH)[0])
+    after = np.asarray(load_cached(scene, folder).pixels)
+    assert (before != after).any()
+    assert_same(load_cached(scene, folder), load_scene(scene))
+
+
+@pytest.mark.parametrize("name", ["pixels", "mask"])
+@pytest.mark.parametrize("kept", [0, 60, 1000])
+def test_a_damaged_entry_is_made_anew(scene, folder, name, kept):
+    load_cached(scene, folder)
+    (path,) = folder.rglob(f"{name}.npy")
+    path.write_bytes(path.read_bytes()[:kept])
+    assert_same(load_cached(scene, folder), load_scene(scene))
+    assert cache_size(folder) == BYTES
 
 
 def test_a_cache_keeps_to_its_limit(scene, folder):

@@ -170,3 +170,7 @@ def test_outlines_too_far_apart_for_one_mask(tmp_path):
     polygons.write_outlines(tmp_path / "country.gpkg", houses, UTM)
     with pytest.raises(ValueError, match="must fit into 500 million pixels"):
         measure_files([tmp_path / "country.gpkg"], 0.3)
+
+
+def test_a_mask_without_pixels_has_no_gaps():
+    assert measure_gaps(np.zeros((0, 4), np.uint8)).size == 0

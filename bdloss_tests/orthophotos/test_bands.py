@@ -76,3 +76,58 @@ def test_nothing_stays_of_removed_bands(bands):
     bands.remove()
     assert not list(bands.folder.parent.iterdir())
     bands.remove()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another", "fewer rows"])
+def test_damaged_rows_are_noticed_and_made_anew(bands, damage):
+    whole = draw(30)
+    bands.write(0, whole[:, :12])
+    bands.write(12, whole[:, 12:])
+    path = next(bands.folder.glob("*12-*30*"))
+    data = bytearray(path.read_bytes())
+    if damage == "fewer rows":
+        path.unlink()
+        bands.write(12, whole[:, 12:20])
+        path = next(bands.folder.glob("*12-*20*")).rename(path)
+        data = bytearray(path.read_bytes())
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 4
+    elif damage == "another":
+        data = bytearray(b"hello")
+    else:
+        del data[0 if damage == "empty" else len(data) - 3 :]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged rows; give .* again: .*12-0"):
+        list(bands.read())
+    bands.start(SETTINGS, resume=True)
+    assert bands.finished(0, 30) == 12
+    bands.write(12, whole[:, 12:])
+    read = np.concatenate([layers for _, layers in bands.read()], axis=1)
+    np.testing.assert_array_equal(read, whole)
+
+
+def test_every_flipped_byte_of_rows_is_noticed_or_harmless(bands):
+    whole = draw(9)
+    bands.write(0, whole)
+    (path,) = bands.folder.glob("*.npy.gz")
+    data = path.read_bytes()
+    random = np.random.default_rng(2)
+    for place in random.integers(0, len(data), 200).tolist():
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        try:
+            ((_, layers),) = bands.read()
+        except ValueError as error:
+            assert "damaged rows" in str(error)
+        else:
+            np.testing.assert_array_equal(layers, whole)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"x"'])
+def test_damaged_settings_of_rows_are_named(bands, text):
+    (bands.folder / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match="damaged, give --no-resume"):
+        bands.start(SETTINGS, resume=True)
+    bands.start(SETTINGS, resume=False)
+    assert bands.settings == SETTINGS

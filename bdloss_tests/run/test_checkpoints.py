@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,33 @@ def test_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_state(state(4), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-00003.npz"]
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
+    save_state(state(3), tmp_path)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    random = np.random.default_rng(5)
+    noticed = 0
+    for place in random.integers(0, len(data), 400).tolist():
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        try:
+            equal(read_state(path), state(3))
+        except ValueError as error:
+            assert str(error) == f"damaged checkpoint: {path}"
+            noticed += 1
+    assert noticed > 200
+
+
+def test_checkpoint_of_an_older_version_has_no_digest(tmp_path):
+    save_state(state(2), tmp_path)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    facts = json.loads(str(arrays["facts"]))
+    del facts["digest"]
+    arrays["facts"] = np.array(json.dumps(facts))
+    np.savez(path, **arrays)
+    equal(read_state(path), state(2))
