@@ -144,6 +144,12 @@ def time_combined(shape: tuple[int, ...]) -> dict[str, float]:
     part = losses.BoundaryLoss(ignore=255)
     combined = losses.CombinedLoss(part, w=0.3, ignore=255)
     steps = {mode: tensorflow_step(combined, shape, jit) for mode, jit in MODES.items()}
+    if hasattr(combined, "validate"):
+        checked = losses.CombinedLoss(w=0.3, ignore=255, validate=True)
+        steps |= {
+            f"{mode}, validated": tensorflow_step(checked, shape, jit)
+            for mode, jit in MODES.items()
+        }
     return time_steps(steps, 5 * ROUNDS)
 
 

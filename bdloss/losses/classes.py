@@ -44,6 +44,7 @@ class InputOptions(TypedDict):
     from_logits: bool
     ignore: int | None
     data_format: str
+    validate: bool
 
 
 class ImageLoss(keras.losses.Loss):
@@ -56,6 +57,7 @@ class ImageLoss(keras.losses.Loss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -68,6 +70,7 @@ class ImageLoss(keras.losses.Loss):
         self.ignore = ignore
         self.class_weights = class_weights
         self.data_format = data_format
+        self.validate = validate
 
     @property
     def options(self) -> InputOptions:
@@ -76,6 +79,7 @@ class ImageLoss(keras.losses.Loss):
             "from_logits": self.from_logits,
             "ignore": self.ignore,
             "data_format": self.data_format,
+            "validate": self.validate,
         }
 
     def score(self, inputs: Inputs):
@@ -105,6 +109,7 @@ class BinaryCrossentropy(ImageLoss):
         ignore: Value of the mask whose pixels drop out of the mean; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
     """
@@ -124,6 +129,7 @@ class IoULoss(ImageLoss):
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -139,6 +145,7 @@ class IoULoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -148,6 +155,7 @@ class IoULoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -172,6 +180,7 @@ class DiceLoss(ImageLoss):
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -187,6 +196,7 @@ class DiceLoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -196,6 +206,7 @@ class DiceLoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -220,6 +231,7 @@ class SSLoss(ImageLoss):
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -235,6 +247,7 @@ class SSLoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -244,6 +257,7 @@ class SSLoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -271,6 +285,7 @@ class BoundaryLoss(ImageLoss):
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -289,6 +304,7 @@ class BoundaryLoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -300,6 +316,7 @@ class BoundaryLoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -344,6 +361,7 @@ class VGGLoss(ImageLoss):
         ignore: Value of the mask whose pixels are shown as background; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -361,6 +379,7 @@ class VGGLoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -369,6 +388,7 @@ class VGGLoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -407,7 +427,7 @@ class CombinedLoss(ImageLoss):
     `w` is a `keras.Variable`: `loss.w.assign(0.7)` changes a compiled model at the
     next step, with no new trace. `bdloss.callbacks.BoundaryWeight` does so over
     epochs. Truth and prediction are prepared once for all parts, so `from_logits`,
-    `ignore`, `class_weights` and `data_format` are said here.
+    `ignore`, `class_weights`, `data_format` and `validate` are said here.
 
     Args:
         extra: The loss beside IoU: a name (`"boundary"`, `"dice"`, `"ss"`, `"vgg"`), a
@@ -420,6 +440,7 @@ class CombinedLoss(ImageLoss):
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
         name: Of the loss, in Keras's logs.
         reduction: Over the images of a batch, as Keras has it.
 
@@ -445,6 +466,7 @@ class CombinedLoss(ImageLoss):
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
         data_format: str = "channels_last",
+        validate: bool = False,
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
@@ -453,6 +475,7 @@ class CombinedLoss(ImageLoss):
             ignore=ignore,
             class_weights=class_weights,
             data_format=data_format,
+            validate=validate,
             name=name,
             reduction=reduction,
         )
@@ -473,7 +496,7 @@ class CombinedLoss(ImageLoss):
     def _check_part(self, part: ImageLoss) -> None:
         """Refuse a setting of a part that would have no effect."""
         plain = BinaryCrossentropy()
-        for key in ("from_logits", "ignore", "class_weights", "data_format"):
+        for key in (*self.options, "class_weights"):
             value = getattr(part, key)
             if value not in (getattr(plain, key), getattr(self, key)):
                 raise ValueError(

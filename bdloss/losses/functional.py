@@ -19,6 +19,7 @@ def binary_crossentropy(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return the mean binary cross-entropy of each image, over its valid pixels.
 
@@ -31,6 +32,7 @@ def binary_crossentropy(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, at least 0; 0 if all pixels are ignored.
@@ -50,6 +52,7 @@ def binary_crossentropy(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     return mean_over_classes(crossentropy(*inputs), class_weights)
 
@@ -63,6 +66,7 @@ def iou_loss(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return one minus the soft intersection over union (Section 2).
 
@@ -76,6 +80,7 @@ def iou_loss(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
@@ -97,6 +102,7 @@ def iou_loss(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     score = soft_iou(inputs.y_true, inputs.y_pred, smooth)
     return mean_over_classes(1.0 - score, class_weights)
@@ -111,6 +117,7 @@ def dice_loss(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return one minus the soft Dice score (Section 2).
 
@@ -124,6 +131,7 @@ def dice_loss(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
@@ -145,6 +153,7 @@ def dice_loss(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     score = soft_dice(inputs.y_true, inputs.y_pred, smooth)
     return mean_over_classes(1.0 - score, class_weights)
@@ -159,6 +168,7 @@ def ss_loss(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return one minus the weighted specificity and sensitivity (Section 2).
 
@@ -175,6 +185,7 @@ def ss_loss(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
@@ -196,6 +207,7 @@ def ss_loss(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     score = soft_ss(inputs.y_true, inputs.y_pred, lam, inputs.valid)
     return mean_over_classes(1.0 - score, class_weights)
@@ -210,6 +222,7 @@ def vgg_loss(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return the squared difference of features (Section 2; Mosinska et al., 2018).
 
@@ -227,6 +240,7 @@ def vgg_loss(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, at least 0.
@@ -246,6 +260,7 @@ def vgg_loss(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     distance = feature_distance(inputs.y_true, inputs.y_pred, extractor)
     return mean_over_classes(distance, class_weights)
@@ -263,6 +278,7 @@ def boundary_loss(
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ):
     """Return one minus the soft BF1 of the boundaries (Eq. 4).
 
@@ -291,6 +307,7 @@ def boundary_loss(
         class_weights: One weight a class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
+        validate: Whether masks are held to be 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
@@ -311,6 +328,7 @@ def boundary_loss(
         from_logits=from_logits,
         ignore=ignore,
         data_format=data_format,
+        validate=validate,
     )
     score = soft_boundary_f1(
         inputs.y_true, inputs.y_pred, theta0, theta, smooth, inputs.valid, boundary

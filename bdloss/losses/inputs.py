@@ -1,11 +1,14 @@
 """What every loss does to truth and prediction first, once: float32 maps of classes."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
+LARGEST_LOGIT = 1e30  # beyond, the cross-entropy of a sum of pixels is not finite
 DATA_FORMATS = ("channels_last", "channels_first")
 
 
@@ -33,8 +36,13 @@ def prepare(
     from_logits: bool = False,
     ignore: int | None = None,
     data_format: str = "channels_last",
+    validate: bool = False,
 ) -> Inputs:
     """Bring truth and prediction into the form that all scores take.
+
+    A mask of other values than 0 and 1 would give a loss that means nothing, such as a
+    negative one. So what is computed at once, outside of a compiled step, is refused
+    if the mask leaves [0, 1] where it is not ignored.
 
     Args:
         y_true: Mask of any dtype, 0 or 1, of shape `(batch, height, width)` or
@@ -45,9 +53,12 @@ def prepare(
         ignore: Value of the mask whose pixels drop out of every sum; None for none.
         data_format: Where the classes are: `"channels_last"`, or `"channels_first"`
             for `(batch, classes, height, width)`.
+        validate: Whether the mask must be just 0 or 1 where it is not ignored, in a
+            compiled step too: there nothing can be raised, and the loss becomes NaN.
 
     Raises:
-        ValueError: If shapes are of another rank or differ, or there is no such format.
+        ValueError: If shapes are of another rank or differ, there is no such format,
+            or the mask has other values.
 
     Example:
         >>> inputs = prepare(ops.ones((1, 4, 6)), ops.zeros((1, 4, 6)))
@@ -63,8 +74,13 @@ def prepare(
         valid = ops.cast(known, "float32")
         y_true = ops.where(known, y_true, 0.0)
         y_pred = ops.where(known, y_pred, 0.0)
+    if _is_computed_at_once(y_true):
+        _check_values(y_true, validate)
+    elif validate:
+        y_true = ops.where(ops.all((y_true == 0.0) | (y_true == 1.0)), y_true, math.nan)
     if not from_logits:
         return Inputs(y_true, y_pred, valid)
+    y_pred = ops.clip(y_pred, -LARGEST_LOGIT, LARGEST_LOGIT)
     probabilities = ops.sigmoid(y_pred)
     if valid is not None:
         probabilities = probabilities * valid
@@ -124,6 +140,32 @@ def _as_maps(y, data_format: str):
             f"(with classes), got shape {tuple(y.shape)}"
         )
     return ops.moveaxis(y, 1, -1) if data_format == "channels_first" else y
+
+
+def _is_computed_at_once(y) -> bool:
+    """Return whether a tensor has values now, not only in a step to be compiled."""
+    if isinstance(y, keras.KerasTensor):
+        return False
+    match keras.backend.backend():
+        case "tensorflow":
+            return sys.modules["tensorflow"].executing_eagerly()
+        case "jax":
+            return not isinstance(y, sys.modules["jax"].core.Tracer)
+        case "torch":
+            return not sys.modules["torch"].compiler.is_compiling()
+    return False
+
+
+def _check_values(y_true, strictly: bool) -> None:
+    """Refuse a mask of other values than 0 and 1, or outside of [0, 1]."""
+    low, high = float(ops.min(y_true)), float(ops.max(y_true))
+    if not (low >= 0.0 and high <= 1.0):  # so that NaN fails
+        raise ValueError(
+            "masks must be 0 or 1 where they are not ignored, got values from "
+            f"{low:g} to {high:g} (divide masks of 0 and 255 by 255)"
+        )
+    if strictly and not bool(ops.all((y_true == 0.0) | (y_true == 1.0))):
+        raise ValueError("masks must be 0 or 1 where they are not ignored, got others")
 
 
 def _check_shapes(true, pred) -> None:

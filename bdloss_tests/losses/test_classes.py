@@ -398,7 +398,7 @@ def test_combined_loss_prepares_truth_and_prediction_once(monkeypatch):
     loss = CombinedLoss(BoundaryLoss(theta=7), w=0.3, ignore=255)
     loss(as_batch(HOUSE), as_batch(HOUSE))
     options = {"from_logits": False, "ignore": 255, "data_format": "channels_last"}
-    assert calls == [options]
+    assert calls == [{**options, "validate": False}]
 
 
 def test_a_part_may_say_what_the_combined_loss_says():
@@ -453,6 +453,7 @@ def test_call_leads_to_the_pooling_through_named_functions():
         "prepare",
         *["_as_maps", "check_data_format"] * 2,
         "_check_shapes",
+        *["_is_computed_at_once", "_check_values"],
         "score",
         "soft_boundary_f1",
         "soft_precision_recall",
@@ -805,3 +806,55 @@ def test_bad_arguments(make, rule):
 def test_boundary_loss_without_any_help_warns():
     with pytest.warns(UserWarning, match="alone does not train"):
         CombinedLoss("boundary", w=1.0, bce=False)
+
+
+@pytest.mark.parametrize("name", [*losses.NAMES.keys() - {"vgg"}])
+def test_masks_of_0_and_255_are_refused(name):
+    loss = losses.get(name)
+    for mask in (255 * HOUSE, -HOUSE, np.where(HOUSE, np.nan, 0)):
+        with pytest.raises(ValueError, match="masks must be 0 or 1 where they are not"):
+            loss(as_batch(mask), as_batch(HOUSE))
+    soft = as_batch(0.2 + 0.6 * HOUSE)
+    assert np.isfinite(float(loss(soft, as_batch(HOUSE))))
+    with pytest.raises(ValueError, match="got others"):
+        losses.get(name, validate=True)(soft, as_batch(HOUSE))
+    known = losses.get(name, validate=True, ignore=255)
+    assert np.isfinite(float(known(as_batch(HALF_KNOWN), as_batch(HOUSE))))
+
+
+def test_a_compiled_step_sees_other_masks_if_it_is_asked_to():
+    x = as_batch(HOUSE)
+    bad = np.where(x > 0, 3, 0)
+    plain, checked = (
+        small_model(CombinedLoss(validate=v)).train_on_batch(x, x)
+        for v in (False, True)
+    )
+    assert float(checked) == pytest.approx(float(plain), rel=1e-5)
+    model = small_model(CombinedLoss(validate=True))
+    if keras.backend.backend() == "torch":  # which compiles nothing here
+        with pytest.raises(ValueError, match="masks must be 0 or 1"):
+            model.train_on_batch(x, bad)
+    else:
+        assert np.isnan(model.train_on_batch(x, bad))
+
+
+@pytest.mark.parametrize("loss", [CombinedLoss, BinaryCrossentropy, BoundaryLoss])
+def test_what_is_no_number_where_pixels_are_ignored_does_not_matter(loss):
+    true = as_batch(HALF_KNOWN)
+    pred = (0.2 + 0.6 * as_batch(HOUSE)).astype("float32")
+    for from_logits in (False, True):
+        made = loss(ignore=255, from_logits=from_logits)
+        value, gradient = value_and_gradient(made, true, pred)
+        for unknown in (np.nan, np.inf):
+            odd = np.where(true == 255, unknown, pred).astype("float32")
+            found, slope = value_and_gradient(made, true, odd)
+            assert found == pytest.approx(value, rel=1e-6)
+            np.testing.assert_allclose(slope, gradient, atol=1e-7)
+
+
+def test_logits_beyond_all_measure_have_a_finite_loss():
+    logits = np.where(as_batch(HOUSE) > 0, np.inf, -np.inf).astype("float32")
+    for loss in (BinaryCrossentropy, CombinedLoss):
+        value, gradient = value_and_gradient(loss(from_logits=True), CITY[None], logits)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()

@@ -11,7 +11,7 @@ from bdloss import losses
 FUNCTIONS = [losses.binary_crossentropy] + [
     getattr(losses, f"{name}_loss") for name in ("iou", "boundary", "dice", "ss", "vgg")
 ]
-SHARED = {"from_logits", "ignore", "class_weights", "data_format"}
+SHARED = {"from_logits", "ignore", "class_weights", "data_format", "validate"}
 OWN = {
     "boundary": {"theta0", "theta", "smooth", "boundary"},
     "ss": {"lam"},
