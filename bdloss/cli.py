@@ -667,13 +667,15 @@ def check_data(dataset: str, data: Path, quick: bool, changes: tuple[str, ...]) 
     """
     _start_keras()
     with _one_line_errors():
-        from bdloss.data import check, datasets
+        from bdloss.data import check
         from bdloss.run import config as configs
+        from bdloss.run import training
 
         settings: dict[str, Any] = {}
         for assignment in changes:
             configs.change(settings, assignment)
-        splits = datasets.read_dataset(dataset, data, **settings)
+        settings |= {"dataset": dataset, "data": str(data)}
+        splits = training.read_splits(configs.make_experiment(settings))
         found = []
         for fault in check.check_splits(splits, dataset, quick):
             click.echo(f"{fault.kind:<10}  {fault.text}")

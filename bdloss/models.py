@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import zipfile
@@ -23,6 +24,7 @@ import keras
 from keras import layers, ops
 
 from bdloss import lite, resnet
+from bdloss.memory import refuse_beyond_memory
 
 FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
@@ -390,6 +392,9 @@ class Predictor(NamedTuple):
                 f"window must be a multiple of {self.multiple} pixels for this model, "
                 f"got {window}"
             )
+        # Pixels and probabilities, in float32, are the least of it.
+        needed = 4 * window**2 * (self.bands + 1)
+        refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
 
 
 def load_predictor(path: Path) -> Predictor:
@@ -448,12 +453,46 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         raise ValueError(f"not a Keras model: {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # of an odd file Keras raises what it comes to
         reason = str(error).strip().splitlines()
         raise ValueError(
             f"not a Keras model: {path} ({reason[0] if reason else error})"
         ) from error
     with zipfile.ZipFile(path) as archive:
         known = FACTS in archive.namelist()
-        facts = json.loads(archive.read(FACTS)) if known else {}
+        try:
+            facts = json.loads(archive.read(FACTS)) if known else {}
+        except ValueError as error:
+            raise ValueError(f"damaged {FACTS} in this model: {path}") from error
+    _check_facts(facts, path)
     return model, facts
+
+
+def _check_facts(facts: Any, path: Path) -> None:
+    """Refuse facts of a model that cannot be."""
+    if not isinstance(facts, dict):
+        raise ValueError(f"{FACTS} of a model must be a table, got {facts!r}: {path}")
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "name": (lambda v: isinstance(v, str), "a text"),
+        "window": (_is_whole, "a whole number above 0"),
+        "multiple": (_is_whole, "a whole number above 0"),
+        "threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "in [0, 1]"),
+        "resolution": (
+            lambda v: v is None or (_is_number(v) and 0 < v < math.inf),
+            "a number of metres above 0",
+        ),
+        "tta": (lambda v: isinstance(v, str), "a text"),
+    }
+    for key, (holds, rule) in rules.items():
+        if key in facts and not holds(facts[key]):
+            raise ValueError(
+                f"{key} of a model must be {rule}, got {facts[key]!r}: {path}"
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -260,3 +260,56 @@ def test_window_must_fit_the_network():
     predictor.check_window(48)
     with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
         predictor.check_window(40)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ("[]", "must be a table"),
+        ("{", "damaged bdloss.json"),
+        ('{"window": "64"}', "window of a model must be a whole number above 0"),
+        ('{"window": true}', "window of a model must be a whole number above 0"),
+        ('{"multiple": 0}', "multiple of a model must be"),
+        ('{"multiple": null}', "multiple of a model must be"),
+        ('{"threshold": "a"}', r"threshold of a model must be in \[0, 1\]"),
+        ('{"threshold": NaN}', r"threshold of a model must be in \[0, 1\]"),
+        ('{"resolution": "x"}', "resolution of a model must be a number of metres"),
+        ('{"resolution": 0}', "resolution of a model must be a number of metres"),
+        ('{"tta": 4}', "tta of a model must be a text"),
+    ],
+)
+def test_odd_facts_of_a_model_are_named(tmp_path, facts, says):
+    path = tmp_path / "model.keras"
+    models.save_model(models.build_model(filters=2, blocks=1), path, {})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**parts, models.FACTS: facts.encode()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=says) as refused:
+        models.load_predictor(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["layer of another", "no table"])
+def test_odd_networks_are_no_models(tmp_path, change):
+    path = tmp_path / "model.keras"
+    models.save_model(models.build_model(filters=2, blocks=1), path, {})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = parts["config.json"].decode()
+    parts["config.json"] = (
+        "[]" if change == "no table" else config.replace("Conv2D", "TheirConv2D")
+    ).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="not a Keras model") as refused:
+        models.load_predictor(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_window_must_fit_into_memory():
+    predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
+    with pytest.raises(ValueError, match=r"a window of 1600000 .* needs 40960 GB of"):
+        predictor.check_window(1_600_000)

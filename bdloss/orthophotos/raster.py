@@ -33,6 +33,7 @@ SAMPLE_SIDE = 256  # pixels
 BLOCKS = 5  # along each axis that a raster is told from another by
 BLOCK_SIDE = 64  # pixels
 SMALLEST = 512  # pixels: no overview is needed below
+RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
 EARTH_RADIUS = 6_378_137.0  # metres, at the equator
 ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
 MASK_PROFILE = {
@@ -233,10 +234,11 @@ def resample(
         yield source
         return
     grid = grid_of(source)
-    if resolution <= 0 or grid.resolution is None:
+    finest, coarsest = RESOLUTIONS
+    if not finest <= resolution <= coarsest or grid.resolution is None:
         raise ValueError(
-            "resampling takes a resolution above 0 metres and a raster with a CRS, got "
-            f"{resolution} and {grid.crs}: {source.name}"
+            f"resampling takes a resolution from {finest} to {coarsest} metres and a "
+            f"raster with a CRS, got {resolution} and {grid.crs}: {source.name}"
         )
     factor = grid.resolution / resolution
     height, width = (max(1, round(side * factor)) for side in source.shape)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -10,11 +11,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bdloss import losses, models
 from bdloss.data.augment import Strength
+from bdloss.memory import refuse_beyond_memory
+from bdloss.orthophotos.raster import RESOLUTIONS
 from bdloss.run.tta import MODES
 
 EXTRAS = (*losses.EXTRAS, "none")
 POLICIES = ("search", "ramp", "steps", "constant")
 SCHEDULES = ("constant", "cosine")
+# Beyond these a network or a metric would not fit into any memory, or never end.
+LARGEST = {"filters": 1024, "blocks": 10, "tolerance": 100.0, "workers": 256}
+MOST_EPOCHS = 100_000
 SAMPLINGS = ("random", "grid")
 COMPILED = {"auto": "auto", "on": True, "off": False}  # as Keras takes it
 
@@ -95,6 +101,10 @@ class Stage:
     def check(self) -> None:
         """Raise a ValueError for a setting out of its range."""
         _check_positive("stage.epochs", self.epochs)
+        if self.epochs > MOST_EPOCHS:
+            raise ValueError(
+                f"stage.epochs must be at most {MOST_EPOCHS}, got {self.epochs}"
+            )
         _check_positive("stage.learning_rate", self.learning_rate)
         _check_choice("stage.schedule", self.schedule, SCHEDULES)
         _check_choice("stage.trainable", self.trainable, models.TRAINABLE)
@@ -156,6 +166,20 @@ class Experiment:
         """Raise a ValueError for a setting out of its range."""
         for name in ("filters", "blocks", "patch", "batch", "workers", "tolerance"):
             _check_positive(name, getattr(self, name))
+        for name, most in LARGEST.items():
+            if not getattr(self, name) <= most:
+                raise ValueError(
+                    f"{name} must be at most {most}, got {getattr(self, name)}"
+                )
+        if self.resolution and not RESOLUTIONS[0] <= self.resolution <= RESOLUTIONS[1]:
+            raise ValueError(
+                f"resolution must be 0, or from {RESOLUTIONS[0]} to {RESOLUTIONS[1]} "
+                f"metres, got {self.resolution}"
+            )
+        # An image band, the mask and probabilities, in float32, are the least of it.
+        needed = 4 * self.batch * self.patch**2 * 3
+        what = f"a batch of {self.batch} patches of {self.patch} pixels"
+        refuse_beyond_memory(needed, what)
         _check_choice("augment", self.augment, get_args(Strength))
         _check_choice("jit_compile", self.jit_compile, COMPILED)
         _check_choice("tta", self.tta, MODES)
@@ -251,7 +275,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a TOML file: {path} ({error})") from error
 
 
@@ -271,14 +295,18 @@ def change(settings: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise ValueError(f"a setting must read key=value, got {assignment!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+        # More lines than one would be more settings than one.
+        value = table["value"] if list(table) == ["value"] else text
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *tables, last = key.split(".")
     place: Any = settings
     for part in tables:
         if isinstance(place, list):
             place = _item(place, part, key)
+        elif not isinstance(place, dict):
+            break
         else:
             place = place.setdefault(part, {})
     if not isinstance(place, dict):
@@ -436,7 +464,7 @@ def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"{name} must be above 0, got {value}")
 
 

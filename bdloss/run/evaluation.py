@@ -2,7 +2,7 @@
 
 import math
 import re
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -215,9 +215,10 @@ def score_rasters(
         folder = None
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent))
-            )
+            folder = out.with_name(f".{out.name}.partial")
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for pair in pairs:
             with open_pair(pair) as (read, height, width):
                 errors = _ErrorMap(pair, height, width) if folder else None

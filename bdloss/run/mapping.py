@@ -342,7 +342,8 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     if not bands.folder.exists():
         raise ValueError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
-    if there and not settings.overwrite:
+    known = {**bands.settings, **_describe_products(settings)}
+    if there and not (settings.overwrite or _is_made_of(paths["mask"], known)):
         raise FileExistsError(f"{there[0]} exists; give --overwrite")
     if bands.settings.get("image") != identify(image)["image"]:
         raise ValueError(f"these are shards of another image: {bands.folder}")
@@ -433,6 +434,15 @@ def _is_finished(
                 f"{value}; {hint}"
             )
     return True
+
+
+def _is_made_of(mask: Path, known: dict[str, Any]) -> bool:
+    """Return whether a mask is there and has all these tags."""
+    if not mask.exists():
+        return False
+    with open_raster(mask) as source:
+        found = source.tags()
+    return all(found.get(key, "") == str(value) for key, value in known.items())
 
 
 def _remove_empty(folder: Path) -> None:

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import rasterio
 
+from bdloss.memory import refuse_beyond_memory
 from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
@@ -591,6 +592,9 @@ def _check_settings(window: int, overlap: int, batch: int) -> None:
         )
     if batch < 1:
         raise ValueError(f"batch must be 1 or more: {batch} came")
+    # A band and probabilities, in float32, are the least of it.
+    needed = 4 * batch * window**2 * 2
+    refuse_beyond_memory(needed, f"batch {batch} of windows of {window} pixels")
 
 
 def _check_outputs(image: Path, outputs: list[Path], overwrite: bool) -> None:

@@ -66,6 +66,12 @@ def test_changes_of_the_command_line():
             {"encoder_weights": "imagenet"},
             "encoder_weights are of networks with an encoder, got 'imagenet' for plain",
         ),
+        ({"tolerance": float("inf")}, "tolerance must be above 0, got inf"),
+        ({"tolerance": 1e5}, "tolerance must be at most 100.0, got 100000.0"),
+        ({"filters": 10**6}, "filters must be at most 1024"),
+        ({"patch": 640_000}, "a batch of 8 patches of 640000 pixels needs "),
+        ({"resolution": 1e-9}, "resolution must be 0, or from 0.001 to 1000.0 metres"),
+        ({"stage": [{"epochs": 10**26}]}, "stage.epochs must be at most 100000"),
         ({"tta": "turns"}, "tta must be one of none, flips, d4, got 'turns'"),
         ({"sampling": "all"}, "sampling must be one of random, grid, got 'all'"),
         ({"sampling": "grid", "building_bias": 0.5}, "building_bias is of sampling = "),
@@ -101,6 +107,7 @@ def test_bad_settings(settings, rule):
         ("patch", "must read key=value, got 'patch'"),
         ("stage.2.epochs=1", "counted from 0 to 0, got 2"),
         ("seed.x=1", "does not name a setting"),
+        ("seed.x.y=1", "does not name a setting"),
     ],
 )
 def test_bad_changes(assignment, rule):
@@ -116,3 +123,17 @@ def test_files_that_are_none(tmp_path):
         config.read_file(tmp_path / "bad.toml")
     with pytest.raises(ValueError, match=r"dataset must be one of .* got 'mars'"):
         config.read_named("mars")
+
+
+def test_odd_values_of_the_command_line_are_texts():
+    for text in ("[" * 5000, "1\nfoo = 2"):
+        settings = {}
+        config.change(settings, f"seed={text}")
+        assert settings == {"seed": text}
+
+
+def test_deep_files_are_no_experiments(tmp_path):
+    path = tmp_path / "deep.toml"
+    path.write_text("x = " + "[" * 100_000)
+    with pytest.raises(ValueError, match="not a TOML file"):
+        config.read_file(path)

@@ -512,3 +512,37 @@ def test_a_folder_of_ones_own_is_not_taken_for_finished_rows(image, tmp_path):
         with pytest.raises(ValueError, match="a folder of their own, got one of other"):
             mapping.map_buildings(image, PREDICTOR, tmp_path / "out", settings)
     assert (folder / "letter.txt").read_text() == "dear"
+
+
+def test_a_merge_that_was_killed_between_its_outputs_goes_on(
+    image, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    for part in (1, 2):
+        mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(part, 2))
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mapping, "_write_polygons", die)
+        patch.setattr(mapping.Path, "unlink", lambda *_, **__: None)  # as if killed
+        with pytest.raises(KeyboardInterrupt):
+            mapping.merge_buildings(image, out, Settings())
+    assert (out / "town_mask.tif").exists()
+    merged = mapping.merge_buildings(image, out, Settings())
+    assert sorted(path.name for path in out.iterdir()) == [
+        "town_buildings.gpkg",
+        "town_mask.tif",
+    ]
+    assert merged.buildings
+
+
+def test_a_merge_does_not_replace_a_mask_of_something_else(image, tmp_path):
+    for part in (1, 2):
+        mapping.map_buildings(image, PREDICTOR, tmp_path, Settings(), shard=(part, 2))
+    mask = write_raster(tmp_path / "town_mask.tif", PIXELS[..., :1])
+    before = mask.read_bytes()
+    with pytest.raises(FileExistsError, match="exists; give --overwrite"):
+        mapping.merge_buildings(image, tmp_path, Settings())
+    assert mask.read_bytes() == before
