@@ -75,6 +75,12 @@ class Fault(click.ClickException):
     exit_code = 70
 
 
+def _allow_remote(ctx: click.Context, _: click.Parameter, allowed: bool) -> None:
+    """Let the process, and those that it starts, open what files name."""
+    if allowed:
+        os.environ["BDLOSS_ALLOW_REMOTE"] = "1"
+
+
 class _Command(click.Command):
     """A command with `--debug`, whose own faults are one line too."""
 
@@ -87,6 +93,15 @@ class _Command(click.Command):
                 expose_value=False,
                 callback=lambda ctx, _, value: ctx.meta.update({DEBUG: value}),
                 help="Show all of an error, and where it came from.",
+            )
+        )
+        self.params.append(
+            click.Option(
+                ["--allow-remote"],
+                is_flag=True,
+                expose_value=False,
+                callback=_allow_remote,
+                help="Let files name remote ones, see docs/security.md.",
             )
         )
 

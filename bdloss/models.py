@@ -451,6 +451,9 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         raise FileNotFoundError(f"no such file: {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"not a Keras model: {path}")
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    refuse_beyond_memory(size, f"the model {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of an odd file Keras raises what it comes to

@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bdloss.orthophotos.ogr import pyogrio
 from bdloss.orthophotos.raster import Grid, replaced_when_whole
+from bdloss.orthophotos.trust import HEAD
 from bdloss.orthophotos.windows import Window
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
@@ -437,6 +438,10 @@ def count_outlines(path: str | PathLike) -> int:
 
 def _layer_of(path: str | PathLike) -> str:
     """Return the name of the one layer that may hold polygons."""
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            if b"<OGRVRT" in file.read(HEAD):
+                raise ValueError(f"outlines must not be a virtual source: {path}")
     try:
         layers = pyogrio.list_layers(path)
     except pyogrio.errors.DataSourceError as error:

@@ -24,6 +24,7 @@ from rasterio.transform import xy
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
+from bdloss.orthophotos.trust import DRIVERS, local_sources
 from bdloss.orthophotos.windows import Window
 
 IGNORED = 255  # the value of a mask where nothing is known
@@ -116,24 +117,20 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
     """Open a raster for reading; the caller closes it.
 
     Args:
-        path: Anything that GDAL opens: a file, a virtual raster, a `/vsi` path, a URL.
+        path: A file of one of `trust.DRIVERS`, a virtual raster of such, a `/vsi` path,
+            a URL.
 
     Returns:
         The open dataset.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a raster, its values are complex, or its
-            transform does not place its pixels.
+        ValueError: If the file is not a raster, names what it may not (see `trust`),
+            its values are complex, or its transform does not place its pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(path)
-    except RasterioIOError as error:
-        if Path(path).exists():
-            raise ValueError(f"not a raster: {path}") from error
-        raise FileNotFoundError(f"no such file: {path}") from error
+    for part in local_sources(path):
+        _open(part).close()
+    source = _open(path)
     if not source.count:
         source.close()
         raise ValueError(f"not a raster, but several or none: {path}")
@@ -146,6 +143,23 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
     if fault:
         source.close()
         raise ValueError(f"{fault}: {path}")
+    return source
+
+
+def _open(path: str | PathLike) -> rasterio.DatasetReader:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(path)
+    except RasterioIOError as error:
+        if Path(path).exists():
+            raise ValueError(f"not a raster: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
+    if source.driver not in DRIVERS:
+        source.close()
+        raise ValueError(
+            f"not a raster of a format that is read here, got {source.driver}: {path}"
+        )
     return source
 
 

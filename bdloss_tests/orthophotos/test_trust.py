@@ -1,0 +1,157 @@
+"""Files of others: each rule of docs/security.md."""
+
+import http.server
+import threading
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rasterio.shutil import copy
+
+from bdloss import models
+from bdloss.orthophotos import polygons, raster, trust
+from bdloss_tests.scenes import UTM, make_scene, write_raster
+
+RAW = """<VRTDataset rasterXSize="4" rasterYSize="4">
+<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">
+<SourceFilename relativeToVRT="0">/etc/passwd</SourceFilename>
+<ImageOffset>0</ImageOffset><PixelOffset>1</PixelOffset><LineOffset>4</LineOffset>
+</VRTRasterBand></VRTDataset>"""
+SIMPLE = """<VRTDataset rasterXSize="4" rasterYSize="4">
+<VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>
+<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"""
+WMS = """<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}</ServerUrl>
+</Service><DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>0</UpperLeftY>
+<LowerRightX>9</LowerRightX><LowerRightY>9</LowerRightY><TileLevel>1</TileLevel>
+</DataWindow><BandsCount>3</BandsCount></GDAL_WMS>"""
+
+
+@pytest.fixture
+def server():
+    """A server that is never asked, and what it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}", asked
+        served.shutdown()
+
+
+@pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
+def test_what_a_virtual_raster_names_is_not_fetched(tmp_path, server, prefix):
+    url, asked = server
+    path = tmp_path / "a.vrt"
+    path.write_text(SIMPLE.format(relative=0, name=f"{prefix}{url}/a.tif"))
+    with pytest.raises(ValueError, match="--allow-remote allows it"):
+        raster.open_raster(path)
+    assert not asked
+
+
+def test_what_a_virtual_raster_names_is_fetched_if_that_is_allowed(
+    tmp_path, server, monkeypatch
+):
+    url, asked = server
+    monkeypatch.setenv(trust.ALLOW_REMOTE, "1")
+    path = tmp_path / "a.vrt"
+    path.write_text(SIMPLE.format(relative=0, name=f"/vsicurl/{url}/a.tif"))
+    with pytest.raises(ValueError, match="damaged"), raster.open_raster(path) as source:
+        raster.read_pixels(source, raster.Window(0, 0, 4, 4))
+    assert asked
+
+
+def test_a_map_service_of_the_name_of_a_raster_is_none(tmp_path, server):
+    url, asked = server
+    path = tmp_path / "a.tif"
+    path.write_text(WMS.format(url=url))
+    with pytest.raises(ValueError, match="not a raster"):
+        raster.open_raster(path)
+    inside = tmp_path / "b.vrt"
+    inside.write_text(SIMPLE.format(relative=1, name="a.tif"))
+    with pytest.raises(ValueError, match=r"not a raster, but text .*: .*a\.tif"):
+        raster.open_raster(inside)
+    assert not asked
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+def test_bytes_of_any_file_are_no_pixels(tmp_path, monkeypatch, allowed):
+    monkeypatch.setenv(trust.ALLOW_REMOTE, allowed)
+    path = tmp_path / "a.vrt"
+    path.write_text(RAW)
+    outer = tmp_path / "b.vrt"
+    outer.write_text(SIMPLE.format(relative=1, name="a.vrt"))
+    for one in (path, outer):
+        with pytest.raises(ValueError, match="not of the bytes of any file"):
+            raster.open_raster(one)
+
+
+def test_a_virtual_raster_runs_no_python(tmp_path):
+    path = tmp_path / "a.vrt"
+    text = SIMPLE.format(relative=1, name="a.tif")
+    path.write_text(
+        text.replace(
+            "<SimpleSource>",
+            "<PixelFunctionLanguage>Python</PixelFunctionLanguage><SimpleSource>",
+        )
+    )
+    with pytest.raises(ValueError, match="must not run Python"):
+        raster.open_raster(path)
+
+
+def test_a_virtual_raster_of_local_files_is_read(tmp_path):
+    pixels, _ = make_scene(1, 30, 40)
+    image = write_raster(tmp_path / "a.tif", pixels)
+    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+    copy(image, inner, driver="VRT")
+    copy(inner, outer, driver="VRT")
+    with raster.open_raster(outer) as source:
+        found = raster.read_pixels(source, raster.Window(0, 0, 30, 40))
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_a_virtual_raster_that_is_no_xml_is_named(tmp_path):
+    path = tmp_path / "a.vrt"
+    path.write_text("<VRTDataset><VRTRasterBand>")
+    with pytest.raises(ValueError, match=r"damaged raster: .*a\.vrt"):
+        raster.open_raster(path)
+
+
+def test_outlines_are_no_virtual_source(tmp_path, server):
+    url, asked = server
+    path = tmp_path / "a.geojson"
+    path.write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>'
+        f"{url}/a.geojson</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(ValueError, match="must not be a virtual source"):
+        polygons.read_outlines(path, UTM)
+    assert not asked
+
+
+def test_a_model_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    models.save_model(models.build_model(filters=2, blocks=1), path, {})
+    monkeypatch.setattr(
+        zipfile.ZipFile, "infolist", lambda _: [SimpleNamespace(file_size=2**50)]
+    )
+    with pytest.raises(ValueError, match="this machine has"):
+        models.load_model(path)
+
+
+def test_a_virtual_raster_of_itself_is_an_end(tmp_path):
+    path = tmp_path / "a.vrt"
+    path.write_text(SIMPLE.format(relative=1, name="a.vrt"))
+    assert trust.local_sources(path) == [path]
+    with pytest.raises(ValueError, match="raster"), raster.open_raster(path) as source:
+        raster.read_pixels(source, raster.Window(0, 0, 4, 4))
