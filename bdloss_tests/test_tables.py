@@ -220,6 +220,12 @@ def test_study_is_drawn_again_from_what_was_kept(study, tmp_path, capsys):
     windows = "![town_windows.png](town_windows.png)\n\n"
     assert other == kept.replace(cost, "").replace(windows, "")
     assert (again / "runs.json").read_bytes() == (first / "runs.json").read_bytes()
+    kept_here = results.kept_runs(study, again / "runs.json")
+    assert [run.variant.name for run in kept_here] == ["iou", "boundary"]
+    capsys.readouterr()
+    assert trainer.run_study(study, kept_here, tmp_path / "no runs", kept_here) == []
+    assert capsys.readouterr().out.count("is kept") == 2
+    assert not (tmp_path / "no runs").exists()
     # Runs of other settings are not those of the study.
     longer = copy.deepcopy(study)
     longer.datasets["town"]["steps"] = 3

@@ -5,7 +5,8 @@
 
 The first trains, a process a run, and goes on where it was stopped; `--only synthetic
 --only boundary --seed 0` does a part of it, `--shard 2/8` one of eight equal parts; on
-one machine, give the command once for each core. The second makes Tables 1 and 2,
+one machine, give the command once for each core. What is kept in docs/results/runs.json
+is not trained again; `--kept none` does. The second makes Tables 1 and 2,
 curves and windows side by side out of what is finished. `tables.py cost`, on a machine
 with nothing else to do, measures the seconds a step of each loss before.
 
@@ -18,8 +19,11 @@ import sys
 from pathlib import Path
 
 from study.plan import choose_runs, read_study
+from study.results import kept_runs
 from study.summary import draw_study
 from study.trainer import measure_costs, run_study
+
+RESULTS = Path("docs/results/runs.json")  # what is not trained again
 
 
 def main() -> None:
@@ -30,6 +34,7 @@ def main() -> None:
     running.add_argument("--out", type=Path, default=Path("runs/study"))
     running.add_argument("--only", action="append", default=[], metavar="NAME")
     running.add_argument("--seed", type=int)
+    running.add_argument("--kept", type=Path, default=RESULTS, metavar="FILE")
     running.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N")
     costing = commands.add_parser("cost", help="measure the seconds a step")
     costing.add_argument("study", type=Path)
@@ -47,7 +52,8 @@ def main() -> None:
             measure_costs(study, given.out)
         else:
             runs = choose_runs(study, given.only, given.seed, given.shard)
-            failed = run_study(study, runs, given.out)
+            kept = kept_runs(study, given.kept)
+            failed = run_study(study, runs, given.out, kept)
             if failed:
                 names = ", ".join(str(run.folder(given.out)) for run in failed)
                 raise ValueError(f"these runs failed: {names}")

@@ -64,6 +64,17 @@ def read_results(
     return found, missing
 
 
+def kept_runs(study: Study, store: Path) -> list[Run]:
+    """Return the runs of a study that a file of results has, of the same settings."""
+    kept = _read_store(store)
+    return [
+        run
+        for run in list_runs(study)
+        if (one := kept.get((run.dataset, run.variant.name, run.seed)))
+        and one.settings == digest_settings(study, run)
+    ]
+
+
 def write_results(results: Results, store: Path) -> None:
     """Keep what is finished, a run a line."""
     lines = [

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ ROUNDS = 7  # of measuring them
 EDGE = 32  # pixels from the image's edge, of the scores of `edge.json`
 
 
-def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
+def run_study(
+    study: Study, runs: Sequence[Run], out: Path, kept: Container[Run] = ()
+) -> list[Run]:
     """Train, one process after another; return the runs that failed.
+
+    Args:
+        study: The study.
+        runs: What to train.
+        out: Folder of all run folders.
+        kept: Runs that were trained before, and are not again.
 
     A run that another process is training is left to it, so the same command may be
     given once for each core.
@@ -31,6 +39,9 @@ def run_study(study: Study, runs: Sequence[Run], out: Path) -> list[Run]:
     failed = []
     for number, run in enumerate(runs, 1):
         folder = run.folder(out)
+        if run in kept:
+            print(f"\n== {number} of {len(runs)}: {folder} is kept")
+            continue
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_name(f"{folder.name}.lock").open("w") as lock:
             try:
