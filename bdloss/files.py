@@ -1,7 +1,14 @@
-"""Files that a command reads and writes: none may be both."""
+"""Files that a command reads and writes: none may be both, none two commands'."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
 
 
 def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -26,3 +33,30 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
                 "an output must not replace an input, "
                 f"got {read[output.resolve()]} as both"
             )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a folder, or a file made for it, against other processes.
+
+    However the process ends, by `kill -9` too, the next one may hold it.
+
+    Args:
+        path: A folder that exists, or a file, which is made.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    holder = os.open(path, how, 0o666)
+    try:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"in use by another process: {path}") from error
+        yield
+    finally:
+        os.close(holder)

@@ -12,13 +12,17 @@ import tokenize
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bdloss.files import locked
+
 SETTINGS = "settings.json"
 SUFFIX = ".npy.gz"
+LOCK = ".lock"  # of files that say which part of the rows a process is at
 DAMAGED = (  # what reading a band that is not whole, or was changed, may raise
     *(OSError, EOFError, ValueError, zlib.error, TypeError, IndexError),
     *(tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
@@ -36,6 +40,26 @@ class Bands:
     def __init__(self, folder: Path):
         self.folder = folder
 
+    @contextmanager
+    def held(self, part: int = 1, parts: int = 1) -> Iterator[None]:
+        """Hold a part of the rows against other processes: see `files.locked`.
+
+        Args:
+            part: Which part, from 1.
+            parts: How many there are. Others may be at the other parts.
+
+        Raises:
+            ValueError: If another process is at it, or the folder is not ours.
+        """
+        self.check_ours()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self.folder / f"{part}-of-{parts}{LOCK}"):
+                yield
+        finally:
+            if self.folder.exists() and not (self.folder / SETTINGS).exists():
+                self.remove()  # nothing was begun
+
     def start(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Make the folder, or go on with the one that an earlier run left.
 
@@ -47,9 +71,9 @@ class Bands:
             ValueError: If the bands that are there were made with other settings or of
                 another image, or the folder is not ours.
         """
-        self._check_ours()
+        self.check_ours()
         if not resume:
-            self.remove()
+            self._clear()
         self._drop_damaged()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
@@ -69,12 +93,23 @@ class Bands:
                     f"--no-resume to start over: {self.folder}"
                 )
 
-    def _check_ours(self) -> None:
-        """Refuse a folder of this name that holds something else."""
-        names = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
-        if any(not name.startswith(SETTINGS) for name in names) and (
-            SETTINGS not in names
-        ):
+    def _clear(self) -> None:
+        """Remove settings and bands; locks of other processes stay."""
+        if self.folder.exists():
+            (self.folder / SETTINGS).unlink(missing_ok=True)
+            for _, _, path in self._files():
+                path.unlink()
+
+    def check_ours(self) -> None:
+        """Refuse a folder of this name that holds something else.
+
+        Raises:
+            ValueError: If there are other files than ours in it.
+        """
+        names = {p.name for p in self.folder.iterdir()} if self.folder.exists() else ()
+        strangers = [name for name in names if not name.startswith(SETTINGS)]
+        strangers = [name for name in strangers if not name.endswith(LOCK)]
+        if strangers and SETTINGS not in names:
             raise ValueError(
                 "finished rows are kept in a folder of their own, got one of other "
                 f"files: {self.folder}"

@@ -278,6 +278,7 @@ def map_buildings(
             if not out.exists():
                 out.mkdir(parents=True)
                 undo.callback(_remove_empty, out)
+            undo.enter_context(Bands(folder).held(*shard))
             bands = predict_bands(
                 image,
                 predictor.predict,
@@ -291,11 +292,9 @@ def map_buildings(
                 progress=progress,
             )
             if shard[1] > 1:
-                undo.pop_all()
                 return Mapped([folder], None)
             buildings = _write_products(image, bands, paths, settings, truth)
             bands.remove()
-            undo.pop_all()
     counts = None
     if truth is not None:
         counts = _count(image, paths["mask"], truth, settings.nodata)
@@ -347,8 +346,9 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
         raise FileExistsError(f"{there[0]} exists; give --overwrite")
     if bands.settings.get("image") != identify(image)["image"]:
         raise ValueError(f"these are shards of another image: {bands.folder}")
-    buildings = _write_products(image, bands, paths, settings, None)
-    bands.remove()
+    with bands.held():
+        buildings = _write_products(image, bands, paths, settings, None)
+        bands.remove()
     return Mapped(list(paths.values()), buildings)
 
 

@@ -172,14 +172,15 @@ def predict_raster(
     # A run that was killed between two outputs has left one of them, and its bands.
     half = bool(settings.get("resume")) and folder.exists()
     _check_outputs(Path(image), outputs, overwrite or half)
-    bands = predict_bands(image, predict, folder, tags=tags, **settings)
-    try:
-        masked, building = write_maps(image, bands, *outputs)
-        bands.remove()
-    except BaseException:
-        if not settings.get("resume"):
+    with Bands(folder).held(*settings.get("shard", (1, 1))):
+        bands = predict_bands(image, predict, folder, tags=tags, **settings)
+        try:
+            masked, building = write_maps(image, bands, *outputs)
             bands.remove()
-        raise
+        except BaseException:
+            if not settings.get("resume"):
+                bands.remove()
+            raise
     with open_raster(image) as source:
         pixels = source.height * source.width
     return Prediction(pixels, masked, building, time.perf_counter() - began)

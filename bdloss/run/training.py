@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import bdloss
 from bdloss import models
 from bdloss.data import cache, check, datasets
+from bdloss.files import locked
 from bdloss.orthophotos.raster import replaced_when_whole
 from bdloss.run import checkpoints, evaluation, report
 from bdloss.run.config import (
@@ -81,8 +83,23 @@ def train(
     Raises:
         FileExistsError: If `out` exists and is no run folder.
         ValueError: If the experiment and its data do not go together, `out` is of
-            another experiment, or the loss is not finite.
+            another experiment or another process trains there, or the loss is not
+            finite.
     """
+    with ExitStack() as held:
+        return _train(experiment, out, held, devices, fresh, say, verbose)
+
+
+def _train(
+    experiment: Experiment,
+    out: Path,
+    held: ExitStack,
+    devices: str,
+    fresh: bool,
+    say: Callable[[str], None],
+    verbose: int,
+) -> dict[str, Any]:
+    """Do what `train` says; what `held` holds is let go when all is done."""
     team = gather_team(devices, experiment.batch)
     if not team.leads:
         say, verbose = _say_nothing, 0
@@ -117,9 +134,10 @@ def train(
             fitting.restore(state)
         team.wait()  # until all have read what is there
         if team.leads:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out))
             if fresh:
                 _clear(out)
-            out.mkdir(parents=True, exist_ok=True)
             _write(out / SETTINGS, write_experiment(experiment))
         for part, scenes, stored in (
             ("training", splits.train, training),

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import shutil
 
@@ -10,6 +11,7 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 
 from bdloss.models import Predictor
+from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.polygons import read_outlines
 from bdloss.run import mapping
 from bdloss.run.mapping import Settings
@@ -318,7 +320,10 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path):
     out = tmp_path / "out"
     whole = mapping.map_buildings(image, PREDICTOR, tmp_path / "whole", settings)
     sizes = [path.stat().st_size for path in whole.files]
-    for size in (200, sizes[0] - 100, sizes[1] - 100):
+    with full_disk(100), pytest.raises(OSError, match="too large"):
+        mapping.map_buildings(image, PREDICTOR, out, settings)
+    assert not out.exists()  # there was no room to begin
+    for size in (1000, sizes[0] - 100, sizes[1] - 100):
         with full_disk(size), pytest.raises(OSError, match=r"too large|the disk full"):
             mapping.map_buildings(image, PREDICTOR, out, settings)
         assert [path.name for path in out.iterdir()] == ["town_mask.partial"]
@@ -546,3 +551,31 @@ def test_a_merge_does_not_replace_a_mask_of_something_else(image, tmp_path):
     with pytest.raises(FileExistsError, match="exists; give --overwrite"):
         mapping.merge_buildings(image, tmp_path, Settings())
     assert mask.read_bytes() == before
+
+
+def hold(folder, shard, begun, let_go):
+    with Bands(folder).held(*shard):
+        begun.set()
+        let_go.wait(60)
+
+
+def test_two_processes_at_one_part_one_of_them_says_so(image, tmp_path):
+    out = tmp_path / "out"
+    spawned = multiprocessing.get_context("spawn")
+    begun, let_go = spawned.Event(), spawned.Event()
+    folder = out / "town_mask.partial"
+    words = (folder, (1, 2), begun, let_go)
+    process = spawned.Process(target=hold, args=words, daemon=True)
+    process.start()
+    assert begun.wait(60)
+    with pytest.raises(ValueError, match="in use by another process"):
+        mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(1, 2))
+    mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(2, 2))
+    process.kill()
+    process.join()
+    mapping.map_buildings(image, PREDICTOR, out, Settings(), shard=(1, 2))
+    mapping.merge_buildings(image, out, Settings())
+    assert {path.name for path in out.iterdir()} == {
+        "town_mask.tif",
+        "town_buildings.gpkg",
+    }

@@ -8,6 +8,7 @@ import pytest
 
 import bdloss
 from bdloss import models
+from bdloss.files import locked
 from bdloss.run import checkpoints, evaluation, training
 from bdloss.run.config import make_experiment
 from bdloss.run.prediction import predict_array
@@ -163,6 +164,20 @@ def test_folder_of_something_else_is_kept(small, tmp_path):
             training.train(make_experiment(small), tmp_path, fresh=fresh)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"letter.txt", "logs", "model.keras"}
+
+
+def test_two_processes_do_not_train_into_one_folder(small, tmp_path):
+    experiment = make_experiment({**small, "steps": 1, "stage": [{"epochs": 1}]})
+    out = tmp_path / "out"
+    out.mkdir()
+    with (
+        locked(out),
+        pytest.raises(ValueError, match="in use by another process"),
+    ):
+        training.train(experiment, out, verbose=0)
+    assert not list(out.iterdir())
+    training.train(experiment, out, verbose=0)
+    assert (out / "metrics.json").is_file()
 
 
 def test_run_that_was_killed_at_once_goes_on(tmp_path):
