@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := samples/banepa
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-backends test-legacy lint lock clean
+.PHONY: help demo test test-slow fuzz test-backends test-legacy lint lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,9 @@ test: .venv/ready  ## run all tests and the examples of the documentation
 
 test-slow: .venv/ready  ## run what takes longer: the whole schedule of the paper
 	$(BIN)/python -m pytest -m slow bdloss_tests
+
+fuzz: .venv/ready  ## feed commands thousands of odd and damaged files (an hour)
+	FUZZ=3000 $(BIN)/python -m pytest -q bdloss_tests/test_fuzz.py
 
 # TensorFlow is not installed there: nothing of ours may need it.
 test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX and PyTorch
