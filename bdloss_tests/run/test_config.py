@@ -12,10 +12,11 @@ def test_experiments_that_come_with_us_are_valid():
         make_experiment(config.read_named(name))
 
 
-def test_written_experiment_can_be_read_again():
-    experiment = Experiment(
-        data='a "quoted" \\ path', validation=["north"], stage=[Stage(3), Stage(5)]
-    )
+@pytest.mark.parametrize(
+    "data", ['a "quoted" \\ path', "of\ntwo\tlines", "\x7f\x01é 🏠"]
+)
+def test_written_experiment_can_be_read_again(data):
+    experiment = Experiment(data=data, validation=["north"], stage=[Stage(3), Stage(5)])
     again = make_experiment(tomllib.loads(config.write_experiment(experiment)))
     assert again == experiment
     assert again.epochs == 8
@@ -137,3 +138,9 @@ def test_deep_files_are_no_experiments(tmp_path):
     path.write_text("x = " + "[" * 100_000)
     with pytest.raises(ValueError, match="not a TOML file"):
         config.read_file(path)
+
+
+def test_a_mark_of_an_editor_does_not_matter(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = 4", "utf-8-sig")
+    assert config.read_file(path) == {"seed": 4}
