@@ -1,9 +1,13 @@
 """Files that a command reads and writes: none may be both, none two commands'."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What file systems say that cannot lock, as some that machines share: there it is left.
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 try:
     import fcntl
@@ -39,7 +43,8 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold a folder, or a file made for it, against other processes.
 
-    However the process ends, by `kill -9` too, the next one may hold it.
+    However the process ends, by `kill -9` too, the next one may hold it. It holds
+    against processes of this machine; of others, where the file system can.
 
     Args:
         path: A folder that exists, or a file, which is made.
@@ -57,6 +62,9 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"in use by another process: {path}") from error
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         yield
     finally:
         os.close(holder)

@@ -19,6 +19,8 @@ def refuse_beyond_memory(needed: float, what: str) -> None:
         Traceback (most recent call last):
         ValueError: a window of 500000000 pixels needs 1000000000 GB of memory or ...
     """
+    if not hasattr(os, "sysconf"):  # on Windows, which does not say so easily
+        return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ValueError(

@@ -160,10 +160,33 @@ def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
     trainer.check_starts(study, runs)
     path = runs / "town" / "iou" / "seed0.start.json"
     text = path.read_text()
-    path.write_text(text.replace("weights", "Weights"))
-    with pytest.raises(ValueError, match="same weights and batch"):
-        trainer.check_starts(study, runs)
+    for part in ("weights", "batch"):
+        other = {**json.loads(text), part: "another"}
+        path.write_text(json.dumps(other))
+        with pytest.raises(ValueError, match="same weights and batch"):
+            trainer.check_starts(study, runs)
     path.write_text(text)
+
+
+def test_another_network_starts_from_weights_of_its_own(study, tmp_path):
+    study, _ = study
+    larger = plan.Variant("larger", "Larger", ["filters=8"], "", {"town": [0]})
+    wider = study._replace(ablations=[*study.ablations, larger])
+    for name, weights in (("iou", "a"), ("boundary", "a"), ("larger", "b")):
+        folder = tmp_path / "town" / name
+        folder.mkdir(parents=True)
+        text = json.dumps({"weights": weights, "batch": "c"})
+        (folder / "seed0.start.json").write_text(text)
+    trainer.check_starts(wider, tmp_path)
+
+
+def test_a_folder_of_other_settings_is_not_of_the_study(study, tmp_path):
+    study, runs = study
+    longer = copy.deepcopy(study)
+    longer.datasets["town"]["steps"] = 3
+    found, missing = results.read_results(longer, runs, tmp_path / "none.json")
+    assert not found
+    assert len(missing) == 5
 
 
 def test_scores_near_the_edges_count_nothing_else(study):

@@ -182,8 +182,8 @@ def _share(boundary, region, smooth: float):
     whole = ops.sum(boundary, axis=(1, 2))
     if smooth > 0.0:
         return (inside + smooth) / (whole + smooth)
-    some = whole > EMPTY
-    return ops.where(some, inside / ops.where(some, whole, 1.0), 1.0)
+    none = whole <= EMPTY  # so that NaN stays NaN
+    return ops.where(none, 1.0, inside / ops.where(none, 1.0, whole))
 
 
 def find_sobel_boundary(y, theta0: int = 3, valid=None):
@@ -207,8 +207,8 @@ def find_sobel_boundary(y, theta0: int = 3, valid=None):
     beside = rows[:, :, 2:] - rows[:, :, :-2]
     below = columns[:, 2:] - columns[:, :-2]
     square = ops.square(beside) + ops.square(below)
-    some = square > 0.0  # the root has no finite gradient at 0
-    length = ops.where(some, ops.sqrt(ops.where(some, square, 1.0)), 0.0)
+    none = square <= 0.0  # the root has no finite gradient at 0
+    length = ops.where(none, 0.0, ops.sqrt(ops.where(none, 1.0, square)))
     length = ops.minimum(length, 1.0)
     if valid is None:
         return length

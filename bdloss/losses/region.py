@@ -103,6 +103,6 @@ def _share(region, right):
 
 
 def _ratio(above, below):
-    """Return a quotient, and 1 where there is nothing to divide by."""
-    some = below > EMPTY
-    return ops.where(some, above / ops.where(some, below, 1.0), 1.0)
+    """Return a quotient, and 1 where there is nothing to divide by; NaN stays NaN."""
+    none = below <= EMPTY
+    return ops.where(none, 1.0, above / ops.where(none, 1.0, below))

@@ -12,7 +12,7 @@ import tokenize
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,15 @@ class Bands:
         """
         self.check_ours()
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(self.folder / f"{part}-of-{parts}{LOCK}"):
+        lock = self.folder / f"{part}-of-{parts}{LOCK}"
+        with locked(lock):
+            try:
                 yield
-        finally:
-            if self.folder.exists() and not (self.folder / SETTINGS).exists():
-                self.remove()  # nothing was begun
+            finally:
+                if self.folder.exists() and not (self.folder / SETTINGS).exists():
+                    lock.unlink(missing_ok=True)  # nothing was begun
+                    with suppress(OSError):  # others hold other parts
+                        self.folder.rmdir()
 
     def start(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Make the folder, or go on with the one that an earlier run left.
@@ -84,9 +87,12 @@ class Bands:
         for key in {**found, **wanted}:
             if found.get(key) != wanted.get(key):
                 if key in IDENTITY:
+                    other = "an older version of bdloss"
+                    if key in found:
+                        other = "another image of this name"
                     raise ValueError(
-                        "begun with another image of this name; give --no-resume to "
-                        f"start over: {self.folder}"
+                        f"begun with {other}; give --no-resume to start over, or "
+                        f"remove it: {self.folder}"
                     )
                 raise ValueError(
                     f"begun with {key} {found.get(key)}, not {wanted.get(key)}; give "
@@ -95,10 +101,10 @@ class Bands:
 
     def _clear(self) -> None:
         """Remove settings and bands; locks of other processes stay."""
-        if self.folder.exists():
-            (self.folder / SETTINGS).unlink(missing_ok=True)
-            for _, _, path in self._files():
-                path.unlink()
+        for _, _, path in self._files():
+            path.unlink()
+        # The last, for it says whose the folder is.
+        (self.folder / SETTINGS).unlink(missing_ok=True)
 
     def check_ours(self) -> None:
         """Refuse a folder of this name that holds something else.
@@ -188,7 +194,12 @@ class Bands:
         return layers
 
     def remove(self) -> None:
-        """Remove the bands and their folder, in one step."""
+        """Remove the bands and their folder, in one step.
+
+        Raises:
+            ValueError: If the folder is not ours.
+        """
+        self.check_ours()
         old = self.folder.with_name(f"{self.folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of a run killed while it did so
         if self.folder.exists():
@@ -208,5 +219,8 @@ class Bands:
 
     def _write(self, path: Path, content: bytes) -> None:
         partial = self._partial(path)
-        partial.write_bytes(content)
-        partial.replace(path)
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ def read_outlines(
     """Read the outlines of buildings in the coordinates of an orthophoto.
 
     Args:
-        path: A vector file in any format that GDAL reads, in any CRS.
+        path: A vector file in any CRS and format that GDAL reads, but a virtual one.
         crs: The CRS to bring the outlines to; None for a raster without one, which
             takes only outlines without one.
         bounds: Left, bottom, right and top in `crs`; only outlines that reach into
@@ -97,7 +97,7 @@ def read_extent(
     """Return the CRS of a file of outlines, and the bounds of them all in it.
 
     Args:
-        path: A vector file in any format that GDAL reads.
+        path: A vector file in any format that GDAL reads, but a virtual one.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -1,4 +1,4 @@
-"""Rasters: orthophotos and masks in any format that GDAL opens, bands last."""
+"""Rasters: orthophotos and masks in the formats of `trust`, bands last."""
 
 import hashlib
 import math

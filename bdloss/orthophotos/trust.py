@@ -1,7 +1,6 @@
 """What a raster of others may make GDAL open: see docs/security.md."""
 
 import os
-import re
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -11,11 +10,21 @@ ALLOW_REMOTE = "BDLOSS_ALLOW_REMOTE"  # of the environment: 1 allows what bodies
 # The formats that orthophotos and masks come in; none of them is a list of addresses.
 DRIVERS = (
     *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "BMP", "HFA", "ENVI", "ERS", "GPKG"),
-    *("MBTiles", "MRF", "WEBP", "AAIGrid", "EHdr", "VRT"),
+    *("MBTiles", "WEBP", "AAIGrid", "EHdr", "VRT"),
 )
-REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]*://|/vsi)", re.IGNORECASE)
+SERVICES = (  # what descriptions of services and lists of addresses begin with
+    *(
+        b"<GDAL_WMS",
+        b"<GDAL_WMTS",
+        b"<WCS_GDAL",
+        b"<WMS_Capabilities",
+        b"<Capabilities",
+    ),
+    *(b"<TileMap", b"<GDALTileIndexDataset", b"<MRF_META", b'"stac_version"'),
+)
 HEAD = 4096  # bytes in which a file says that it is a virtual one
-NAMES = ("SourceFilename", "SourceDataset", "GeolocationDataset", "LUTFilename")
+# As GDAL does, what the XML says is compared in lower case.
+NAMES = ("sourcefilename", "sourcedataset", "geolocationdataset", "lutfilename")
 
 
 def local_sources(path: str | PathLike) -> list[Path]:
@@ -26,8 +35,8 @@ def local_sources(path: str | PathLike) -> list[Path]:
 
     Raises:
         ValueError: If it, or one of them, is a list of addresses (XML or JSON that is
-            no virtual raster), names remote files and that is not allowed, reads the
-            bytes of any file as pixels, runs Python, or is damaged.
+            no virtual raster), names what is no local file and that is not allowed,
+            reads the bytes of any file as pixels, runs Python, or is damaged.
     """
     found: dict[Path, None] = {}
     waiting = [Path(path)]
@@ -44,8 +53,8 @@ def _sources_of(path: Path) -> Iterator[Path]:
         return
     with path.open("rb") as file:
         head = file.read(HEAD)
-    if b"<VRTDataset" not in head:
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"{"):
+    if b"<vrtdataset" not in head.lower():
+        if any(service.lower() in head.lower() for service in SERVICES):
             raise ValueError(f"not a raster, but text that names some: {path}")
         return
     try:
@@ -53,24 +62,23 @@ def _sources_of(path: Path) -> Iterator[Path]:
     except ElementTree.ParseError as error:
         raise ValueError(f"damaged raster: {path} ({error})") from error
     for element in root.iter():
-        if element.get("subClass") == "VRTRawRasterBand":
+        said = {key.lower(): value for key, value in element.attrib.items()}
+        tag, text = element.tag.lower(), (element.text or "").strip()
+        if said.get("subclass", "").lower() == "vrtrawrasterband":
             raise ValueError(
                 "a virtual raster must be made of rasters, not of the bytes of any "
                 f"file (VRTRawRasterBand): {path}"
             )
-        if element.tag == "PixelFunctionLanguage" and element.text == "Python":
+        if tag == "pixelfunctionlanguage" and text.lower() == "python":
             raise ValueError(f"a virtual raster must not run Python: {path}")
-        if element.tag not in NAMES or not element.text:
+        if tag not in NAMES or not text:
             continue
-        name = element.text.strip()
-        if REMOTE.match(name) or name.startswith("<"):
-            if os.environ.get(ALLOW_REMOTE) != "1":
-                raise ValueError(
-                    f"a raster must not name remote files, got {name[:60]}; "
-                    f"--allow-remote allows it: {path}"
-                )
-            continue
-        relative = element.get("relativeToVRT") == "1"
-        source = path.parent / name if relative else Path(name)
+        relative = said.get("relativetovrt") == "1"
+        source = path.parent / text if relative else Path(text)
         if source.is_file():
             yield source
+        elif os.environ.get(ALLOW_REMOTE) != "1":
+            raise ValueError(
+                "a raster must name local files only, which are there, "
+                f"got {text[:60]}; --allow-remote allows others: {path}"
+            )

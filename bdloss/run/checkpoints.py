@@ -117,6 +117,12 @@ def read_state(path: Path) -> State:
         raise ValueError(f"damaged checkpoint: {path}") from error
 
 
+def newest_epoch(folder: Path) -> int:
+    """Return after which epoch the newest checkpoint is, damaged or not; 0 of none."""
+    names = [path.stem for path in _whole(folder)]
+    return int(names[-1].removeprefix("epoch-")) if names else 0
+
+
 def newest_state(
     folder: Path, say: Callable[[str], None] = lambda line: None
 ) -> State | None:

@@ -211,7 +211,7 @@ def map_buildings(
     was stopped has predicted lies in `NAME_mask.partial` and is gone on with.
 
     Args:
-        image: Raster of any format of GDAL.
+        image: Raster of a format in `trust.DRIVERS`.
         predictor: A model, from `models.load_predictor`.
         out: Folder to write into; made if it does not exist.
         settings: How.
@@ -271,7 +271,9 @@ def map_buildings(
     }
     kept = _is_finished(paths, folder, known, settings)
     if kept:
-        Bands(folder).remove()
+        if folder.exists():  # killed before it could remove them
+            with Bands(folder).held(*shard):
+                Bands(folder).remove()
         buildings = count_outlines(paths["polygons"]) if settings.polygons else None
     else:
         with contextlib.ExitStack() as undo:
@@ -425,7 +427,9 @@ def _is_finished(
         found = source.tags()
     for key, value in known.items():
         if found.get(key, "") != str(value):
-            if key in IDENTITY:
+            if key == "image_time" and key not in found:
+                continue  # merged of shards, which may be of copies
+            if key in IDENTITY and key in found:
                 raise FileExistsError(
                     f"{paths['mask']} exists, of another image of this name; {hint}"
                 )

@@ -147,7 +147,7 @@ def predict_raster(
     altogether cost nothing.
 
     Args:
-        image: Raster to read, of any format of GDAL.
+        image: Raster to read, of a format in `trust.DRIVERS`.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
         mask_path: GeoTIFF to write.
@@ -280,7 +280,7 @@ def predict_bands(
     the probability (0 to 254, and 255).
 
     Args:
-        image: Raster to read, of any format of GDAL.
+        image: Raster to read, of a format in `trust.DRIVERS`.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
         folder: Where the bands are kept.
@@ -343,8 +343,11 @@ def predict_bands(
         extent = grid_of(original)
         source = files.enter_context(resample(original, resolution))
         finished = Bands(folder)
+        identity = identify(image)
+        if parts > 1:  # each may have a copy of its own, made at another time
+            identity.pop("image_time", None)
         used = {
-            **identify(image),
+            **identity,
             **(tags or {}),
             "size": f"{extent.width} x {extent.height}",
             **describe_settings(

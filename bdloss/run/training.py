@@ -110,6 +110,7 @@ def _train(
             say(f"finished    {out} is not run again; --fresh starts over")
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
             return json.loads((out / RESULT).read_text())
+    newest = checkpoints.newest_epoch(out / CHECKPOINTS)
     state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS, say)
     keras.utils.set_random_seed(experiment.seed)
     splits = read_splits(experiment)
@@ -136,6 +137,8 @@ def _train(
         if team.leads:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(out))
+            if not fresh:
+                _check_still(out, newest)
             if fresh:
                 _clear(out)
             _write(out / SETTINGS, write_experiment(experiment))
@@ -226,6 +229,15 @@ def _check_is_run(out: Path) -> None:
     # Killed while it wrote its first file, a run is nothing but a part of that.
     if not out.is_dir() or any(".partial" not in p.suffixes for p in out.iterdir()):
         raise FileExistsError(f"{out} exists and is no run; give another --out")
+
+
+def _check_still(out: Path, newest: int) -> None:
+    """Refuse to go on from what another process has gone on from meanwhile."""
+    now = checkpoints.newest_epoch(out / CHECKPOINTS)
+    if (out / RESULT).exists() or now != newest:
+        raise ValueError(
+            f"another process has trained meanwhile; give the command again: {out}"
+        )
 
 
 def _check_settings(experiment: Experiment, out: Path) -> None:

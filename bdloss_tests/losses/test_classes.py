@@ -822,6 +822,22 @@ def test_masks_of_0_and_255_are_refused(name):
     assert np.isfinite(float(known(as_batch(HALF_KNOWN), as_batch(HOUSE))))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="traced by TensorFlow"
+)
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@pytest.mark.parametrize("loss", [IoULoss, DiceLoss, BoundaryLoss, SSLoss])
+def test_other_masks_in_a_compiled_step_have_no_loss(loss, smooth):
+    import tensorflow as tf
+
+    own = {} if loss is SSLoss else {"smooth": smooth}
+    made = loss(validate=True, **own)
+    traced = tf.function(lambda y_true, y_pred: made(y_true, y_pred))
+    bad, good = (as_batch(y).astype("float32") for y in (255 * HOUSE, HOUSE))
+    assert np.isnan(float(traced(bad, good)))
+    assert float(traced(good, good)) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_compiled_step_sees_other_masks_if_it_is_asked_to():
     x = as_batch(HOUSE)
     bad = np.where(x > 0, 3, 0)
@@ -850,6 +866,12 @@ def test_what_is_no_number_where_pixels_are_ignored_does_not_matter(loss):
             found, slope = value_and_gradient(made, true, odd)
             assert found == pytest.approx(value, rel=1e-6)
             np.testing.assert_allclose(slope, gradient, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", BOUNDED, ids=lambda loss: loss.name)
+def test_a_prediction_that_is_no_number_is_no_good_one(loss):
+    pred = np.full_like(as_batch(HOUSE), np.nan)
+    assert np.isnan(float(loss(as_batch(HOUSE), pred)))
 
 
 def test_logits_beyond_all_measure_have_a_finite_loss():

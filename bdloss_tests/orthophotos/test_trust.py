@@ -49,12 +49,16 @@ def server():
         served.shutdown()
 
 
-@pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
-def test_what_a_virtual_raster_names_is_not_fetched(tmp_path, server, prefix):
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize(
+    "prefix", ["", "/vsicurl/", "GTIFF_DIR:1:/vsicurl/", "WMTS:", "&lt;VRTDataset"]
+)
+def test_what_a_virtual_raster_names_is_not_fetched(tmp_path, server, prefix, lower):
     url, asked = server
     path = tmp_path / "a.vrt"
-    path.write_text(SIMPLE.format(relative=0, name=f"{prefix}{url}/a.tif"))
-    with pytest.raises(ValueError, match="--allow-remote allows it"):
+    text = SIMPLE.format(relative=0, name=f"{prefix}{url}/a.tif")
+    path.write_text(text.replace("SourceFilename", "sourcefilename") if lower else text)
+    with pytest.raises(ValueError, match="--allow-remote allows others"):
         raster.open_raster(path)
     assert not asked
 
@@ -88,7 +92,7 @@ def test_a_map_service_of_the_name_of_a_raster_is_none(tmp_path, server):
 def test_bytes_of_any_file_are_no_pixels(tmp_path, monkeypatch, allowed):
     monkeypatch.setenv(trust.ALLOW_REMOTE, allowed)
     path = tmp_path / "a.vrt"
-    path.write_text(RAW)
+    path.write_text(RAW.replace("VRTRaw", "vrtraw"))  # GDAL does not mind
     outer = tmp_path / "b.vrt"
     outer.write_text(SIMPLE.format(relative=1, name="a.vrt"))
     for one in (path, outer):
@@ -155,3 +159,11 @@ def test_a_virtual_raster_of_itself_is_an_end(tmp_path):
     assert trust.local_sources(path) == [path]
     with pytest.raises(ValueError, match="raster"), raster.open_raster(path) as source:
         raster.read_pixels(source, raster.Window(0, 0, 4, 4))
+
+
+def test_pixels_that_look_like_text_are_pixels(tmp_path):
+    pixels = np.full((30, 40, 3), ord("<"), np.uint8)
+    path = write_raster(tmp_path / "a.img", pixels, driver="ENVI")
+    with raster.open_raster(path) as source:
+        found = raster.read_pixels(source, raster.Window(0, 0, 30, 40))
+    np.testing.assert_array_equal(found, pixels)

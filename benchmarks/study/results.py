@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from study.plan import RANDOM, Run, Study, list_runs, make_settings
+from study.plan import RANDOM, RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
 
 KEPT = ("epoch", "val_iou", "val_bf1", "w")  # columns of a history
 DIGITS = 5  # of what is kept of a history
@@ -56,7 +56,9 @@ def read_results(
     for run in list_runs(study):
         key = (run.dataset, run.variant.name, run.seed)
         settings = digest_settings(study, run)
-        one = _read_folder(run.folder(runs), settings) or kept.get(key)
+        one = kept.get(key)
+        if _is_of_study(study, run, runs):
+            one = _read_folder(run.folder(runs), settings) or one
         if one and one.settings == settings:
             found[key] = one
         else:
@@ -76,10 +78,10 @@ def kept_runs(study: Study, store: Path) -> list[Run]:
 
 
 def write_results(results: Results, store: Path) -> None:
-    """Keep what is finished, a run a line."""
+    """Keep what is finished, a run a line, beside what was kept before."""
     lines = [
         json.dumps({"run": key, **one._asdict()}, separators=(",", ":"))
-        for key, one in sorted(results.items())
+        for key, one in sorted({**_read_store(store), **results}.items())
     ]
     store.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
@@ -89,6 +91,22 @@ def digest_settings(study: Study, run: Run) -> str:
     settings = make_settings(study, run, Path(RANDOM))
     whole = json.dumps([settings, run.variant.special], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def _is_of_study(study: Study, run: Run, runs: Path) -> bool:
+    """Return whether a run folder has just the settings of the study."""
+    from bdloss.run.config import make_experiment, read_file
+
+    path = run.folder(runs) / "experiment.toml"
+    if not path.is_file():
+        return False
+    made = [read_file(path), make_settings(study, run, runs)]
+    for settings in made:  # where random features lie is not what they are
+        loss = settings.setdefault("loss", {})
+        if str(loss.get("vgg", "")).endswith(RANDOM_WEIGHTS):
+            loss["vgg"] = RANDOM_WEIGHTS
+    first, second = map(make_experiment, made)
+    return first == second
 
 
 def _read_folder(folder: Path, settings: str) -> Finished | None:

@@ -16,6 +16,7 @@ from study.specials import SPECIALS
 
 START = "start.json"  # of a run folder: digests of what every loss must start from
 COST = "cost.json"  # of a study: seconds a step
+NETWORK = ("backbone", "skips", "blocks", "filters")  # what its first weights follow
 ROUNDS = 7  # of measuring them
 EDGE = 32  # pixels from the image's edge, of the scores of `edge.json`
 
@@ -166,16 +167,23 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
 
 
 def check_starts(study: Study, out: Path) -> None:
-    """Refuse runs of one seed that began with other weights or another batch."""
-    seen: dict[tuple[str, int], tuple[Path, str]] = {}
+    """Refuse runs of one seed that began with another batch, or other weights.
+
+    Networks that differ, as with and without skips, have weights of their own.
+    """
+    seen: dict[tuple[object, ...], tuple[Path, str]] = {}
     for run in list_runs(study):
         folder = run.folder(out)
         path = folder.with_name(f"{folder.name}.{START}")
-        if path.is_file():
-            first, text = seen.setdefault(
-                (run.dataset, run.seed), (path, path.read_text())
-            )
-            if path.read_text() != text:
+        if not path.is_file():
+            continue
+        settings = make_settings(study, run, out)
+        network = tuple(settings.get(key) for key in NETWORK)
+        found = json.loads(path.read_text())
+        for part, which in (("batch", ()), ("weights", network)):
+            key = (run.dataset, run.seed, part, *which)
+            first, digest = seen.setdefault(key, (path, found.get(part)))
+            if found.get(part) != digest:
                 raise ValueError(
                     "all losses of a seed start from the same weights and batch; "
                     f"{path} and {first} differ"
