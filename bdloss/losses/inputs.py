@@ -158,13 +158,16 @@ def _is_computed_at_once(y) -> bool:
 
 def _check_values(y_true, strictly: bool) -> None:
     """Refuse a mask of other values than 0 and 1, or outside of [0, 1]."""
-    low, high = float(ops.min(y_true)), float(ops.max(y_true))
+    values = ops.convert_to_numpy(y_true)  # in a trace of JAX, operations are traced
+    if not values.size:
+        return
+    low, high = values.min(), values.max()
     if not (low >= 0.0 and high <= 1.0):  # so that NaN fails
         raise ValueError(
             "masks must be 0 or 1 where they are not ignored, got values from "
             f"{low:g} to {high:g} (divide masks of 0 and 255 by 255)"
         )
-    if strictly and not bool(ops.all((y_true == 0.0) | (y_true == 1.0))):
+    if strictly and not ((values == 0.0) | (values == 1.0)).all():
         raise ValueError("masks must be 0 or 1 where they are not ignored, got others")
 
 
