@@ -468,7 +468,8 @@ def _write_products(
         bands,
         paths["mask"],
         paths.get("prob"),
-        tags=_describe_products(settings),
+        # Rows of shards, which may be of copies, do not know the time of the image.
+        tags={**identify(image), **_describe_products(settings)},
         benchmark=settings.format == "inria",
         cog=settings.cog,
         overviews=settings.overviews,
