@@ -79,6 +79,7 @@ class VGGFeatures:
                 f"pixels, got shape {tuple(maps.shape)}"
             )
         mean = ops.convert_to_tensor(MEAN, dtype="float32")
+        maps = ops.convert_to_tensor(maps, dtype="float32")
         features = self.network(WHITE * maps - mean, training=False)
         features = [features] if len(self.layers) == 1 else features
         return [ops.cast(feature, "float32") / WHITE for feature in features]
