@@ -78,7 +78,9 @@ class Fault(click.ClickException):
 def _allow_remote(ctx: click.Context, _: click.Parameter, allowed: bool) -> None:
     """Let the process, and those that it starts, open what files name."""
     if allowed:
-        os.environ["BDLOSS_ALLOW_REMOTE"] = "1"
+        from bdloss.orthophotos.trust import ALLOW_REMOTE
+
+        os.environ[ALLOW_REMOTE] = "1"
 
 
 class _Command(click.Command):

@@ -19,6 +19,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from bdloss.data import datasets
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, SceneData
 from bdloss.orthophotos.raster import open_raster
+from bdloss.orthophotos.trust import local_sources
 from bdloss.orthophotos.windows import Window
 
 VERSION = 1  # of what is stored; another one makes every scene anew
@@ -206,13 +207,13 @@ def _stamps(scene: Scene) -> Iterator[tuple[str, int, int, int]]:
             yield file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _files_of(path: str | Path) -> set[str]:
+def _files_of(path: Path) -> set[str]:
     """Return the files of a raster, those that virtual ones are made of too."""
-    with open_raster(path) as source:
-        files = {file for file in source.files if Path(file).exists()}
-    for file in files - {str(path)}:
-        if file.lower().endswith(".vrt"):
-            files |= _files_of(file)
+    files: set[str] = set()
+    virtual = [file for file in local_sources(path) if file.suffix.lower() == ".vrt"]
+    for file in (path, *virtual):
+        with open_raster(file) as source:
+            files.update(name for name in source.files if Path(name).exists())
     return files
 
 
