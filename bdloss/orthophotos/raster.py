@@ -360,14 +360,18 @@ def read_valid(
     Raises:
         ValueError: If the data are damaged.
     """
+    alpha = sorted(set(source.indexes) - set(image_bands(source)))
+    hidden = source.nodata if alpha else None  # GDAL: either alpha or nodata
     if all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
         valid = np.ones((window.height, window.width), bool)
+    elif hidden is not None:
+        valid = (_read(source, alpha, window) > 0).all(axis=0)
     else:
         with _damage_named(source, window):
             valid = source.dataset_mask(window=_rasterio_window(window)) > 0
-    if nodata is not None:
+    for value in [each for each in (nodata, hidden) if each is not None]:
         values = _read(source, image_bands(source), window)
-        known = ~np.isnan(values) if math.isnan(nodata) else values != nodata
+        known = ~np.isnan(values) if math.isnan(value) else values != value
         valid &= known.any(axis=0)
     return valid
 

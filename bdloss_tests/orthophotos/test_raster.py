@@ -90,6 +90,19 @@ def test_a_pixel_is_invalid_where_every_band_is_nodata(tmp_path):
     assert np.argwhere(~valid).tolist() == [[4, 6]]
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_alpha_and_nodata_say_together_what_is_valid(tmp_path, count):
+    values = noise(count, low=1)
+    values[-1, 10:, :25] = 0
+    values[:-1, 4, 6] = 0
+    path = write(tmp_path / "a.tif", values, alpha="yes", nodata=0)
+    with open_raster(path) as source:
+        valid = read_valid(source, WHOLE)
+    expected = values[-1] > 0
+    expected[4, 6] = False
+    np.testing.assert_array_equal(valid, expected)
+
+
 def test_without_nodata_every_pixel_is_valid(tmp_path):
     with open_raster(write(tmp_path / "a.tif", noise(3))) as source:
         assert read_valid(source, WHOLE).all()
