@@ -24,6 +24,7 @@ import keras
 from keras import layers, ops
 
 from bdloss import lite, resnet
+from bdloss.files import atomic_path
 from bdloss.memory import refuse_beyond_memory
 
 FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
@@ -343,11 +344,10 @@ def save_model(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
         facts: What is known of the model: bands, classes, window, resolution in
             metres, threshold, name.
     """
-    partial = path.with_name(f".partial-{path.name}")
-    model.save(partial)
-    with zipfile.ZipFile(partial, "a") as archive:
-        archive.writestr(FACTS, json.dumps(facts, indent=2))
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(FACTS, json.dumps(facts, indent=2))
 
 
 class Predictor(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from bdloss.data import synthetic
+from bdloss.files import visible_files
 from bdloss.orthophotos import polygons, raster
 from bdloss.orthophotos.raster import IGNORED, Grid
 from bdloss.orthophotos.windows import Window
@@ -565,7 +566,7 @@ def _nested(root: Path, name: str) -> Path:
 def _files(folder: Path, suffixes: set[str]) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    return visible_files(folder, suffixes)
 
 
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:

@@ -23,6 +23,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
+from bdloss.files import atomic_path
 from bdloss.orthophotos import polygons, raster
 from bdloss.orthophotos.windows import Window
 
@@ -254,7 +255,7 @@ def draw_gaps(gaps: np.ndarray, path: str | PathLike, share: float = TOUCHING) -
         xlim=(0.5, WIDEST_BAR + 0.5),
         title=f"{near.size} buildings, smallest gap {advice.smallest:g} pixels",
     )
-    with raster.replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, dpi=120)
 
 

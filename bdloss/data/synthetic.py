@@ -1,7 +1,6 @@
 """Synthetic scenes in the spirit of AICD: textured ground, one building, its shadow."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
@@ -12,6 +11,8 @@ import cv2
 import numpy as np
 import rasterio
 from rasterio.transform import from_origin
+
+from bdloss.files import atomic_folder
 
 HEIGHT, WIDTH = 600, 800  # pixels, as AICD
 RESOLUTION = 0.5  # metres a pixel, of scenes written as GeoTIFF
@@ -134,28 +135,25 @@ def write_archive(
         raise ValueError(f"suffix must be .png or .tif, got {suffix!r}")
     if root.exists():
         raise FileExistsError(f"{root} exists")
-    partial = root.with_name(f"{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    truths = partial / "GroundTruth"
-    folders = {cast: partial / IMAGES[cast] for cast in shadows}
-    for folder in (truths, *folders.values()):
-        folder.mkdir(parents=True)
-
-    def write(number: tuple[int, int]) -> None:
-        stem = "Scene{:04d}_View{:02d}".format(*number)
-        for cast, folder in folders.items():
-            random = np.random.default_rng((seed, *number))
-            picture = make_picture(random, *size, shadows=cast)
-            _write(folder / f"{stem}_target{suffix}", picture.target)
-            if moving:
-                _write(folder / f"{stem}_moving{suffix}", picture.moving)
-        truth = picture.mask[..., np.newaxis] * np.uint8(255)
-        _write(truths / f"{stem}_gtmask{suffix}", truth)
-
     numbers = [(scene, view) for scene in range(scenes) for view in range(views)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with atomic_folder(root) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
+        truths = partial / "GroundTruth"
+        folders = {cast: partial / IMAGES[cast] for cast in shadows}
+        for folder in (truths, *folders.values()):
+            folder.mkdir()
+
+        def write(number: tuple[int, int]) -> None:
+            stem = "Scene{:04d}_View{:02d}".format(*number)
+            for cast, folder in folders.items():
+                random = np.random.default_rng((seed, *number))
+                picture = make_picture(random, *size, shadows=cast)
+                _write(folder / f"{stem}_target{suffix}", picture.target)
+                if moving:
+                    _write(folder / f"{stem}_moving{suffix}", picture.moving)
+            truth = picture.mask[..., np.newaxis] * np.uint8(255)
+            _write(truths / f"{stem}_gtmask{suffix}", truth)
+
         list(pool.map(write, numbers))
-    partial.rename(root)
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

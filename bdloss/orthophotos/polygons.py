@@ -19,8 +19,9 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bdloss.files import atomic_path
 from bdloss.orthophotos.ogr import pyogrio
-from bdloss.orthophotos.raster import Grid, replaced_when_whole
+from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.trust import HEAD
 from bdloss.orthophotos.windows import Window
 
@@ -409,7 +410,7 @@ def write_outlines(
         raise ValueError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
     if path.suffix == ".geojson" and crs is None:
         raise ValueError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
-    with replaced_when_whole(path) as partial, warnings.catch_warnings():
+    with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         try:
             pyogrio.raw.write(

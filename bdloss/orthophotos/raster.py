@@ -24,6 +24,7 @@ from rasterio.transform import xy
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
+from bdloss.files import atomic_path
 from bdloss.orthophotos.trust import DRIVERS, local_sources
 from bdloss.orthophotos.windows import Window
 
@@ -37,6 +38,9 @@ SMALLEST = 512  # pixels: no overview is needed below
 RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
 EARTH_RADIUS = 6_378_137.0  # metres, at the equator
 ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
+SCALE = 254  # the value of probability 1 in a map of probabilities
+PROBABILITY_STEP = 1 / SCALE  # the scale of the band of such a map
+MASK_RULE = "a mask must have whole numbers, 0 for background"
 MASK_PROFILE = {
     "driver": "GTiff",
     "dtype": "uint8",
@@ -365,7 +369,7 @@ def read_valid(
     if all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
         valid = np.ones((window.height, window.width), bool)
     elif hidden is not None:
-        valid = (_read(source, alpha, window) > 0).all(axis=0)
+        valid = np.all(_read(source, alpha, window) > 0, axis=0)
     else:
         with _damage_named(source, window):
             valid = source.dataset_mask(window=_rasterio_window(window)) > 0
@@ -391,19 +395,48 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
     Raises:
         ValueError: If the data are damaged, or fractions.
     """
+    if holds_probabilities(source):
+        raise ValueError(f"{MASK_RULE}, got probabilities: {source.name}")
     values = _read(source, image_bands(source), window)
     mask = (values != 0).any(axis=0).astype(np.uint8)
     if values.dtype.kind == "f":
         unknown = np.isnan(values).any(axis=0)
         if (values != np.rint(values))[:, ~unknown].any():
             raise ValueError(
-                "a mask must have whole numbers, 0 for background, got fractions "
-                f"(probabilities?): {source.name}"
+                f"{MASK_RULE}, got fractions (probabilities?): {source.name}"
             )
         mask[unknown] = IGNORED
     if source.nodata != 0:
         mask[~read_valid(source, window)] = IGNORED
     return mask
+
+
+def holds_probabilities(source: rasterio.DatasetReader) -> bool:
+    """Return whether a raster is a map of probabilities that `create_mask` wrote.
+
+    Its band says so by its scale; those of version 0.1, by their name and tags.
+    """
+    return source.scales[0] == PROBABILITY_STEP or (
+        Path(source.name).stem.endswith("_prob") and "threshold" in source.tags()
+    )
+
+
+def read_probabilities(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+    """Read a window of a map of probabilities.
+
+    Args:
+        source: The open raster, of which `holds_probabilities` is true.
+        window: Where to read; it lies inside the raster.
+
+    Returns:
+        Array of shape `(height, width)`, float64, in [0, 1], and `IGNORED` where
+        nothing is known.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    values = _read(source, [1], window)[0]
+    return np.where(values == IGNORED, float(IGNORED), values / SCALE)
 
 
 def read_reduced_mask(
@@ -469,6 +502,7 @@ def create_mask(
     nodata: int | None = IGNORED,
     cog: bool = False,
     overviews: bool = False,
+    probabilities: bool = False,
     gcps: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None),
 ) -> Iterator[MaskWriter]:
     """Create a mask as a GeoTIFF that is there only when it is whole.
@@ -480,6 +514,8 @@ def create_mask(
         nodata: The value that means that nothing is known; None for no such value.
         cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
         overviews: Whether it gets overviews, to be drawn fast at any size.
+        probabilities: Whether its values are probabilities of 0 to `SCALE`, as the
+            scale of the band then says: GIS programs show them from 0 to 1.
         gcps: Ground control points and their CRS, for a grid without a transform.
 
     Yields:
@@ -489,13 +525,15 @@ def create_mask(
         FileNotFoundError: If there is no such folder.
         OSError: If the disk is full, or fails.
     """
-    with replaced_when_whole(path) as partial, warnings.catch_warnings():
+    with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         profile = {**MASK_PROFILE, **grid._asdict(), "nodata": nodata}
         with _failure_named(path):
             target = rasterio.open(partial, "w", **profile)
         with target:
             target.update_tags(**(tags or {}))
+            if probabilities:
+                target.scales = (PROBABILITY_STEP,)
             if gcps[0]:
                 target.gcps = gcps
             writer = MaskWriter(target)
@@ -507,7 +545,7 @@ def create_mask(
                     factors = [2**i for i in range(1, halvings.bit_length() + 1)]
                     target.build_overviews(factors, Resampling.mode)
             if cog:
-                with replaced_when_whole(partial) as copied:
+                with atomic_path(partial) as copied:
                     copy(
                         partial,
                         copied,
@@ -526,31 +564,6 @@ def _failure_named(path: str | PathLike) -> Iterator[None]:
         yield
     except (RasterioIOError, CPLE_BaseError) as error:
         raise OSError(f"cannot write {path}: is the disk full?") from error
-
-
-@contextmanager
-def replaced_when_whole(path: str | PathLike) -> Iterator[Path]:
-    """Let a file be written under another name; rename it when it is whole.
-
-    Args:
-        path: The file to write.
-
-    Yields:
-        The name to write to: `map.partial.tif` for `map.tif`. Nothing of it stays if
-        the block fails.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {path.parent}")
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _rasterio_window(window: Window) -> rasterio.windows.Window:

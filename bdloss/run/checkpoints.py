@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bdloss.orthophotos.raster import replaced_when_whole
+from bdloss.files import atomic_path
 
 KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
 FACTS = "facts"  # the array that holds rows and seconds as JSON
@@ -65,7 +65,7 @@ def save_state(state: State, folder: Path, keep: Collection[int] = ()) -> None:
         arrays |= {f"{kind}{i}": array for i, array in enumerate(getattr(state, kind))}
     facts = {"rows": state.rows, "seconds": state.seconds, "digest": _digest(arrays)}
     arrays[FACTS] = np.array(json.dumps(facts))
-    with replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         np.savez(partial, **arrays)
     kept = {state_path(folder, epoch) for epoch in keep}
     for old in _whole(folder)[:-KEPT]:

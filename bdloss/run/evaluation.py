@@ -12,7 +12,13 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import IGNORED, IMAGE_SUFFIXES, OUTLINE_SUFFIXES
-from bdloss.files import refuse_overlap
+from bdloss.files import (
+    atomic_folder,
+    atomic_path,
+    folder_aside,
+    refuse_overlap,
+    visible_files,
+)
 from bdloss.metrics import (
     BoundaryCounts,
     Counts,
@@ -26,7 +32,6 @@ from bdloss.metrics import (
 from bdloss.orthophotos import polygons, raster
 from bdloss.orthophotos.windows import Window, grid
 from bdloss.run import report
-from bdloss.run.prediction import SCALE
 
 TOLERANCES = (3, 5)  # pixels
 AROUND = max(TOLERANCES)  # rows that a band sees of its neighbours, pixels
@@ -207,6 +212,8 @@ def score_rasters(
     """
     pairs, left = find_pairs(predictions, truths)
     pictures = {} if images is None else _images_by_name(images)
+    if out is not None:
+        shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end
     if out is not None and (out / "scores.json").exists() and not overwrite:
         raise FileExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
@@ -214,11 +221,7 @@ def score_rasters(
     with ExitStack() as stack:
         folder = None
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            folder = out.with_name(f".{out.name}.partial")
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-            folder.mkdir()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(atomic_folder(out, last="scores.json"))
         for pair in pairs:
             with open_pair(pair) as (read, height, width):
                 errors = _ErrorMap(pair, height, width) if folder else None
@@ -242,9 +245,6 @@ def score_rasters(
                 samples = [_read_sample(place, pictures) for place in chosen]
                 report.draw_windows(samples, folder / f"{name}.png")
             report.write_scores(result, folder)
-            out.mkdir(exist_ok=True)
-            for path in folder.iterdir():
-                path.replace(out / path.name)
     return result
 
 
@@ -289,7 +289,7 @@ def draw_stages(
     if corner is None:
         corner = _longest_boundary(pair, side)
     row, col = corner
-    with open_pair(pair) as (read, height, width):
+    with open_pair(pair, probabilities=True) as (read, height, width):
         if not (0 <= row < height and 0 <= col < width):
             raise ValueError(
                 f"the corner must lie in {height} rows and {width} columns, "
@@ -299,16 +299,12 @@ def draw_stages(
         true, shown = (
             part[:, window.slices[1]] for part in read(row, row + window.height)
         )
-    if pred.stem.endswith("_prob"):
-        with raster.open_raster(pred) as source:
-            values = raster.read_pixels(source, window)[..., 0]
-        shown = np.where(shown == IGNORED, float(IGNORED), values / SCALE)
     pixels = None
     if image is not None:
         with raster.open_raster(image) as source:
             _check_inside(source, window, image)
             pixels = raster.read_pixels(source, window)
-    with raster.replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         report.draw_stages(true, shown, partial, theta0, theta, pixels)
     return window
 
@@ -316,7 +312,7 @@ def draw_stages(
 def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
     """Return the corner of the window with most of the true boundary."""
     best, corner = -1, (0, 0)
-    with open_pair(pair) as (read, height, width):
+    with open_pair(pair, probabilities=True) as (read, height, width):
         edge, above = np.zeros((0, 0), bool), -1
         for window in grid(height, width, side, side):
             if window.row != above:  # the first window of a row of them
@@ -336,11 +332,15 @@ def _check_inside(source: Any, window: Window, image: Path) -> None:
 
 
 @contextmanager
-def open_pair(pair: Pair) -> Iterator[tuple[Rows, int, int]]:
+def open_pair(
+    pair: Pair, probabilities: bool = False
+) -> Iterator[tuple[Rows, int, int]]:
     """Open a prediction and its truth to read rows of both.
 
     Args:
         pair: The files.
+        probabilities: Whether the prediction may be a map of probabilities, which is
+            then read as such.
 
     Yields:
         A function of first row and end to truth and prediction of these rows, masks
@@ -353,6 +353,9 @@ def open_pair(pair: Pair) -> Iterator[tuple[Rows, int, int]]:
     with ExitStack() as stack:
         pred = stack.enter_context(raster.open_raster(pair.pred))
         ground = raster.grid_of(pred)
+        read_pred = raster.read_mask
+        if probabilities and raster.holds_probabilities(pred):
+            read_pred = raster.read_probabilities
         if pair.truth.suffix.lower() in OUTLINE_SUFFIXES:
             bounds = array_bounds(*ground[:3])
             outlines = polygons.read_outlines(pair.truth, ground.crs, bounds)
@@ -368,7 +371,7 @@ def open_pair(pair: Pair) -> Iterator[tuple[Rows, int, int]]:
 
         def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
             window = Window(top, 0, end - top, ground.width)
-            return read_truth(window), raster.read_mask(pred, window)
+            return read_truth(window), read_pred(pred, window)
 
         yield read, ground.height, ground.width
 
@@ -568,7 +571,7 @@ def _by_name(files: Iterable[Path]) -> dict[str, Path]:
 
 def _rasters(path: Path) -> Sequence[Path]:
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        return visible_files(path, IMAGE_SUFFIXES)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     return [path]

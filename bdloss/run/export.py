@@ -17,8 +17,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from bdloss.files import atomic_path
 from bdloss.models import Predictor
-from bdloss.orthophotos.raster import replaced_when_whole
 
 NEEDED = ("onnx", "tf2onnx")
 OVERLAP = 25  # per cent of a patch, as in prediction
@@ -69,7 +69,7 @@ def export_onnx(
     side = predictor.window if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)
-    with replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         with warnings.catch_warnings():  # of what the converter does inside
             warnings.simplefilter("ignore")
             _with_bands_first(predictor.network, side).export(

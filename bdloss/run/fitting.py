@@ -12,7 +12,7 @@ import numpy as np
 
 from bdloss import callbacks, losses, metrics, models
 from bdloss.data import augment, datasets, patches
-from bdloss.orthophotos.raster import replaced_when_whole
+from bdloss.files import atomic_path
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
 from bdloss.run.devices import ALONE, Team
@@ -327,7 +327,7 @@ def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
-        replaced_when_whole(path) as partial,
+        atomic_path(path) as partial,
         partial.open("w", newline="") as file,
     ):
         writer = csv.DictWriter(file, columns)

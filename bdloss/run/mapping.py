@@ -13,7 +13,7 @@ from rasterio import Affine
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
-from bdloss.files import refuse_overlap
+from bdloss.files import atomic_path, refuse_overlap, visible_files
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import IDENTITY, Bands
 from bdloss.orthophotos.polygons import (
@@ -25,6 +25,7 @@ from bdloss.orthophotos.polygons import (
 )
 from bdloss.orthophotos.raster import (
     IGNORED,
+    SCALE,
     Grid,
     grid_of,
     ground_of,
@@ -34,13 +35,11 @@ from bdloss.orthophotos.raster import (
     read_reduced,
     read_reduced_mask,
     read_valid,
-    replaced_when_whole,
 )
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
 from bdloss.run.evaluation import ImageCounts, Pair, count_image, open_pair
 from bdloss.run.prediction import (
-    SCALE,
     bands_folder,
     describe_settings,
     find_batch,
@@ -141,16 +140,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             images.append(path)
             continue
-        rasters = [
-            file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES
-        ]
+        rasters = visible_files(path, SUFFIXES)
         stems = {file.stem for file in rasters}
         ours = {f"{stem}_{product}" for stem in stems for product in PRODUCTS}
-        rasters = [
-            file
-            for file in rasters
-            if file.stem not in ours and not file.stem.endswith(".partial")
-        ]
+        rasters = [file for file in rasters if file.stem not in ours]
         if not rasters:
             raise ValueError(
                 f"no raster ({', '.join(SUFFIXES)}) in this folder: {path}"
@@ -524,7 +517,7 @@ def _draw_overlay(path: Path, image: Path, mask: Path, truth: Path | None) -> No
     true = None if truth is None else _read_reduced_truth(truth, grid, shape)
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
-    with replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         report.write_picture(picture, partial)
 
 

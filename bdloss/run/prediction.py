@@ -36,6 +36,7 @@ from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
     IGNORED,
+    SCALE,
     create_mask,
     grid_of,
     identify,
@@ -51,7 +52,6 @@ from bdloss.run.tta import augment_prediction
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SCALE = 254  # the value of probability 1 in the map of probabilities
 BATCHES_AHEAD = 2  # that the reading thread may have ready
 BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
 BATCHES = (4, 8, 16, 32, 64)  # numbers of windows that are tried on a GPU
@@ -233,6 +233,7 @@ def write_maps(
                     nodata=None if benchmark and path == mask_path else IGNORED,
                     cog=cog,
                     overviews=overviews,
+                    probabilities=path == probability_path,
                     gcps=gcps,
                 )
             )

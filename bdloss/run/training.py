@@ -19,8 +19,7 @@ import numpy as np
 import bdloss
 from bdloss import models
 from bdloss.data import cache, check, datasets
-from bdloss.files import locked
-from bdloss.orthophotos.raster import replaced_when_whole
+from bdloss.files import ASIDE, atomic_path, locked
 from bdloss.run import checkpoints, evaluation, report
 from bdloss.run.config import (
     Experiment,
@@ -227,7 +226,7 @@ def _check_is_run(out: Path) -> None:
     if not out.exists() or (out / SETTINGS).is_file():
         return
     # Killed while it wrote its first file, a run is nothing but a part of that.
-    if not out.is_dir() or any(".partial" not in p.suffixes for p in out.iterdir()):
+    if not out.is_dir() or any(ASIDE not in p.name for p in out.iterdir()):
         raise FileExistsError(f"{out} exists and is no run; give another --out")
 
 
@@ -264,7 +263,7 @@ def _clear(out: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with replaced_when_whole(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(text)
 
 

@@ -358,6 +358,21 @@ def test_what_is_no_number_in_a_mask_is_unknown(tmp_path):
     assert mask.tolist() == [[0, 1, 255], [1, 0, 1]]
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_our_probabilities_are_no_mask_though_they_are_whole_numbers(tmp_path, old):
+    grid = Grid(2, 2, CORNER, UTM)
+    path = tmp_path / "a_prob.tif"
+    values = np.array([[0, 127], [254, 255]], np.uint8)
+    tags = {"threshold": 0.5} if old else {}
+    with create_mask(path, grid, tags, probabilities=not old) as target:
+        target.write(values, Window(0, 0, 2, 2))
+    with open_raster(path) as source:
+        with pytest.raises(ValueError, match=r"got probabilities: .*a_prob"):
+            raster.read_mask(source, Window(0, 0, 2, 2))
+        read = raster.read_probabilities(source, Window(0, 0, 2, 2))
+    assert read.tolist() == [[0.0, 0.5], [1.0, 255.0]]
+
+
 def test_probabilities_are_no_mask(tmp_path):
     path = tmp_path / "a.tif"
     write(path, np.array([[0, 0.3], [1, np.nan]], "float32")[None])

@@ -58,7 +58,7 @@ def test_flipped_bit_is_noticed(tmp_path):
 
 def test_checkpoint_that_was_being_written_is_no_checkpoint(tmp_path):
     save_state(state(3), tmp_path)
-    (tmp_path / "epoch-00004.partial.npz").write_bytes(b"half")
+    (tmp_path / ".epoch-00004.bdloss-partial.npz").write_bytes(b"half")
     said = []
     equal(newest_state(tmp_path, said.append), state(3))
     assert not said

@@ -6,6 +6,7 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -258,6 +259,8 @@ def test_stages_are_drawn_where_the_boundary_is_longest(tmp_path):
     true[50:60, 90:100] = true[10:14, 10:14] = 1
     truth = write_raster(tmp_path / "truth.tif", true)
     prob = write_raster(tmp_path / "a_prob.tif", true * 200, nodata=255)
+    with rasterio.open(prob, "r+") as target:
+        target.scales = (1 / 254,)
     image = write_raster(tmp_path / "image.tif", make_scene(0, 80, 120)[0])
     path = tmp_path / "figure.png"
     window = evaluation.draw_stages(prob, truth, path, image, side=40)

@@ -415,7 +415,7 @@ def test_a_run_that_failed_half_way_goes_on(image, tmp_path):
 
 def test_images_of_a_folder_are_not_what_we_wrote_there(image, tmp_path):
     write_raster(tmp_path / "b_mask.tif", PIXELS)  # of nothing that is here
-    for name in ("town_mask.tif", "town_prob.tif", "town_mask.partial.tif"):
+    for name in ("town_mask.tif", "town_prob.tif", "._town.tif"):
         write_raster(tmp_path / name, MASK)
     (tmp_path / "notes.txt").write_text("no raster")
     found = mapping.find_images([tmp_path, tmp_path / "x" / "c.tif"])

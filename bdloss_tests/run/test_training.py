@@ -181,7 +181,7 @@ def test_two_processes_do_not_train_into_one_folder(small, tmp_path):
 
 
 def test_run_that_was_killed_at_once_goes_on(tmp_path):
-    (tmp_path / "experiment.partial.toml").write_text("seed")
+    (tmp_path / ".experiment.bdloss-partial.toml").write_text("seed")
     training._check_is_run(tmp_path)
 
 
