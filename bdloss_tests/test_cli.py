@@ -1,8 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pyogrio
 import pytest
@@ -21,15 +21,8 @@ def invoke(*words):
 
 
 @pytest.fixture
-def model(tmp_path):
-    """A network that calls bright pixels buildings."""
-    pixels = keras.Input((None, None, 3))
-    conv = keras.layers.Conv2D(1, 1, activation="sigmoid", name="conv")
-    bright = keras.Model(pixels, conv(pixels))
-    conv.set_weights([np.full((1, 1, 3, 1), 0.1), np.array([-37.5])])
-    path = tmp_path / "bright.keras"
-    models.save_model(bright, path, {"window": 32})
-    return path
+def model(bright_model, tmp_path):
+    return shutil.copy(bright_model, tmp_path)
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
-import pytest
 import rasterio
 import shapely
 from click.testing import CliRunner
@@ -41,18 +39,6 @@ PLACES = [
     Affine(np.nan, 0, 0, 0, -1, 0),
     Affine(1e30, 0, 0, 0, -1e30, 0),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A network that calls bright pixels buildings."""
-    pixels = keras.Input((None, None, 3))
-    conv = keras.layers.Conv2D(1, 1, activation="sigmoid", name="conv")
-    bright = keras.Model(pixels, conv(pixels))
-    conv.set_weights([np.full((1, 1, 3, 1), 0.1), np.array([-37.55])])
-    path = tmp_path_factory.mktemp("model") / "bright.keras"
-    models.save_model(bright, path, {"window": 32})
-    return path
 
 
 def run(*words):
@@ -88,7 +74,7 @@ def rasters(draw):
 
 @given(raster=rasters(), options=st.sampled_from([[], ["--nodata", "0"], ["--prob"]]))
 @DRAWN
-def test_any_raster_is_mapped_or_refused(model, raster, options):
+def test_any_raster_is_mapped_or_refused(bright_model, raster, options):
     values, profile, kept = raster
     bands, height, width = values.shape
     with tempfile.TemporaryDirectory() as name:
@@ -101,7 +87,7 @@ def test_any_raster_is_mapped_or_refused(model, raster, options):
             target.write(values)
         data = path.read_bytes()
         path.write_bytes(data[: int(kept * len(data))])
-        done = run("predict", path, "--model", model, "--out", out, *options)
+        done = run("predict", path, "--model", bright_model, "--out", out, *options)
         if done.exit_code:
             assert not list(out.glob("*.tif")) + list(out.glob("*.gpkg"))
             return
@@ -173,9 +159,9 @@ def test_any_settings_make_an_experiment_or_are_refused(assignments):
 
 @given(place=st.floats(0, 1), bit=st.integers(0, 7), kept=st.sampled_from([1.0, 0.5]))
 @DRAWN
-def test_any_model_is_loaded_or_refused(model, place, bit, kept):
+def test_any_model_is_loaded_or_refused(bright_model, place, bit, kept):
     with tempfile.TemporaryDirectory() as name:
-        path = Path(shutil.copy(model, name))
+        path = Path(shutil.copy(bright_model, name))
         data = bytearray(path.read_bytes())
         data[int(place * (len(data) - 1))] ^= 1 << bit
         path.write_bytes(data[: int(kept * len(data))])
