@@ -3,6 +3,9 @@
 import errno
 import os
 import shutil
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -10,6 +13,11 @@ from pathlib import Path
 
 ASIDE = ".bdloss-partial"  # in the name of what is being written
 BESIDE = ("", "-journal", ".aux.xml", ".msk", ".ovr", ".ovr.tmp", ".msk.ovr.tmp")
+DAMAGED = (  # what reading a file that is not whole, or was changed, may raise
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError),
+    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    *(IndexError, tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
+)
 # What file systems say that cannot lock, as some that machines share: there it is left.
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 

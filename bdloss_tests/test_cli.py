@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyogrio
@@ -22,7 +23,7 @@ def invoke(*words):
 
 @pytest.fixture
 def model(bright_model, tmp_path):
-    return shutil.copy(bright_model, tmp_path)
+    return Path(shutil.copy(bright_model, tmp_path))
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 `make fuzz` draws many more. Exit code 70, or a traceback, is a fault.
 """
 
+import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 import shapely
 from click.testing import CliRunner
@@ -16,10 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio import Affine
 from rasterio.crs import CRS
+from rasterio.features import rasterize
+from rasterio.shutil import copy
 
 from bdloss import cli, models
+from bdloss.data.cache import load_cached
+from bdloss.data.datasets import Scene
+from bdloss.orthophotos.ogr import pyogrio
 from bdloss.orthophotos.polygons import write_outlines
 from bdloss.run import config
+from bdloss.run.checkpoints import State, newest_state, save_state
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
@@ -72,9 +81,13 @@ def rasters(draw):
     return values, profile, draw(st.sampled_from([1.0, 1.0, 1.0, 0.9, 0.5, 0.0]))
 
 
-@given(raster=rasters(), options=st.sampled_from([[], ["--nodata", "0"], ["--prob"]]))
+@given(
+    raster=rasters(),
+    virtual=st.booleans(),
+    options=st.sampled_from([[], ["--nodata", "0"], ["--prob"]]),
+)
 @DRAWN
-def test_any_raster_is_mapped_or_refused(bright_model, raster, options):
+def test_any_raster_is_mapped_or_refused(bright_model, raster, virtual, options):
     values, profile, kept = raster
     bands, height, width = values.shape
     with tempfile.TemporaryDirectory() as name:
@@ -86,7 +99,10 @@ def test_any_raster_is_mapped_or_refused(bright_model, raster, options):
         ) as target:
             target.write(values)
         data = path.read_bytes()
-        path.write_bytes(data[: int(kept * len(data))])
+        if virtual:
+            path = folder / "town.vrt"
+            copy(folder / "town.tif", path, driver="VRT")
+        (folder / "town.tif").write_bytes(data[: int(kept * len(data))])
         done = run("predict", path, "--model", bright_model, "--out", out, *options)
         if done.exit_code:
             assert not list(out.glob("*.tif")) + list(out.glob("*.gpkg"))
@@ -94,23 +110,168 @@ def test_any_raster_is_mapped_or_refused(bright_model, raster, options):
         with rasterio.open(out / "town_mask.tif") as source:
             mask = source.read(1)
         assert mask.shape == (height, width)
-        if values.dtype != np.uint8 or bands != 3 or kept < 1:
+        if values.dtype != np.uint8 or bands == 1 or kept < 1:
             return
-        expected = (values.astype(int).sum(axis=0) > 375.5).astype(np.uint8)
+        colours, alpha = values[:3], values[3:]  # GDAL takes a fourth band for alpha
+        expected = (colours.astype(int).sum(axis=0) > 375.5).astype(np.uint8)
         for nodata in {profile["nodata"], 0 if "--nodata" in options else None}:
             if nodata is not None:
-                expected[(values == nodata).all(axis=0)] = 255
+                expected[(colours == nodata).all(axis=0)] = 255
+        expected[(alpha == 0).any(axis=0)] = 255
         np.testing.assert_array_equal(mask, expected)
+
+
+DAMAGES = st.tuples(  # where a bit is flipped, which, and how much of the file is kept
+    st.floats(0, 1), st.integers(0, 7), st.sampled_from([1.0, 1.0, 0.97, 0.5, 0.0])
+)
+
+
+def damage(path, how):
+    """Flip a bit of a file, and cut it off."""
+    place, bit, kept = how
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1 << bit
+    path.write_bytes(data[: int(kept * len(data))])
+
+
+@given(
+    which=st.integers(0, 9),
+    how=DAMAGES,
+    claim=st.sampled_from([None, None, "000000000-000000064.npy.gz"]),
+    merged=st.booleans(),
+)
+@DRAWN
+def test_any_finished_rows_are_gone_on_with_or_refused(
+    bright_model, which, how, claim, merged
+):
+    pixels, _ = make_scene(3, 64, 50)
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "out"
+        image = write_raster(Path(name) / "town.tif", pixels)
+        words = ("predict", image, "--model", bright_model, "--out", out)
+        for shard in ("1/2", "2/2"):
+            assert not run(*words, "--shard", shard).exit_code
+        files = sorted(out.glob("town_mask.partial/*"))
+        path = files[which % len(files)]
+        damage(path, how) if path.stat().st_size else path.write_bytes(b"x")
+        if claim:
+            path.rename(path.with_name(claim))
+        done = run("merge", image, "--out", out) if merged else run(*words)
+        if done.exit_code:
+            assert not list(out.glob("*.tif")) + list(out.glob("*.gpkg"))
+            return
+        with rasterio.open(out / "town_mask.tif") as source:
+            mask = source.read(1)
+        np.testing.assert_array_equal(mask, pixels.astype(int).sum(axis=2) > 375.5)
+        assert {each.name for each in out.iterdir()} == {
+            *("town_mask.tif", "town_buildings.gpkg")
+        }
+
+
+@given(how=DAMAGES)
+@settings(DRAWN, max_examples=8 * EXAMPLES)
+def test_any_checkpoint_is_as_it_was_written_or_passed_over(how):
+    def state(epoch):
+        arrays = [np.arange(12, dtype="float32").reshape(3, 4) + epoch, np.int64(epoch)]
+        rows = [{"epoch": float(n), "loss": 1 / (1 + n)} for n in range(epoch)]
+        return State(rows, 2.5 * epoch, arrays, arrays[::-1])
+
+    with tempfile.TemporaryDirectory() as name:
+        for epoch in (1, 2):
+            save_state(state(epoch), Path(name))
+        damage(Path(name) / "epoch-00002.npz", how)
+        found = newest_state(Path(name))
+    expected = state(found.epoch)
+    assert (found.rows, found.seconds) == (expected.rows, expected.seconds)
+    for got, array in zip(
+        found.network + found.optimizer,
+        expected.network + expected.optimizer,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, array)
+
+
+@given(file=st.sampled_from(["pixels.npy", "mask.npy"]), how=DAMAGES)
+@settings(DRAWN, max_examples=4 * EXAMPLES)
+def test_any_cache_entry_is_taken_whole_or_made_anew(file, how):
+    pixels, mask = make_scene(3, 40, 50)
+    place, bit, kept = how
+    with tempfile.TemporaryDirectory() as name:
+        image = write_raster(Path(name) / "images" / "town.tif", pixels)
+        truth = write_raster(Path(name) / "masks" / "town.tif", mask)
+        scene, cache = Scene("town", image, truth), Path(name) / "cache"
+        load_cached(scene, cache)
+        (entry,) = cache.glob(f"*/{file}")
+        head = 127 / (entry.stat().st_size - 1)  # what is not pixels
+        damage(entry, (place * head, bit, kept))
+        data = load_cached(scene, cache)
+        np.testing.assert_array_equal(np.asarray(data.pixels), pixels)
+        np.testing.assert_array_equal(np.asarray(data.mask), mask)
+
+
+def boxes(draw):
+    row, col = draw(st.integers(-9, 60)), draw(st.integers(-9, 60))
+    corner = CORNER @ (col, row)
+    side = draw(st.integers(1, 30)) * 0.3
+    return shapely.box(corner[0], corner[1] - side, corner[0] + side, corner[1])
+
+
+@st.composite
+def geometries(draw, depth=2):
+    """Draw a geometry, collections within collections too, and its polygons."""
+    kind = draw(st.sampled_from(["box", "boxes", "point", "none", "inf", "nested"]))
+    if kind == "nested" and depth:
+        inner = draw(st.lists(geometries(depth - 1), min_size=1, max_size=3))
+        known = [each for each, _ in inner if each is not None]
+        houses = [house for _, houses in inner for house in houses]
+        return shapely.GeometryCollection(known), houses
+    if kind == "boxes":
+        both = [boxes(draw), shapely.affinity.translate(boxes(draw), 40)]
+        return shapely.MultiPolygon(both), both
+    if kind == "point":
+        return shapely.Point(CORNER @ (9, 9)), []
+    if kind == "none":
+        return None, []
+    if kind == "inf":
+        return shapely.Polygon([(np.inf, 0), (1, 1), (0, 1), (np.inf, 0)]), []
+    box = boxes(draw)
+    return box, [box]
+
+
+@given(drawn=st.lists(geometries(), max_size=4))
+@settings(DRAWN, max_examples=4 * EXAMPLES)
+def test_any_geometries_are_buildings_or_refused(drawn):
+    _, pred = make_scene(3, 40, 50)
+    houses = [house for _, houses in drawn for house in houses]
+    true = np.zeros_like(pred)
+    if houses:
+        rasterize(houses, out=true, transform=CORNER)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "truth.gpkg"
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(np.array([each for each, _ in drawn], object)),
+            [],
+            [],
+            geometry_type="Unknown",
+            crs=UTM.to_wkt(),
+        )
+        mask = write_raster(Path(name) / "town_mask.tif", pred)
+        done = run("score", mask, path, "--out", Path(name) / "scores")
+        if done.exit_code:
+            assert not (Path(name) / "scores").exists()
+            return
+        scores = json.loads((Path(name) / "scores" / "scores.json").read_text())
+        union = (pred | true).sum()
+        assert scores["all"]["iou"] == pytest.approx((pred & true).sum() / union)
 
 
 @given(
     suffix=st.sampled_from([".gpkg", ".geojson", ".fgb"]),
-    place=st.floats(0, 1),
-    bit=st.integers(0, 7),
-    kept=st.sampled_from([1.0, 1.0, 0.97, 0.6, 0.1, 0.0]),
+    how=DAMAGES,
 )
 @DRAWN
-def test_any_outlines_are_scored_against_or_refused(suffix, place, bit, kept):
+def test_any_outlines_are_scored_against_or_refused(suffix, how):
     _, mask = make_scene(3, 40, 50)
     corner = CORNER @ (5, 5)
     house = shapely.box(corner[0], corner[1] - 6, corner[0] + 6, corner[1])
@@ -119,9 +280,7 @@ def test_any_outlines_are_scored_against_or_refused(suffix, place, bit, kept):
         pred = write_raster(folder / "town_mask.tif", mask)
         path = folder / f"truth{suffix}"
         write_outlines(path, [house, shapely.affinity.translate(house, 8)], UTM)
-        data = bytearray(path.read_bytes())
-        data[int(place * (len(data) - 1))] ^= 1 << bit
-        path.write_bytes(data[: int(kept * len(data))])
+        damage(path, how)
         done = run("score", pred, path, "--out", folder / "scores")
         assert (folder / "scores" / "scores.json").exists() == (done.exit_code == 0)
         names = {each.name for each in folder.iterdir()}
@@ -157,14 +316,12 @@ def test_any_settings_make_an_experiment_or_are_refused(assignments):
     assert config.make_experiment(config.tomllib.loads(text)) == experiment
 
 
-@given(place=st.floats(0, 1), bit=st.integers(0, 7), kept=st.sampled_from([1.0, 0.5]))
+@given(how=DAMAGES)
 @DRAWN
-def test_any_model_is_loaded_or_refused(bright_model, place, bit, kept):
+def test_any_model_is_loaded_or_refused(bright_model, how):
     with tempfile.TemporaryDirectory() as name:
         path = Path(shutil.copy(bright_model, name))
-        data = bytearray(path.read_bytes())
-        data[int(place * (len(data) - 1))] ^= 1 << bit
-        path.write_bytes(data[: int(kept * len(data))])
+        damage(path, how)
         try:
             predictor = models.load_predictor(path)
         except ValueError as error:
@@ -172,3 +329,37 @@ def test_any_model_is_loaded_or_refused(bright_model, place, bit, kept):
             return
         maps = predictor.predict(np.zeros((1, 32, 32, 3), np.uint8))
         assert np.shape(maps) == (1, 32, 32, 1)
+
+
+ODD = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-9, 10**12), st.floats(), WORDS),
+    *(st.just([]), st.just({}), st.sampled_from([1, 32, 64, 0.5, "flips", "none"])),
+)
+KEYS_OF_A_MODEL = ("name", "window", "multiple", "threshold", "resolution", "tta")
+
+
+@given(
+    facts=st.one_of(st.dictionaries(st.sampled_from(KEYS_OF_A_MODEL), ODD), ODD),
+)
+@settings(DRAWN, max_examples=2 * EXAMPLES)
+def test_any_facts_of_a_model_are_followed_or_refused(bright_model, facts):
+    pixels, _ = make_scene(3, 64, 50)
+    with tempfile.TemporaryDirectory() as name:
+        path, out = Path(name) / "bright.keras", Path(name) / "out"
+        with zipfile.ZipFile(bright_model) as old, zipfile.ZipFile(path, "w") as new:
+            for part in old.namelist():
+                if part != models.FACTS:
+                    new.writestr(part, old.read(part))
+            new.writestr(models.FACTS, json.dumps(facts))
+        image = write_raster(Path(name) / "town.tif", pixels)
+        done = run("predict", image, "--model", path, "--out", out)
+        if done.exit_code:
+            assert not list(out.glob("*.tif")) + list(out.glob("*.gpkg"))
+            return
+        with rasterio.open(out / "town_mask.tif") as source:
+            mask = source.read(1)
+        threshold = facts.get("threshold", 0.5)
+        score = 0.1 * pixels.astype(float).sum(axis=2) - 37.55
+        sure = abs(1 / (1 + np.exp(-score)) - threshold) > 1e-5
+        above = 1 / (1 + np.exp(-score)) >= threshold
+        np.testing.assert_array_equal(mask[sure], above[sure])

@@ -18,6 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from bdloss.data import datasets
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, SceneData
+from bdloss.files import DAMAGED
 from bdloss.orthophotos.raster import open_raster
 from bdloss.orthophotos.trust import local_sources
 from bdloss.orthophotos.windows import Window
@@ -148,12 +149,20 @@ def _stored_shape(entry: Path) -> tuple[int, ...] | None:
     """Return the shape of the pixels of an entry that is whole; None of another."""
     try:
         pixels, mask = (
-            np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("pixels", "mask")
+            _load_whole(entry / name) for name in ("pixels.npy", "mask.npy")
         )
-    except (OSError, ValueError, EOFError):
+    except DAMAGED:
         return None
     whole = pixels.ndim == 3 and pixels.shape[:2] == mask.shape
     return pixels.shape if whole and pixels.dtype == mask.dtype == np.uint8 else None
+
+
+def _load_whole(file: Path) -> np.ndarray:
+    """Map a file of an array, which must be as long as its head says."""
+    array = np.lib.format.open_memmap(file, mode="r")
+    if array.offset + array.nbytes != file.stat().st_size:
+        raise ValueError(f"not of its size: {file}")
+    return array
 
 
 def cache_size(folder: Path) -> int:

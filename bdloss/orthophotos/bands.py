@@ -8,9 +8,7 @@ import gzip
 import io
 import json
 import shutil
-import tokenize
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,15 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bdloss.files import locked
+from bdloss.files import DAMAGED, locked
 
 SETTINGS = "settings.json"
 SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
-DAMAGED = (  # what reading a band that is not whole, or was changed, may raise
-    *(OSError, EOFError, ValueError, zlib.error, TypeError, IndexError),
-    *(tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
-)
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 

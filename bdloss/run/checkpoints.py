@@ -2,24 +2,16 @@
 
 import hashlib
 import json
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bdloss.files import atomic_path
+from bdloss.files import DAMAGED, atomic_path
 
 KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
 FACTS = "facts"  # the array that holds rows and seconds as JSON
-DAMAGED = (  # what reading a file that is not whole, or was changed, may raise
-    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError),
-    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
-    *(IndexError, tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
-)
 
 
 class State(NamedTuple):
