@@ -25,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
 from bdloss.files import atomic_path
-from bdloss.orthophotos.trust import DRIVERS, local_sources
+from bdloss.orthophotos.trust import gdal_name, local_sources
 from bdloss.orthophotos.windows import Window
 
 IGNORED = 255  # the value of a mask where nothing is known
@@ -151,19 +151,16 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
 
 
 def _open(path: str | PathLike) -> rasterio.DatasetReader:
+    name, drivers = gdal_name(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(path)
+            with rasterio.Env():  # `rasterio.open` would try every format
+                source = rasterio.DatasetReader(name, driver=drivers)
     except RasterioIOError as error:
         if Path(path).exists():
             raise ValueError(f"not a raster: {path}") from error
         raise FileNotFoundError(f"no such file: {path}") from error
-    if source.driver not in DRIVERS:
-        source.close()
-        raise ValueError(
-            f"not a raster of a format that is read here, got {source.driver}: {path}"
-        )
     return source
 
 

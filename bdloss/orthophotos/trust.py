@@ -1,6 +1,7 @@
 """What a raster of others may make GDAL open: see docs/security.md."""
 
 import os
+import re
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,36 @@ SERVICES = (  # what descriptions of services and lists of addresses begin with
 HEAD = 4096  # bytes in which a file says that it is a virtual one
 # As GDAL does, what the XML says is compared in lower case.
 NAMES = ("sourcefilename", "sourcedataset", "geolocationdataset", "lutfilename")
+
+
+ARCHIVE = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(.+)")
+
+
+def gdal_name(path: str | PathLike) -> tuple[str, list[str]]:
+    """Return what GDAL calls a raster, and the formats that it may be of.
+
+    `Path` makes one slash of two, which addresses have: they are put back.
+
+    Args:
+        path: A file, a URL or a `/vsi` path.
+
+    Returns:
+        The name, and names of drivers. What is no file of this machine may be a virtual
+        raster only where remote sources are allowed, for nobody has read its body.
+
+    Example:
+        >>> gdal_name(Path("https://example.org/town.tif"))[0]
+        '/vsicurl/https://example.org/town.tif'
+    """
+    name = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", str(path))
+    name = re.sub(r"^(?=(https?|ftp)://)", "/vsicurl/", name)
+    name = re.sub(r"^(s3|gs|az|oss):/+", r"/vsi\1/", name)
+    archive = ARCHIVE.fullmatch(name)
+    if archive and any(above.is_file() for above in Path(f"/{archive[2]}").parents):
+        name = f"{archive[1]}/{archive[2]}"
+    if Path(path).exists() or os.environ.get(ALLOW_REMOTE) == "1":
+        return name, list(DRIVERS)
+    return name, [driver for driver in DRIVERS if driver != "VRT"]
 
 
 def local_sources(path: str | PathLike) -> list[Path]:

@@ -117,21 +117,38 @@ def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:
 def _with_bands_first(network: keras.Model, side: int) -> keras.Model:
     """Return the network as the readers of ONNX files feed it."""
     image = keras.Input((network.input_shape[-1], side, side), name="image")
-    pixels = layers.Rescaling(255.0)(layers.Permute((2, 3, 1))(image))
-    building = layers.Permute((3, 1, 2))(network(pixels))
-    background = layers.Rescaling(0.0)(building)
-    return keras.Model(image, layers.Concatenate(axis=1)([background, building]))
+    bands_last = layers.Permute((2, 3, 1), name="bands_last")(image)
+    pixels = layers.Rescaling(255.0, name="pixels")(bands_last)
+    building = layers.Permute((3, 1, 2), name="building")(network(pixels))
+    background = layers.Rescaling(0.0, name="background")(building)
+    maps = layers.Concatenate(axis=1, name="both")([background, building])
+    return keras.Model(image, maps, name="bdloss")
 
 
 def _name_and_describe(path: Path, metadata: dict[str, Any]) -> None:
-    """Give an ONNX file its metadata, and its batch and output a name."""
+    """Give an ONNX file its metadata, and its weights, batch and output a name."""
     import onnx
 
     model = onnx.load(path)
     (given,) = model.graph.output
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    used = dict.fromkeys(name for node in model.graph.node for name in node.input)
+    weights = {name: weights[name] for name in used if name in weights}
+    names = {name: f"weights_{number}" for number, name in enumerate(weights)}
+    # The converter's own names depend on what else it has converted.
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type.lower()}_{number}"
+        names |= {name: f"{node.name}_{i}" for i, name in enumerate(node.output)}
+    names[given.name] = "maps"
     for node in model.graph.node:
-        for names in (node.input, node.output):
-            names[:] = ["maps" if name == given.name else name for name in names]
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+    del model.graph.initializer[:]
+    for name, tensor in weights.items():
+        tensor.name = names[name]
+        model.graph.initializer.append(tensor)
+    del model.graph.value_info[:]
+    model.graph.name, model.graph.doc_string = "bdloss", ""
     given.name = "maps"
     for tensor in (*model.graph.input, given):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"

@@ -264,9 +264,7 @@ def map_buildings(
     }
     kept = _is_finished(paths, folder, known, settings)
     if kept:
-        if folder.exists():  # killed before it could remove them
-            with Bands(folder).held(*shard):
-                Bands(folder).remove()
+        _remove_rows(Bands(folder), shard)  # killed before it could
         buildings = count_outlines(paths["polygons"]) if settings.polygons else None
     else:
         with contextlib.ExitStack() as undo:
@@ -323,7 +321,7 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
         settings: What to write, as in `map_buildings`; the result is the same.
 
     Returns:
-        What came of it.
+        What came of it; what an earlier call has finished is kept.
 
     Raises:
         FileNotFoundError: If there is no such raster.
@@ -333,6 +331,15 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     paths = _name_outputs(image, out, settings)
     refuse_overlap(paths.values(), [image])
     bands = Bands(bands_folder(paths["mask"]))
+    if not bands.folder.exists() and not settings.overwrite:
+        known = {**identify(image), **_describe_products(settings)}
+        known.pop("image_time", None)  # shards may be of copies
+        if _is_made_of(paths["mask"], known) and all(
+            p.exists() for p in paths.values()
+        ):
+            _remove_rows(bands)
+            buildings = count_outlines(paths["polygons"]) if settings.polygons else None
+            return Mapped(list(paths.values()), buildings, kept=True)
     if not bands.folder.exists():
         raise ValueError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
@@ -440,6 +447,14 @@ def _is_made_of(mask: Path, known: dict[str, Any]) -> bool:
     with open_raster(mask) as source:
         found = source.tags()
     return all(found.get(key, "") == str(value) for key, value in known.items())
+
+
+def _remove_rows(bands: Bands, shard: tuple[int, int] = (1, 1)) -> None:
+    """Remove the rows of outputs that are finished, or what is left of them."""
+    if bands.folder.exists():
+        with bands.held(*shard):
+            bands.remove()
+    bands.remove()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,8 +1,12 @@
 """Files of others: each rule of docs/security.md."""
 
 import http.server
+import re
+import subprocess
+import sys
 import threading
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -167,3 +171,79 @@ def test_pixels_that_look_like_text_are_pixels(tmp_path):
     with raster.open_raster(path) as source:
         found = raster.read_pixels(source, raster.Window(0, 0, 30, 40))
     np.testing.assert_array_equal(found, pixels)
+
+
+# In a process of its own: GDAL holds Python's lock while it waits for an answer.
+WEB = """
+import http.server, pathlib, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        path = pathlib.Path(sys.argv[1]) / self.path[1:]
+        if not path.is_file():
+            return self.send_error(404)
+        data, part = path.read_bytes(), self.headers.get("Range")
+        first, last = (part or "=0-").partition("=")[2].split("-")
+        first, last = int(first), min(int(last or len(data)), len(data) - 1)
+        self.send_response(206 if part else 200)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data[first : last + 1])
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder that a server gives out, and its address."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    words = [sys.executable, "-c", WEB, folder]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.kill()
+
+
+@pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
+def test_an_address_that_is_typed_is_fetched(web, prefix):
+    folder, address = web
+    pixels, _ = make_scene(3, 40, 50)
+    write_raster(folder / "town.tif", pixels)
+    with raster.open_raster(Path(f"{prefix}{address}/town.tif")) as source:
+        np.testing.assert_array_equal(source.read(), np.moveaxis(pixels, -1, 0))
+
+
+def test_a_virtual_raster_from_elsewhere_is_not_opened(web, tmp_path, monkeypatch):
+    folder, address = web
+    write_raster(tmp_path / "private.tif", make_scene(3, 40, 50)[0])
+    copy(tmp_path / "private.tif", folder / "town.vrt", driver="VRT")
+    text = (folder / "town.vrt").read_text()
+    (folder / "town.vrt").write_text(
+        re.sub(r'relativeToVRT="1">[^<]*', f">{tmp_path / 'private.tif'}", text)
+    )
+    with pytest.raises(FileNotFoundError, match="no such"):
+        raster.open_raster(Path(f"{address}/town.vrt"))
+    monkeypatch.setenv(trust.ALLOW_REMOTE, "1")
+    raster.open_raster(Path(f"{address}/town.vrt")).close()
+
+
+def test_a_raster_in_an_archive_is_read_where_it_lies(tmp_path):
+    pixels, _ = make_scene(3, 40, 50)
+    path = write_raster(tmp_path / "town.tif", pixels)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "deep/town.tif")
+    path.unlink()
+    name = Path(f"/vsizip/{tmp_path}/a.zip/deep/town.tif")
+    assert "//" not in str(name)
+    with raster.open_raster(name) as source:
+        np.testing.assert_array_equal(source.read(), np.moveaxis(pixels, -1, 0))

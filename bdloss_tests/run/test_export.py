@@ -80,6 +80,14 @@ def test_the_file_gives_what_keras_gives(predictor, tmp_path):
     assert [path.name for path in tmp_path.iterdir()].count("model.onnx") == 1
 
 
+@pytest.mark.parametrize("predictor", ["plain"], indirect=True)
+def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
+    files = [tmp_path / f"{number}.onnx" for number in (1, 2)]
+    for path in files:
+        export.export_onnx(predictor, path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_what_the_readers_are_told():
     predictor = models.Predictor("town", None, 4, 64, 16, 0.3, 0.075)
     assert export.describe_model(predictor, 128) == {

@@ -541,6 +541,11 @@ def test_a_merge_that_was_killed_between_its_outputs_goes_on(
         "town_mask.tif",
     ]
     assert merged.buildings
+    again = mapping.merge_buildings(
+        image, out, Settings()
+    )  # killed after its last file
+    assert again.kept
+    assert again.buildings == merged.buildings
 
 
 def test_a_merge_does_not_replace_a_mask_of_something_else(image, tmp_path):
