@@ -739,6 +739,7 @@ def show(
     _start_keras()
     with _one_line_errors():
         from bdloss.data import cache
+        from bdloss.files import refuse_overlap
         from bdloss.run import config as configs
         from bdloss.run import training
         from bdloss.run.contact_sheet import draw_contact_sheet
@@ -753,12 +754,11 @@ def show(
         _change(settings, {"data": data, "seed": seed}, None, changes)
         experiment = configs.make_experiment(settings)
         folder = cache.default_folder()
+        scenes = training.read_splits(experiment).train
+        refuse_overlap([out], [path for scene in scenes for path in scene[1:3]])
         draw_contact_sheet(
             # What is cached is used; nothing is decoded whole for a few patches.
-            [
-                cache.load_cached(scene, folder, limit=0)
-                for scene in training.read_splits(experiment).train
-            ],
+            [cache.load_cached(scene, folder, limit=0) for scene in scenes],
             out,
             patch=experiment.patch,
             augment=experiment.augment,

@@ -451,6 +451,8 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         raise FileNotFoundError(f"no such file: {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"not a Keras model: {path}")
+    if path.suffix != ".keras":  # or Keras refuses it, in five lines
+        raise ValueError(f"a model must be a file that ends in .keras, got {path}")
     with zipfile.ZipFile(path) as archive:
         size = sum(part.file_size for part in archive.infolist())
     refuse_beyond_memory(size, f"the model {path}")

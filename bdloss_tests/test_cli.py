@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -286,6 +287,44 @@ def test_data_show_draws_patches_and_caches_nothing(tmp_path, monkeypatch):
     again = invoke(*words, "--set", "patch=32", "--out", out)
     assert again.exit_code == 2
     assert "sheet.png exists" in again.stderr
+    taken = folder / "images" / "a.tif"
+    before = taken.read_bytes()
+    done = invoke(*words, "--set", "patch=32", "--out", taken, "--overwrite")
+    assert done.exit_code == 2
+    assert "an output must not replace an input" in done.stderr
+    assert taken.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["-dash", ".hidden", "~a", "$a", "gpkg_x", "sqlite_a", "a;b", "a\tb", "ö ä"]
+)
+def test_a_raster_of_any_name_is_mapped(model, image, tmp_path, name):
+    town, out = tmp_path / f"{name}.tif", tmp_path / "out"
+    image.rename(town)
+    words = ["predict", town, "--model", model, "--out", out]
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in out.iterdir()} == {
+        *(f"{name}_mask.tif", f"{name}_buildings.gpkg")
+    }
+    assert "kept: 2 buildings" in invoke(*words).stdout
+    scored = invoke("score", out / f"{name}_mask.tif", out / f"{name}_buildings.gpkg")
+    assert scored.exit_code == 0, scored.output
+
+
+def test_what_waits_for_a_writer_is_no_raster(model, tmp_path):
+    os.mkfifo(tmp_path / "town.tif")
+    words = ["predict", tmp_path / "town.tif", "--model", model, "--out", tmp_path]
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert f"not a raster: {tmp_path / 'town.tif'}" in done.stderr
+
+
+def test_a_model_is_a_keras_file(model, image, tmp_path):
+    other = model.rename(tmp_path / "bright.zip")
+    done = invoke("predict", image, "--model", other, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "a model must be a file that ends in .keras" in done.stderr
 
 
 def test_data_clear_cache_says_how_much_it_removes(tmp_path):

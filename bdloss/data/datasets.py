@@ -671,6 +671,11 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
             upper.append(scene)
             continue
         cut = area.height - max(1, round(area.height * fraction))
+        if cut < 1:
+            raise ValueError(
+                f"validation = {fraction} leaves no row to train on, "
+                f"of {area.height}: {scene.image}"
+            )
         upper.append(scene._replace(area=area._replace(height=cut)))
         rest = area._replace(row=area.row + cut, height=area.height - cut)
         lower.append(scene._replace(area=rest))

@@ -1,6 +1,7 @@
 """Outlines: buildings as polygons, to masks and from masks."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bdloss.files import atomic_path
-from bdloss.orthophotos.ogr import pyogrio
+from bdloss.orthophotos.ogr import named_for_ogr, pyogrio
 from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.trust import HEAD
 from bdloss.orthophotos.windows import Window
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+# Names that a GeoPackage's layer may have; QGIS shows them.
+LAYER = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
 POLYGON = 3  # shapely's number of the type
 PIECE = 4_000_000  # pixels that are outlined at a time
 REACH = 2  # times the tolerance: how near outlines must be to hinder each other
@@ -68,12 +71,10 @@ def read_outlines(
             f"outlines must overlap the raster, which covers {_round(box)}, "
             f"they cover {_round(extent)} ({source}): {path}"
         )
-    with _read_errors(path):
+    with _read_errors(path), named_for_ogr(path) as named:
         layer = _layer_of(path)
-        wkb = pyogrio.raw.read(path, layer=layer, columns=[], bbox=box, force_2d=True)[
-            2
-        ]
-        geometries = shapely.from_wkb(wkb)
+        read = pyogrio.raw.read(named, layer=layer, columns=[], bbox=box, force_2d=True)
+        geometries = shapely.from_wkb(read[2])
     known = geometries[~shapely.is_missing(geometries)]
     if len(geometries) and not len(known):
         raise ValueError(f"outlines must be polygons, got none that is whole: {path}")
@@ -105,8 +106,8 @@ def read_extent(
         ValueError: If it is damaged, or holds no layer of outlines or several.
     """
     layer = _layer_of(path)
-    with _read_errors(path):
-        info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    with _read_errors(path), named_for_ogr(path) as named:
+        info = pyogrio.read_info(named, layer=layer, force_total_bounds=True)
     crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
     bounds = info["total_bounds"]
     if bounds is not None and not np.isfinite(bounds).all():
@@ -410,22 +411,26 @@ def write_outlines(
         raise ValueError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
     if path.suffix == ".geojson" and crs is None:
         raise ValueError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
-    with atomic_path(path) as partial, warnings.catch_warnings():
+    with (
+        atomic_path(path) as partial,
+        named_for_ogr(partial) as named,
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "'crs' was not provided")
         try:
             pyogrio.raw.write(
-                partial,
+                named,
                 shapely.to_wkb(np.array(polygons, dtype=object)),
                 list(attributes.values()),
                 list(attributes),
-                layer=path.stem,
+                layer=path.stem if LAYER.fullmatch(path.stem) else "buildings",
                 driver=DRIVERS[path.suffix],
                 geometry_type="Polygon",
                 crs=crs.to_wkt() if crs else None,
                 layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
             )
             # GDAL keeps to itself what fails when a file is closed.
-            whole = len(pyogrio.raw.read(partial)[2]) == len(polygons)
+            whole = len(pyogrio.raw.read(named)[2]) == len(polygons)
         except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
             raise OSError(f"cannot write {path}: is the disk full?") from error
         if not whole:
@@ -434,7 +439,8 @@ def write_outlines(
 
 def count_outlines(path: str | PathLike) -> int:
     """Return how many outlines a file holds."""
-    return pyogrio.read_info(path, force_feature_count=True)["features"]
+    with named_for_ogr(path) as named:
+        return pyogrio.read_info(named, force_feature_count=True)["features"]
 
 
 def _layer_of(path: str | PathLike) -> str:
@@ -444,7 +450,8 @@ def _layer_of(path: str | PathLike) -> str:
             if b"<OGRVRT" in file.read(HEAD):
                 raise ValueError(f"outlines must not be a virtual source: {path}")
     try:
-        layers = pyogrio.list_layers(path)
+        with named_for_ogr(path) as named:
+            layers = pyogrio.list_layers(named)
     except pyogrio.errors.DataSourceError as error:
         if Path(path).exists():
             raise ValueError(f"not a file of outlines: {path}") from error

@@ -152,6 +152,8 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
 
 def _open(path: str | PathLike) -> rasterio.DatasetReader:
     name, drivers = gdal_name(path)
+    if Path(path).is_fifo():  # which would wait for somebody to write
+        raise ValueError(f"not a raster: {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -13,7 +13,7 @@ from rasterio import Affine
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
-from bdloss.files import atomic_path, refuse_overlap, visible_files
+from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import IDENTITY, Bands
 from bdloss.orthophotos.polygons import (
@@ -532,8 +532,7 @@ def _draw_overlay(path: Path, image: Path, mask: Path, truth: Path | None) -> No
     true = None if truth is None else _read_reduced_truth(truth, grid, shape)
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
-    with atomic_path(path) as partial:
-        report.write_picture(picture, partial)
+    report.write_picture(picture, path)
 
 
 def _read_reduced_truth(truth: Path, grid: Grid, shape: tuple[int, int]) -> np.ndarray:

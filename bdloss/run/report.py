@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bdloss.files import atomic_path
 from bdloss.losses import boundary
 from bdloss.metrics import (
     MIN_AREA,
@@ -242,10 +243,11 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
 
     Args:
         picture: Array of shape `(height, width, 3)`, uint8.
-        path: PNG file to write; replaced if it exists.
+        path: PNG file to write, whole or not at all; replaced if it exists.
     """
     _, data = cv2.imencode(".png", picture[..., ::-1])
-    path.write_bytes(data.tobytes())
+    with atomic_path(path) as partial:
+        partial.write_bytes(data.tobytes())
 
 
 def mark_errors(true: np.ndarray, pred: np.ndarray, tolerance: float) -> np.ndarray:

@@ -139,6 +139,7 @@ def test_a_mask_belongs_to_the_image_of_its_whole_stem(tmp_path):
         ({"validation": ["a"], "test": ["a"]}, "validation or testing, 'a' is both"),
         ({"validation": 1.0}, r"validation must be in \[0, 1\), got 1.0"),
         ({"validation": -0.1}, r"validation must be in \[0, 1\), got -0.1"),
+        ({"validation": 0.999}, "0.999 leaves no row to train on, of "),
     ],
 )
 def test_a_split_names_scenes_that_exist_once(tmp_path, arguments, message):
