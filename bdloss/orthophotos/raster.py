@@ -322,7 +322,8 @@ def _to_bytes(source: rasterio.DatasetReader, pixels: np.ndarray) -> np.ndarray:
     """Return bands-first values as bands-last pixels 0..255."""
     if pixels.dtype != np.uint8:
         low, high = _range_of(source, image_bands(source))
-        scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+        with np.errstate(over="ignore", invalid="ignore"):  # of values beyond both
+            scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
         pixels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
@@ -616,11 +617,12 @@ def _range_of(
                 )
                 values = _read(source, bands, window)[:, read_valid(source, window)]
                 samples.append(values[np.isfinite(values)])
-        values = np.concatenate(samples)
+        values = np.concatenate(samples).astype(float)
         low, high = (
             np.percentile(values, (DARKEST, BRIGHTEST)) if values.size else (0, 1)
         )
-        _ranges[source] = float(low), float(max(high, low + 1e-6))
+        least = 1e-6 * max(1.0, abs(low))  # of a raster of one value
+        _ranges[source] = float(low), float(max(high, low + least))
     return _ranges[source]
 
 

@@ -131,7 +131,7 @@ def test_the_scale_of_16_bits_does_not_see_nodata(tmp_path):
     assert pixels.mean() == pytest.approx(127.5, abs=4)
 
 
-@pytest.mark.parametrize("value", [np.nan, 3.0])
+@pytest.mark.parametrize("value", [np.nan, 3.0, -1e38])
 def test_a_constant_or_empty_float_raster_has_pixels(tmp_path, value):
     values = np.full((1, HEIGHT, WIDTH), value, np.float32)
     with open_raster(write(tmp_path / "a.tif", values)) as source:
