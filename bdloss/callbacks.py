@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from bdloss.errors import InputError
+
 
 def ramp(epoch: int, start: float, end: float, first: int, last: int) -> float:
     """Return the weight of an epoch on a straight line between two epochs.
@@ -113,7 +115,7 @@ class ConstantWeight(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Check that there is a weight to set."""
         if not isinstance(getattr(self.model.loss, "w", None), keras.Variable):
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs a model compiled with a CombinedLoss, "
                 f"got {self.model.loss!r}"
             )
@@ -147,7 +149,7 @@ class BoundaryWeight(ConstantWeight):
         super().__init__(start)
         _check_weight("end", end)
         if not 0 <= first < last:
-            raise ValueError(
+            raise InputError(
                 f"last must come after first, got first={first}, last={last}"
             )
         self.start, self.end, self.first, self.last = start, end, first, last
@@ -176,7 +178,7 @@ class SteppedWeight(ConstantWeight):
         for value in values:
             _check_weight("values", value)
         if not values or first < 0 or every < 1:
-            raise ValueError(
+            raise InputError(
                 "there must be values, first at least 0 and every at least 1, "
                 f"got values={list(values)}, first={first}, every={every}"
             )
@@ -190,4 +192,4 @@ class SteppedWeight(ConstantWeight):
 
 def _check_weight(name: str, weight: float) -> None:
     if not 0.0 <= weight <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1], got {weight}")
+        raise InputError(f"{name} must lie in [0, 1], got {weight}")

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from bdloss.errors import InputError, OutputExistsError
+
 EXISTING = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 BAR = (
@@ -147,7 +149,7 @@ def _one_line_errors() -> Iterator[None]:
     """Turn what the user can mend into one line."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(lines[0]) from error
 
@@ -230,7 +232,7 @@ def train(
         from bdloss.run import training
 
         if dataset and config:
-            raise ValueError("give --dataset or --config, not both")
+            raise InputError("give --dataset or --config, not both")
         name = config.stem if config else dataset or DEFAULT
         settings = configs.read_file(config) if config else configs.read_named(name)
         options = {"data": data, "seed": seed, "mixed_precision": mixed_precision}
@@ -633,12 +635,12 @@ def theta(
 
         refuse_overlap([out] if out else [], truths)
         if bool(truths) == bool(data):
-            raise ValueError("give masks and outlines, or --data, and not both")
+            raise InputError("give masks and outlines, or --data, and not both")
         if out and out.exists() and not overwrite:
-            raise FileExistsError(f"{out} exists; give --overwrite")
+            raise OutputExistsError(f"{out} exists; give --overwrite")
         if data:
             if dataset not in datasets.READERS:
-                raise ValueError(
+                raise InputError(
                     f"dataset must be one of {', '.join(datasets.READERS)}, "
                     f"got {dataset!r}"
                 )
@@ -745,7 +747,7 @@ def show(
         from bdloss.run.contact_sheet import draw_contact_sheet
 
         if dataset and config:
-            raise ValueError("give --dataset or --config, not both")
+            raise InputError("give --dataset or --config, not both")
         settings = (
             configs.read_file(config)
             if config

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from bdloss.errors import InputError
+
 ASIDE = ".bdloss-partial"  # in the name of what is being written
 BESIDE = ("", "-journal", ".aux.xml", ".msk", ".ovr", ".ovr.tmp", ".msk.ovr.tmp")
 DAMAGED = (  # what reading a file that is not whole, or was changed, may raise
@@ -122,7 +124,7 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     read = {path.resolve(): path for path in inputs}
     for output in outputs:
         if output.resolve() in read:
-            raise ValueError(
+            raise InputError(
                 "an output must not replace an input, "
                 f"got {read[output.resolve()]} as both"
             )
@@ -150,7 +152,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"in use by another process: {path}") from error
+            raise InputError(f"in use by another process: {path}") from error
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise

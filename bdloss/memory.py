@@ -2,6 +2,8 @@
 
 import os
 
+from bdloss.errors import InputError
+
 
 def refuse_beyond_memory(needed: float, what: str) -> None:
     """Refuse what needs more memory than the machine has.
@@ -23,7 +25,7 @@ def refuse_beyond_memory(needed: float, what: str) -> None:
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
-        raise ValueError(
+        raise InputError(
             f"{what} needs {needed / 1e9:.0f} GB of memory or more, "
             f"this machine has {there / 1e9:.0f}"
         )

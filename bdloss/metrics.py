@@ -15,6 +15,8 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
+from bdloss.errors import InputError
+
 TOLERANCE = 3.0  # pixels
 PIECE = 0.1  # of a building: what a region covers of it at least to be a part of it
 MIN_AREA = 20  # pixels: what is smaller is no building, as in SpaceNet's score
@@ -269,7 +271,7 @@ def widen_boundary(boundary: np.ndarray, tolerance: float = TOLERANCE) -> np.nda
 def _neighbours(connectivity: int) -> np.ndarray:
     """Return a pixel and its neighbours, as 0 and 1."""
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
+        raise InputError(f"connectivity must be 4 or 8, got {connectivity}")
     shape = np.ones((3, 3), np.uint8)
     if connectivity == 4:
         shape[::2, ::2] = 0
@@ -279,7 +281,7 @@ def _neighbours(connectivity: int) -> np.ndarray:
 def _disk(tolerance: float) -> np.ndarray:
     """Return the pixels strictly closer than the tolerance, as 0 and 1."""
     if not tolerance > 0:
-        raise ValueError(f"tolerance must be above 0 pixels, got {tolerance}")
+        raise InputError(f"tolerance must be above 0 pixels, got {tolerance}")
     reach = math.ceil(tolerance) - 1
     rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return (rows**2 + cols**2 < tolerance**2).astype(np.uint8)
@@ -515,9 +517,9 @@ def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_arr
 def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) -> None:
     """Refuse masks of different shapes and, where images are needed, other arrays."""
     if images and y_true.shape == y_pred.shape and 0 in y_true.shape:
-        raise ValueError(f"masks must have pixels, got shape {y_true.shape}")
+        raise InputError(f"masks must have pixels, got shape {y_true.shape}")
     if y_true.shape != y_pred.shape or (images and y_true.ndim != 2):
-        raise ValueError(
+        raise InputError(
             f"y_true and y_pred must have the same shape{' (height, width)' * images}, "
             f"got {y_true.shape} and {y_pred.shape}"
         )
@@ -532,7 +534,7 @@ def _check_known_sides(y_true, y_pred) -> None:
         if isinstance(a, int) and isinstance(b, int)
     ]
     if len(true) != len(pred) or any(a != b for a, b in sides):
-        raise ValueError(
+        raise InputError(
             f"y_true and y_pred must have the same shape, got {true} and {pred}"
         )
 

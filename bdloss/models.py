@@ -24,6 +24,7 @@ import keras
 from keras import layers, ops
 
 from bdloss import lite, resnet
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
 from bdloss.memory import refuse_beyond_memory
 
@@ -90,7 +91,7 @@ def build_model(
         FileNotFoundError: If there is no file of weights, or it cannot be fetched.
     """
     if encoder_weights and backbone in WITHOUT_ENCODER:
-        raise ValueError(
+        raise InputError(
             "encoder_weights are of networks with an encoder, got "
             f"{encoder_weights!r} for {backbone}"
         )
@@ -149,7 +150,7 @@ def _decode(x, skips: list, filters: list[int], momentum: float, times: int = 2)
 
 def _load_lite_weights(model: keras.Model, weights: str | None) -> None:
     if weights not in (None, "imagenet"):
-        raise ValueError(
+        raise InputError(
             f"encoder_weights of lite must be imagenet, or none, got {weights!r}"
         )
     if weights:
@@ -192,7 +193,7 @@ def _encoder_unet(
         import segmodels_keras
 
     if backbone not in encoder_names():
-        raise ValueError(
+        raise InputError(
             f"backbone must be one of {', '.join([*OURS, *encoder_names()])}, "
             f"got {backbone!r}"
         )
@@ -226,7 +227,7 @@ def _encoder_unet(
                 f"{folder / 'models'}, or give the path of a file as encoder_weights"
             ) from error
         if weights not in (None, "imagenet"):
-            raise ValueError(
+            raise InputError(
                 f"not a file of {backbone} weights without top: {weights}"
             ) from error
         raise
@@ -316,7 +317,7 @@ def set_trainable(model: keras.Model, which: str) -> None:
         ValueError: If `which` is none of these.
     """
     if which not in TRAINABLE:
-        raise ValueError(f"trainable must be one of {TRAINABLE}, got {which!r}")
+        raise InputError(f"trainable must be one of {TRAINABLE}, got {which!r}")
     for layer in _leaves(model):
         is_decoder = layer.name.startswith(DECODER)
         is_batch_norm = isinstance(layer, layers.BatchNormalization)
@@ -388,7 +389,7 @@ class Predictor(NamedTuple):
             ValueError: If it is not a multiple of `multiple`.
         """
         if window < 1 or window % self.multiple:
-            raise ValueError(
+            raise InputError(
                 f"window must be a multiple of {self.multiple} pixels for this model, "
                 f"got {window}"
             )
@@ -414,11 +415,11 @@ def load_predictor(path: Path) -> Predictor:
     model, facts = load_model(path)
     taken, given = model.input_shape, model.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
-        raise ValueError(
+        raise InputError(
             f"a model must take images of known bands, got {taken}: {path}"
         )
     if not isinstance(given, tuple) or len(given) != 4 or given[-1] != 1:
-        raise ValueError(f"a model must give one map of buildings, got {given}: {path}")
+        raise InputError(f"a model must give one map of buildings, got {given}: {path}")
     return Predictor(
         name=facts.get("name", path.stem),
         predict=model.predict_on_batch,
@@ -450,9 +451,9 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"not a Keras model: {path}")
+        raise InputError(f"not a Keras model: {path}")
     if path.suffix != ".keras":  # or Keras refuses it, in five lines
-        raise ValueError(f"a model must be a file that ends in .keras, got {path}")
+        raise InputError(f"a model must be a file that ends in .keras, got {path}")
     with zipfile.ZipFile(path) as archive:
         size = sum(part.file_size for part in archive.infolist())
     refuse_beyond_memory(size, f"the model {path}")
@@ -460,7 +461,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of an odd file Keras raises what it comes to
         reason = str(error).strip().splitlines()
-        raise ValueError(
+        raise InputError(
             f"not a Keras model: {path} ({reason[0] if reason else error})"
         ) from error
     with zipfile.ZipFile(path) as archive:
@@ -468,7 +469,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         try:
             facts = json.loads(archive.read(FACTS)) if known else {}
         except ValueError as error:
-            raise ValueError(f"damaged {FACTS} in this model: {path}") from error
+            raise DamagedFileError(f"damaged {FACTS} in this model: {path}") from error
     _check_facts(facts, path)
     return model, facts
 
@@ -476,7 +477,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
 def _check_facts(facts: Any, path: Path) -> None:
     """Refuse facts of a model that cannot be."""
     if not isinstance(facts, dict):
-        raise ValueError(f"{FACTS} of a model must be a table, got {facts!r}: {path}")
+        raise InputError(f"{FACTS} of a model must be a table, got {facts!r}: {path}")
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda v: isinstance(v, str), "a text"),
         "window": (_is_whole, "a whole number above 0"),
@@ -490,7 +491,7 @@ def _check_facts(facts: Any, path: Path) -> None:
     }
     for key, (holds, rule) in rules.items():
         if key in facts and not holds(facts[key]):
-            raise ValueError(
+            raise InputError(
                 f"{key} of a model must be {rule}, got {facts[key]!r}: {path}"
             )
 

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import safetensors.numpy
 
+from bdloss.errors import InputError
+
 URL = "https://huggingface.co/timm/{}.tv_in1k/resolve/main/model.safetensors"
 NAMES = ("resnet18", "resnet34")
 STEM = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
@@ -36,7 +38,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
     try:
         tensors = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"not a safetensors file: {path} ({error})") from error
+        raise InputError(f"not a safetensors file: {path} ({error})") from error
     for layer in model.layers:
         theirs = _their_name(layer.name)
         if theirs is None or not layer.weights:
@@ -45,7 +47,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
         for weight in layer.weights:
             name = f"{theirs}.{VARIABLES[weight.name]}"
             if name not in tensors:
-                raise ValueError(f"no weights of such a ResNet: {path} (no {name})")
+                raise InputError(f"no weights of such a ResNet: {path} (no {name})")
             array = tensors[name]
             if array.ndim == 4:  # filters, channels, rows, columns
                 array = array.transpose(2, 3, 1, 0)

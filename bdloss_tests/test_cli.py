@@ -385,9 +385,12 @@ def test_figure_draws_the_stages_of_the_loss(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
-def test_a_fault_of_our_own_is_one_line_and_exit_code_70(image, model, monkeypatch):
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_a_fault_of_our_own_is_one_line_and_exit_code_70(
+    image, model, monkeypatch, kind
+):
     def fail(*_, **__):
-        raise TypeError("no such thing\nand more")
+        raise kind("no such thing\nand more")
 
     monkeypatch.setattr(mapping, "map_buildings", fail)
     words = ("predict", image, "--model", model, "--out", image.parent / "out")
@@ -395,7 +398,7 @@ def test_a_fault_of_our_own_is_one_line_and_exit_code_70(image, model, monkeypat
     assert done.exit_code == 70
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert line.startswith("Error: this is a fault of bdloss, not of your input: ")
-    assert "TypeError: no such thing (cli.py, line " in line
+    assert f"{kind.__name__}: no such thing (cli.py, line " in line
     assert line.endswith("--debug shows all of it")
     assert isinstance(invoke(*words, "--debug").exception, TypeError)
 

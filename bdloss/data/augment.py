@@ -13,6 +13,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a
 
 import albumentations
 
+from bdloss.errors import InputError
+
 RGB = 3  # bands that colour operations take, the first ones
 Strength = Literal["none", "light", "strong"]
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -49,7 +51,7 @@ def augmentation(strength: Strength) -> Augment:
         2
     """
     if strength not in get_args(Strength):
-        raise ValueError(
+        raise InputError(
             f"augment must be one of {', '.join(get_args(Strength))}, got {strength!r}"
         )
     if strength == "none":

@@ -18,6 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from bdloss.data import datasets
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, SceneData
+from bdloss.errors import InputError
 from bdloss.files import DAMAGED
 from bdloss.orthophotos.raster import open_raster
 from bdloss.orthophotos.trust import local_sources
@@ -161,7 +162,7 @@ def _load_whole(file: Path) -> np.ndarray:
     """Map a file of an array, which must be as long as its head says."""
     array = np.lib.format.open_memmap(file, mode="r")
     if array.offset + array.nbytes != file.stat().st_size:
-        raise ValueError(f"not of its size: {file}")
+        raise InputError(f"not of its size: {file}")
     return array
 
 

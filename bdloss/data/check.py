@@ -10,6 +10,7 @@ import numpy as np
 
 from bdloss.data import datasets
 from bdloss.data.datasets import IGNORED, Scene, Splits
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.orthophotos import raster
 from bdloss.orthophotos.raster import Grid
 
@@ -116,7 +117,7 @@ def refuse_faults(splits: Splits, dataset: str = "folder") -> list[Fault]:
     grave = [fault for fault in faults if fault.is_grave]
     if grave:
         more = f" (and {len(grave) - 1} more: bdloss data check)" * (len(grave) > 1)
-        raise ValueError(f"{grave[0].kind}: {grave[0].text}{more}")
+        raise InputError(f"{grave[0].kind}: {grave[0].text}{more}")
     return faults
 
 
@@ -137,7 +138,7 @@ def count_scenes(
         try:
             mask = np.asarray(load_mask(scene))
             resolution = datasets.resolution_of(scene)
-        except (OSError, ValueError):
+        except (OSError, InputError):
             continue
         number += 1
         sizes[f"{resolution} m" if resolution else "unknown resolution"] += 1
@@ -209,7 +210,7 @@ def _check_headers(
                     has_crs = source.crs is not None
         except FileNotFoundError:
             faults.append(Fault("missing", f"{path}, of scene {scene.name}"))
-        except ValueError as error:
+        except InputError as error:
             faults.append(Fault("unreadable", str(error)))
     image = grids.get(scene.image)
     if image:
@@ -275,8 +276,8 @@ def _check_pixels(scene: Scene) -> Iterator[Fault]:
     except FileNotFoundError as error:
         yield Fault("missing", str(error))
         return
-    except ValueError as error:
-        damaged = str(error).startswith("damaged")
+    except InputError as error:
+        damaged = isinstance(error, DamagedFileError)
         yield Fault("unreadable" if damaged else "mismatched", str(error))
         return
     known = mask != IGNORED

@@ -13,6 +13,7 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from bdloss.data import synthetic
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import visible_files
 from bdloss.orthophotos import polygons, raster
 from bdloss.orthophotos.raster import IGNORED, Grid
@@ -174,13 +175,13 @@ def read_folder(
     root = _part_of(Path(root), "images", "folder")
     images = _by_stem(_files(root / "images", IMAGE_SUFFIXES))
     if not images:
-        raise ValueError(f"no images in {root / 'images'}")
+        raise InputError(f"no images in {root / 'images'}")
     masks = root / "masks"
     if masks.is_dir():
         truths = _by_stem(_files(masks, IMAGE_SUFFIXES))
         for name, image in images.items():
             if name not in truths:
-                raise ValueError(f"an image needs a mask {masks / name}.*: {image}")
+                raise InputError(f"an image needs a mask {masks / name}.*: {image}")
     else:
         truths = dict.fromkeys(images, _only_outlines(root))
     scenes = {name: Scene(name, images[name], truths[name]) for name in sorted(images)}
@@ -189,7 +190,7 @@ def read_folder(
     _check_names([*validated, *test], scenes, root)
     for name in validated:
         if name in test:
-            raise ValueError(f"a scene is for validation or testing, {name!r} is both")
+            raise InputError(f"a scene is for validation or testing, {name!r} is both")
     splits = Splits(
         [scene for name, scene in scenes.items() if name not in {*validated, *test}],
         [scene for name, scene in scenes.items() if name in validated],
@@ -360,16 +361,18 @@ def _aicd_scenes(root: Path, classes: Sequence[str]) -> set[int]:
                 "https://github.com/PhiAbs/W-CDNet, in AICD_image_level_labels/"
             )
     with (tables / "classes.csv").open(newline="") as file:
-        numbers = {row["description"]: row["class_id"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    with (tables / "image_level_labels.csv").open(newline="") as file:
+        labels = list(csv.DictReader(file))
+    try:
+        numbers = {row["description"]: row["class_id"] for row in rows}
+        scenes = [(row["class_id"], int(row["scene"].split("=")[-1])) for row in labels]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DamagedFileError(f"damaged lists of classes: {tables}") from error
     for name in classes:
         _check_choice("classes", name, numbers)
     chosen = {numbers[name] for name in classes}
-    with (tables / "image_level_labels.csv").open(newline="") as file:
-        return {
-            int(row["scene"].rpartition("=")[2])
-            for row in csv.DictReader(file)
-            if row["class_id"] in chosen
-        }
+    return {scene for number, scene in scenes if number in chosen}
 
 
 def read_synthetic(
@@ -397,7 +400,7 @@ def read_synthetic(
     with raster.open_raster(splits.train[0].image) as source:
         shape = source.shape
     if (found, shape) != (scenes, size):
-        raise ValueError(
+        raise InputError(
             f"{root} must hold the {scenes} scenes of {size} pixels that are wanted, "
             f"it holds {found} of {shape}; remove it or name another folder"
         )
@@ -432,7 +435,7 @@ def read_dataset(name: str, root: str | PathLike, **settings: Any) -> Splits:
     taken = settings_of(name)
     for setting in settings:
         if setting not in taken:
-            raise ValueError(
+            raise InputError(
                 f"{name} takes the settings {', '.join(taken)}, got {setting!r}"
             )
     return READERS[name](root, **settings)
@@ -540,7 +543,7 @@ def find_truth(image: Path, truths: Path) -> Path:
     for name in (image.stem, f"{image.stem}_mask"):
         if name in masks:
             return masks[name]
-    raise ValueError(f"an image needs a mask {truths / image.stem}.*: {image}")
+    raise InputError(f"an image needs a mask {truths / image.stem}.*: {image}")
 
 
 def _part_of(root: Path, needed: str, dataset: str) -> Path:
@@ -573,7 +576,7 @@ def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in paths:
         if path.stem in stems:
-            raise ValueError(f"two files of one name: {stems[path.stem]} and {path}")
+            raise InputError(f"two files of one name: {stems[path.stem]} and {path}")
         stems[path.stem] = path
     return stems
 
@@ -582,7 +585,7 @@ def _only_outlines(root: Path) -> Path:
     found = _files(root, OUTLINE_SUFFIXES)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "neither"
-        raise ValueError(
+        raise InputError(
             f"a folder needs masks/ or one file of outlines, got {names}: {root}"
         )
     return found[0]
@@ -597,19 +600,19 @@ def _fraction_or_names(
 def _check_names(names: Iterable[str], known: Iterable[str], root: Path) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"no scene {name!r} among {', '.join(known)}: {root}")
+            raise InputError(f"no scene {name!r} among {', '.join(known)}: {root}")
 
 
 def _check_choice(setting: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise ValueError(
+        raise InputError(
             f"{setting} must be one of {', '.join(choices)}, got {value!r}"
         )
 
 
 def _not_empty(splits: Splits, root: Path, dataset: str = "folder") -> Splits:
     if not splits.train:
-        raise ValueError(f"no scenes to train on in {root}; {SOURCES[dataset]}")
+        raise InputError(f"no scenes to train on in {root}; {SOURCES[dataset]}")
     return splits
 
 
@@ -618,7 +621,7 @@ def _at_resolution(splits: Splits, resolution: float) -> Splits:
     if not resolution:
         return splits
     if resolution < 0:
-        raise ValueError(f"resolution must be above 0, or 0, got {resolution}")
+        raise InputError(f"resolution must be above 0, or 0, got {resolution}")
     return Splits(
         *([_resampled(scene, resolution) for scene in scenes] for scenes in splits)
     )
@@ -627,7 +630,7 @@ def _at_resolution(splits: Splits, resolution: float) -> Splits:
 def _resampled(scene: Scene, resolution: float) -> Scene:
     native = resolution_of(scene)
     if native is None:
-        raise ValueError(f"a resolution needs an image with a CRS: {scene.image}")
+        raise InputError(f"a resolution needs an image with a CRS: {scene.image}")
     scale = resolution / native
     with raster.open_raster(scene.image) as source:
         height, width = (max(1, round(side / scale)) for side in source.shape)
@@ -659,7 +662,7 @@ def _resample(values: np.ndarray, shape: tuple[int, int], how: int) -> np.ndarra
 def _split_rows(splits: Splits, fraction: float) -> Splits:
     """Take the last rows of the training scenes for validation."""
     if not 0 <= fraction < 1:
-        raise ValueError(f"validation must be in [0, 1), got {fraction}")
+        raise InputError(f"validation must be in [0, 1), got {fraction}")
     if fraction == 0:
         return splits
     upper, lower = [], []
@@ -667,12 +670,12 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
         try:
             with raster.open_raster(scene.image) as source:
                 area = scene.area or Window(0, 0, *source.shape)
-        except (OSError, ValueError):  # which the check of the scenes will name
+        except (OSError, InputError):  # which the check of the scenes will name
             upper.append(scene)
             continue
         cut = area.height - max(1, round(area.height * fraction))
         if cut < 1:
-            raise ValueError(
+            raise InputError(
                 f"validation = {fraction} leaves no row to train on, "
                 f"of {area.height}: {scene.image}"
             )
@@ -685,7 +688,7 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
 def _read_mask(scene: Scene, grid: Grid, area: Window) -> np.ndarray:
     with raster.open_raster(scene.truth) as source:
         if source.shape != (grid.height, grid.width):
-            raise ValueError(
+            raise InputError(
                 f"a mask is of the size of its image {(grid.height, grid.width)}, "
                 f"got {source.shape}: {scene.truth}"
             )
@@ -701,7 +704,7 @@ def _decode_colours(label: np.ndarray, path: Path) -> np.ndarray:
     unknown = (mask == UNKNOWN) | (label != bits * np.uint8(255)).any(axis=-1)
     if unknown.any():
         row, col = np.unravel_index(unknown.argmax(), unknown.shape)
-        raise ValueError(
+        raise InputError(
             "a label has the colours of Potsdam's classes, "
             f"got {tuple(label[row, col].tolist())} at row {row}, column {col}: {path}"
         )
@@ -713,7 +716,7 @@ def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarra
     with raster.open_raster(path) as source:
         lacking = np.subtract(shape, source.shape)
         if lacking.min() < 0 or lacking.max() > SPARE:
-            raise ValueError(
+            raise InputError(
                 f"heights are of the size of their image {shape}, got {source.shape}: "
                 f"{path}"
             )
@@ -729,6 +732,6 @@ def _draw_outlines(scene: Scene, grid: Grid, area: Window) -> np.ndarray:
     bounds = array_bounds(grid.height, grid.width, grid.transform)
     try:
         outlines = polygons.read_outlines(scene.truth, grid.crs, bounds)
-    except ValueError as error:
-        raise ValueError(f"{scene.image}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{scene.image}: {error}") from error
     return polygons.rasterise(outlines, grid, area)

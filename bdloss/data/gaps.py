@@ -23,6 +23,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
+from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos import polygons, raster
 from bdloss.orthophotos.windows import Window
@@ -146,9 +147,9 @@ def advise(gaps: np.ndarray, share: float = TOUCHING) -> Advice:
         (6.0, 5)
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share must lie in [0, 1), got {share}")
+        raise InputError(f"share must lie in [0, 1), got {share}")
     if not gaps.size:
-        raise ValueError("gaps are measured between buildings, the masks have none")
+        raise InputError("gaps are measured between buildings, the masks have none")
     near = np.sort(gaps[np.isfinite(gaps)])
     smallest, quantile = (
         (near[0], near[int(share * near.size)]) if near.size else (np.inf, np.inf)
@@ -282,7 +283,7 @@ def _read_truth(path: Path, resolution: float | None) -> np.ndarray:
 def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:
     """Draw a file of outlines as a mask of its own extent."""
     if resolution is None or not resolution > 0:
-        raise ValueError(
+        raise InputError(
             f"outlines need the resolution of a pixel in metres, got {resolution}: "
             f"{path}"
         )
@@ -296,7 +297,7 @@ def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:
     height = math.ceil((top - bottom) / resolution)
     width = math.ceil((right - left) / resolution)
     if height * width > LARGEST_MASK:
-        raise ValueError(
+        raise InputError(
             f"outlines must fit into {LARGEST_MASK / 1e6:g} million pixels, got "
             f"{height} x {width} at {resolution} m: {path}"
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from bdloss.data.augment import Augment
 from bdloss.data.datasets import SceneData
+from bdloss.errors import InputError
 from bdloss.orthophotos.raster import IGNORED
 from bdloss.orthophotos.windows import Window, grid
 
@@ -77,23 +78,23 @@ class Patches(keras.utils.PyDataset):
         super().__init__(workers=workers)
         numbers = {scene.pixels.shape[2] for scene in scenes}
         if len(numbers) != 1:
-            raise ValueError(
+            raise InputError(
                 f"scenes must have the same number of bands, got {sorted(numbers)}"
                 if numbers
                 else "there must be scenes to cut patches out of, got none"
             )
         if patch < 1 or batch < 1 or (steps is not None and steps < 1):
-            raise ValueError(
+            raise InputError(
                 "patch, batch and steps must be at least 1, "
                 f"got {patch}, {batch} and {steps}"
             )
         if not 0 <= process < processes or batch % processes:
-            raise ValueError(
+            raise InputError(
                 f"processes must share a batch of {batch} equally and be counted from "
                 f"0, got process {process} of {processes}"
             )
         if not 0 <= building_bias <= 1:
-            raise ValueError(f"building_bias must be in [0, 1], got {building_bias}")
+            raise InputError(f"building_bias must be in [0, 1], got {building_bias}")
         self.epoch = 0
         self._begun = False
         self._scenes = list(scenes)

@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_folder
 
 HEIGHT, WIDTH = 600, 800  # pixels, as AICD
@@ -128,13 +129,13 @@ def write_archive(
     """
     root = Path(root)
     if scenes < 1 or views < 1:
-        raise ValueError(
+        raise InputError(
             f"scenes and views must be at least 1, got {scenes} and {views}"
         )
     if suffix not in SUFFIXES:
-        raise ValueError(f"suffix must be .png or .tif, got {suffix!r}")
+        raise InputError(f"suffix must be .png or .tif, got {suffix!r}")
     if root.exists():
-        raise FileExistsError(f"{root} exists")
+        raise OutputExistsError(f"{root} exists")
     numbers = [(scene, view) for scene in range(scenes) for view in range(views)]
     with atomic_folder(root) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         truths = partial / "GroundTruth"

@@ -13,6 +13,7 @@ import math
 
 from keras import ops
 
+from bdloss.errors import InputError
 from bdloss.losses.pooling import max_pool
 
 SMOOTH = 1.0  # pixels, above and below the line of Eq. 3
@@ -33,9 +34,9 @@ def check_windows(theta0: int, theta: int) -> None:
     """
     for name, side in (("theta0", theta0), ("theta", theta)):
         if int(side) != side or side < 1 or side % 2 == 0:
-            raise ValueError(f"{name} must be an odd number of pixels, got {side}")
+            raise InputError(f"{name} must be an odd number of pixels, got {side}")
     if theta < theta0:
-        raise ValueError(
+        raise InputError(
             f"theta must not be less than theta0, got theta={theta}, theta0={theta0}"
         )
 
@@ -43,17 +44,17 @@ def check_windows(theta0: int, theta: int) -> None:
 def check_smooth(smooth: float) -> None:
     """Refuse a smoothing that is no number of pixels."""
     if not 0 <= smooth < math.inf:
-        raise ValueError(f"smooth must be at least 0 pixels, got {smooth}")
+        raise InputError(f"smooth must be at least 0 pixels, got {smooth}")
 
 
 def check_boundary(boundary: str, theta0: int = 3) -> None:
     """Refuse a finder of boundaries that there is not, or not with this window."""
     if boundary not in BOUNDARIES:
-        raise ValueError(
+        raise InputError(
             f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}"
         )
     if boundary == "sobel" and theta0 != 3:
-        raise ValueError(f"the Sobel filter has theta0 = 3, got {theta0}")
+        raise InputError(f"the Sobel filter has theta0 = 3, got {theta0}")
 
 
 def extract_boundary(y, theta0: int = 3, valid=None):

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import keras
 from keras import ops
 
+from bdloss.errors import InputError
 from bdloss.losses.boundary import (
     SMOOTH,
     check_boundary,
@@ -499,7 +500,7 @@ class CombinedLoss(ImageLoss):
         for key in (*self.options, "class_weights"):
             value = getattr(part, key)
             if value not in (getattr(plain, key), getattr(self, key)):
-                raise ValueError(
+                raise InputError(
                     f"{key} is said to the combined loss, for all its parts: "
                     f"CombinedLoss(..., {key}={value!r}); got it in extra alone"
                 )
@@ -543,7 +544,7 @@ def _make_extra(extra: str | keras.losses.Loss | None) -> keras.losses.Loss | No
         isinstance(extra, keras.losses.Loss) and not isinstance(extra, CombinedLoss)
     ):
         return extra
-    raise ValueError(
+    raise InputError(
         f"extra must be one of {', '.join(EXTRAS)}, a Keras loss of one value an "
         f"image, or None, got {extra!r}"
     )
@@ -558,7 +559,7 @@ def _score_extra(
     values = ops.convert_to_tensor(extra.call(inputs.y_true, inputs.y_pred))
     shape, images = tuple(values.shape), inputs.y_true.shape[0]
     if shape not in ((images,), (None,)):
-        raise ValueError(
+        raise InputError(
             "extra must return one value an image, of shape (batch,), got shape "
             f"{shape} from {type(extra).__name__}"
         )
@@ -592,5 +593,5 @@ def get(name: str, **settings: Any) -> keras.losses.Loss:
         7
     """
     if name not in NAMES:
-        raise ValueError(f"a loss is one of {', '.join(NAMES)}, got {name!r}")
+        raise InputError(f"a loss is one of {', '.join(NAMES)}, got {name!r}")
     return NAMES[name](**settings)

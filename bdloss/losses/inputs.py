@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from bdloss.errors import InputError
+
 LARGEST_LOGIT = 1e30  # beyond, the cross-entropy of a sum of pixels is not finite
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -103,7 +105,7 @@ def mean_over_classes(values, class_weights: Sequence[float] | None = None):
     check_class_weights(class_weights)
     classes = values.shape[-1]
     if isinstance(classes, int) and len(class_weights) != classes:
-        raise ValueError(
+        raise InputError(
             f"class_weights must have one weight a class, got {len(class_weights)} "
             f"for {classes} classes"
         )
@@ -114,7 +116,7 @@ def mean_over_classes(values, class_weights: Sequence[float] | None = None):
 def check_class_weights(class_weights: Sequence[float]) -> None:
     """Refuse weights of which no mean can be taken."""
     if not (min(class_weights, default=0) >= 0 and 0 < sum(class_weights) < math.inf):
-        raise ValueError(
+        raise InputError(
             f"class_weights must be at least 0 and not all 0, got {list(class_weights)}"
         )
 
@@ -122,7 +124,7 @@ def check_class_weights(class_weights: Sequence[float]) -> None:
 def check_data_format(data_format: str) -> None:
     """Refuse a format that is not Keras's."""
     if data_format not in DATA_FORMATS:
-        raise ValueError(
+        raise InputError(
             f'data_format must be "channels_last" or "channels_first", '
             f"got {data_format!r}"
         )
@@ -135,7 +137,7 @@ def _as_maps(y, data_format: str):
     if len(y.shape) == 3:
         return ops.expand_dims(y, -1)
     if len(y.shape) != 4:
-        raise ValueError(
+        raise InputError(
             "masks and predictions must have rank 3 (batch, height, width) or 4 "
             f"(with classes), got shape {tuple(y.shape)}"
         )
@@ -163,19 +165,19 @@ def _check_values(y_true, strictly: bool) -> None:
         return
     low, high = values.min(), values.max()
     if not (low >= 0.0 and high <= 1.0):  # so that NaN fails
-        raise ValueError(
+        raise InputError(
             "masks must be 0 or 1 where they are not ignored, got values from "
             f"{low:g} to {high:g} (divide masks of 0 and 255 by 255)"
         )
     if strictly and not ((values == 0.0) | (values == 1.0)).all():
-        raise ValueError("masks must be 0 or 1 where they are not ignored, got others")
+        raise InputError("masks must be 0 or 1 where they are not ignored, got others")
 
 
 def _check_shapes(true, pred) -> None:
     """Refuse shapes that are known to differ."""
     for a, b in zip(true, pred, strict=True):
         if isinstance(a, int) and isinstance(b, int) and a != b:
-            raise ValueError(
+            raise InputError(
                 "y_true and y_pred must have the same shape, "
                 f"got {tuple(true)} and {tuple(pred)}"
             )

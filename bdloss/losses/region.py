@@ -7,6 +7,7 @@ FN = sum(y (1 - p)) and TN = sum((1 - y)(1 - p)).
 
 from keras import ops
 
+from bdloss.errors import InputError
 from bdloss.losses.boundary import EMPTY, SMOOTH, check_smooth
 
 
@@ -94,7 +95,7 @@ def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
 def check_fraction(name: str, fraction: float) -> None:
     """Refuse what is no part of a whole."""
     if not 0 <= fraction <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {fraction}")
+        raise InputError(f"{name} must lie in [0, 1], got {fraction}")
 
 
 def _share(region, right):

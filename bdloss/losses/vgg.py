@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bdloss.errors import InputError
+
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv4")
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))  # convolutions, filters
 WHITE = 255.0  # the value of a 1 in the picture that VGG19 is shown
@@ -74,7 +76,7 @@ class VGGFeatures:
         """
         smallest = 2 ** (_block_of(self.layers) - 1)
         if any(side is not None and side < smallest for side in maps.shape[1:3]):
-            raise ValueError(
+            raise InputError(
                 f"{', '.join(self.layers)} need at least {smallest} x {smallest} "
                 f"pixels, got shape {tuple(maps.shape)}"
             )
@@ -145,7 +147,7 @@ def _build(layers: Sequence[str], initial: str) -> keras.Model:
             data_format="channels_last", dtype="float32", name=f"block{block}_pool"
         )(x)
     if not layers or not set(layers) <= set(known):
-        raise ValueError(
+        raise InputError(
             f"layers must be among {', '.join(known)}, "
             f"got {', '.join(layers) or 'none'}"
         )
@@ -170,7 +172,7 @@ def _load(network: keras.Model, weights: str) -> None:
     except (ValueError, OSError, KeyError):
         loaded = False
     if not loaded:
-        raise ValueError(f"not a Keras file of VGG19 weights: {path}")
+        raise InputError(f"not a Keras file of VGG19 weights: {path}")
 
 
 def _kernels(network: keras.Model) -> list:

@@ -7,6 +7,7 @@ a folder, or whose files are brought together in one, make a map by bands.
 import gzip
 import io
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, locked
 
 SETTINGS = "settings.json"
 SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
+ROWS = re.compile(r"(\d{9,})-(\d{9,})")  # first and last, in the name of a file
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 
@@ -84,11 +87,11 @@ class Bands:
                     other = "an older version of bdloss"
                     if key in found:
                         other = "another image of this name"
-                    raise ValueError(
+                    raise InputError(
                         f"begun with {other}; give --no-resume to start over, or "
                         f"remove it: {self.folder}"
                     )
-                raise ValueError(
+                raise InputError(
                     f"begun with {key} {found.get(key)}, not {wanted.get(key)}; give "
                     f"--no-resume to start over: {self.folder}"
                 )
@@ -110,7 +113,7 @@ class Bands:
         strangers = [name for name in names if not name.startswith(SETTINGS)]
         strangers = [name for name in strangers if not name.endswith(LOCK)]
         if strangers and SETTINGS not in names:
-            raise ValueError(
+            raise InputError(
                 "finished rows are kept in a folder of their own, got one of other "
                 f"files: {self.folder}"
             )
@@ -120,7 +123,7 @@ class Bands:
         for begin, end, path in self._files():
             try:
                 self._load(begin, end, path)
-            except ValueError:
+            except InputError:
                 path.unlink()
 
     @property
@@ -131,7 +134,7 @@ class Bands:
             settings = json.loads(path.read_text())
             return dict(settings.items())
         except (ValueError, AttributeError) as error:
-            raise ValueError(
+            raise DamagedFileError(
                 f"damaged, give --no-resume to start over: {path}"
             ) from error
 
@@ -180,9 +183,9 @@ class Bands:
             content = io.BytesIO(gzip.decompress(path.read_bytes()))
             layers = np.load(content, allow_pickle=False)
             if layers.dtype != np.uint8 or layers.shape[1] != end - begin:
-                raise ValueError(f"rows {begin} to {end} of {layers.shape}")
+                raise InputError(f"rows {begin} to {end} of {layers.shape}")
         except DAMAGED as error:
-            raise ValueError(
+            raise DamagedFileError(
                 f"damaged rows; give the predict command again: {path}"
             ) from error
         return layers
@@ -203,9 +206,9 @@ class Bands:
     def _files(self) -> list[tuple[int, int, Path]]:
         """Return first row, last row and path of each band, from the top."""
         files = []
-        for path in sorted(self.folder.glob(f"*-*[0-9]{SUFFIX}")):
-            begin, end = path.name.removesuffix(SUFFIX).split("-")
-            files.append((int(begin), int(end), path))
+        for path in sorted(self.folder.glob(f"*-*{SUFFIX}")):
+            if rows := ROWS.fullmatch(path.name.removesuffix(SUFFIX)):
+                files.append((int(rows[1]), int(rows[2]), path))
         return files
 
     def _partial(self, path: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from bdloss.errors import InputError
 from bdloss.orthophotos.windows import Window, starts
 
 BLOCK = 2_000_000  # pixels that are given out at a time
@@ -64,7 +65,7 @@ class Band:
             ValueError: If the window begins above the band, in rows given out already.
         """
         if window.row < self.top:
-            raise ValueError(
+            raise InputError(
                 "windows must come from top to bottom: "
                 f"row {window.row} came after row {self.top}"
             )

@@ -20,6 +20,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos.ogr import named_for_ogr, pyogrio
 from bdloss.orthophotos.raster import Grid
@@ -60,14 +61,14 @@ def read_outlines(
     """
     source, extent = read_extent(path)
     if (source is None) != (crs is None):
-        raise ValueError(
+        raise InputError(
             "outlines and raster both have a CRS or both have none, "
             f"the outlines have {source} and the raster {crs}: {path}"
         )
     with _transform_errors(path, source, crs):
         box = _reproject_bounds(crs, source, bounds) if bounds else None
     if box and extent is not None and not _overlap(np.array([extent]), box).any():
-        raise ValueError(
+        raise InputError(
             f"outlines must overlap the raster, which covers {_round(box)}, "
             f"they cover {_round(extent)} ({source}): {path}"
         )
@@ -77,15 +78,15 @@ def read_outlines(
         geometries = shapely.from_wkb(read[2])
     known = geometries[~shapely.is_missing(geometries)]
     if len(geometries) and not len(known):
-        raise ValueError(f"outlines must be polygons, got none that is whole: {path}")
+        raise InputError(f"outlines must be polygons, got none that is whole: {path}")
     parts = _parts_of(known)
     polygons = parts[shapely.get_type_id(parts) == POLYGON]
     if len(parts) and not len(polygons):
-        raise ValueError(
+        raise InputError(
             f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
         )
     if not np.isfinite(shapely.get_coordinates(polygons)).all():
-        raise ValueError(f"outlines must have finite coordinates: {path}")
+        raise InputError(f"outlines must have finite coordinates: {path}")
     with _transform_errors(path, source, crs):
         polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
     if bounds:
@@ -111,7 +112,7 @@ def read_extent(
     crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
     bounds = info["total_bounds"]
     if bounds is not None and not np.isfinite(bounds).all():
-        raise ValueError(f"outlines must have finite coordinates: {path}")
+        raise InputError(f"outlines must have finite coordinates: {path}")
     return crs, bounds
 
 
@@ -125,7 +126,7 @@ def _read_errors(path: str | PathLike) -> Iterator[None]:
         *(pyogrio.errors.FeatureError, pyogrio.errors.GeometryError),
         *(shapely.errors.ShapelyError, IndexError, UnicodeDecodeError),
     ) as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"damaged file of outlines, or geometries that are no polygons: {path}"
         ) from error
 
@@ -138,7 +139,7 @@ def _transform_errors(
     try:
         yield
     except (CPLE_BaseError, RasterioError) as error:
-        raise ValueError(
+        raise InputError(
             "outlines and raster must have CRSs that can be related, "
             f"got {source} and {target}: {path}"
         ) from error
@@ -211,7 +212,7 @@ def mask_to_polygons(
         (1.0, 0.0, 3.0, 1.0)
     """
     if mask.shape != (grid.height, grid.width):
-        raise ValueError(
+        raise InputError(
             f"mask must be of the size {(grid.height, grid.width)}, got {mask.shape}"
         )
     bands = [(0, np.stack([mask, mask]))]
@@ -263,7 +264,7 @@ def outline_bands(
     """
     metres = grid.resolution
     if min_area and metres is None:
-        raise ValueError("min_area is in square metres, which a grid without CRS lacks")
+        raise InputError("min_area is in square metres, which a grid without CRS lacks")
     a, b, c, d, e, f = grid.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
     finished = _trace(_cut(bands))
@@ -408,9 +409,9 @@ def write_outlines(
     """
     path = Path(path)
     if path.suffix not in DRIVERS:
-        raise ValueError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
+        raise InputError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
     if path.suffix == ".geojson" and crs is None:
-        raise ValueError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
+        raise InputError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
     with (
         atomic_path(path) as partial,
         named_for_ogr(partial) as named,
@@ -448,13 +449,13 @@ def _layer_of(path: str | PathLike) -> str:
     if Path(path).is_file():
         with Path(path).open("rb") as file:
             if b"<OGRVRT" in file.read(HEAD):
-                raise ValueError(f"outlines must not be a virtual source: {path}")
+                raise InputError(f"outlines must not be a virtual source: {path}")
     try:
         with named_for_ogr(path) as named:
             layers = pyogrio.list_layers(named)
     except pyogrio.errors.DataSourceError as error:
         if Path(path).exists():
-            raise ValueError(f"not a file of outlines: {path}") from error
+            raise InputError(f"not a file of outlines: {path}") from error
         raise FileNotFoundError(f"no such file: {path}") from error
     names = [
         name
@@ -462,7 +463,7 @@ def _layer_of(path: str | PathLike) -> str:
         if kind and "Point" not in kind and "Line" not in kind
     ]
     if len(names) != 1:
-        raise ValueError(
+        raise InputError(
             f"outlines must be one layer of polygons, got {names or 'none'}: {path}"
         )
     return names[0]

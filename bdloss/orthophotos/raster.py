@@ -24,6 +24,7 @@ from rasterio.transform import xy
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos.trust import gdal_name, local_sources
 from bdloss.orthophotos.windows import Window
@@ -106,7 +107,7 @@ class Grid(NamedTuple):
         except CPLE_BaseError:
             lon = lat = np.array([math.inf])
         if not np.isfinite([lon, lat]).all():
-            raise ValueError(
+            raise InputError(
                 f"a raster must lie within its CRS {self.crs}, got coordinates "
                 f"{x[0]:g}, {y[0]:g}"
             )
@@ -137,7 +138,7 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
     source = _open(path)
     if not source.count:
         source.close()
-        raise ValueError(f"not a raster, but several or none: {path}")
+        raise InputError(f"not a raster, but several or none: {path}")
     fault = None
     area = source.transform.determinant
     if not math.isfinite(area + source.transform.c + source.transform.f) or not area:
@@ -146,14 +147,14 @@ def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
         fault = "a raster must have real values, not complex ones"
     if fault:
         source.close()
-        raise ValueError(f"{fault}: {path}")
+        raise InputError(f"{fault}: {path}")
     return source
 
 
 def _open(path: str | PathLike) -> rasterio.DatasetReader:
     name, drivers = gdal_name(path)
     if Path(path).is_fifo():  # which would wait for somebody to write
-        raise ValueError(f"not a raster: {path}")
+        raise InputError(f"not a raster: {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -161,7 +162,7 @@ def _open(path: str | PathLike) -> rasterio.DatasetReader:
                 source = rasterio.DatasetReader(name, driver=drivers)
     except RasterioIOError as error:
         if Path(path).exists():
-            raise ValueError(f"not a raster: {path}") from error
+            raise InputError(f"not a raster: {path}") from error
         raise FileNotFoundError(f"no such file: {path}") from error
     return source
 
@@ -253,7 +254,7 @@ def resample(
     grid = grid_of(source)
     finest, coarsest = RESOLUTIONS
     if not finest <= resolution <= coarsest or grid.resolution is None:
-        raise ValueError(
+        raise InputError(
             f"resampling takes a resolution from {finest} to {coarsest} metres and a "
             f"raster with a CRS, got {resolution} and {grid.crs}: {source.name}"
         )
@@ -307,11 +308,11 @@ def read_pixels(
     picture = image_bands(source)
     chosen = picture if bands is None else list(bands)
     if not set(chosen) <= set(source.indexes):
-        raise ValueError(
+        raise InputError(
             f"bands must be from 1 to {source.count}, got {chosen}: {source.name}"
         )
     if ColorInterp.palette in source.colorinterp:
-        raise ValueError(
+        raise InputError(
             "an image has colours, not a palette (gdal_translate -expand rgb makes "
             f"them): {source.name}"
         )
@@ -396,13 +397,13 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
         ValueError: If the data are damaged, or fractions.
     """
     if holds_probabilities(source):
-        raise ValueError(f"{MASK_RULE}, got probabilities: {source.name}")
+        raise InputError(f"{MASK_RULE}, got probabilities: {source.name}")
     values = _read(source, image_bands(source), window)
     mask = (values != 0).any(axis=0).astype(np.uint8)
     if values.dtype.kind == "f":
         unknown = np.isnan(values).any(axis=0)
         if (values != np.rint(values))[:, ~unknown].any():
-            raise ValueError(
+            raise InputError(
                 f"{MASK_RULE}, got fractions (probabilities?): {source.name}"
             )
         mask[unknown] = IGNORED
@@ -580,7 +581,7 @@ def _damage_named(source: rasterio.DatasetReader, window: Window) -> Iterator[No
     try:
         yield
     except RasterioIOError as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"damaged raster: {source.name}, between row {window.row} and "
             f"{window.row + window.height}, column {window.col} and "
             f"{window.col + window.width}"

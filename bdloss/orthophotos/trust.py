@@ -7,6 +7,8 @@ from os import PathLike
 from pathlib import Path
 from xml.etree import ElementTree
 
+from bdloss.errors import DamagedFileError, InputError
+
 ALLOW_REMOTE = "BDLOSS_ALLOW_REMOTE"  # of the environment: 1 allows what bodies name
 # The formats that orthophotos and masks come in; none of them is a list of addresses.
 DRIVERS = (
@@ -86,22 +88,22 @@ def _sources_of(path: Path) -> Iterator[Path]:
         head = file.read(HEAD)
     if b"<vrtdataset" not in head.lower():
         if any(service.lower() in head.lower() for service in SERVICES):
-            raise ValueError(f"not a raster, but text that names some: {path}")
+            raise InputError(f"not a raster, but text that names some: {path}")
         return
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        raise ValueError(f"damaged raster: {path} ({error})") from error
+        raise DamagedFileError(f"damaged raster: {path} ({error})") from error
     for element in root.iter():
         said = {key.lower(): value for key, value in element.attrib.items()}
         tag, text = element.tag.lower(), (element.text or "").strip()
         if said.get("subclass", "").lower() == "vrtrawrasterband":
-            raise ValueError(
+            raise InputError(
                 "a virtual raster must be made of rasters, not of the bytes of any "
                 f"file (VRTRawRasterBand): {path}"
             )
         if tag == "pixelfunctionlanguage" and text.lower() == "python":
-            raise ValueError(f"a virtual raster must not run Python: {path}")
+            raise InputError(f"a virtual raster must not run Python: {path}")
         if tag not in NAMES or not text:
             continue
         relative = said.get("relativetovrt") == "1"
@@ -109,7 +111,7 @@ def _sources_of(path: Path) -> Iterator[Path]:
         if source.is_file():
             yield source
         elif os.environ.get(ALLOW_REMOTE) != "1":
-            raise ValueError(
+            raise InputError(
                 "a raster must name local files only, which are there, "
                 f"got {text[:60]}; --allow-remote allows others: {path}"
             )

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bdloss.errors import InputError
+
 
 class Window(NamedTuple):
     """A rectangle of a raster, in pixels.
@@ -52,9 +54,9 @@ def starts(length: int, side: int, stride: int) -> list[int]:
         [0, 4, 6]
     """
     if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
+        raise InputError(f"length must be at least 1, got {length}")
     if not 1 <= stride <= side:
-        raise ValueError(f"stride must be from 1 to the side {side}, got {stride}")
+        raise InputError(f"stride must be from 1 to the side {side}, got {stride}")
     if length <= side:
         return [0]
     return [*range(0, length - side, stride), length - side]

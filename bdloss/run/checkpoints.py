@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
 
 KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
@@ -100,13 +101,13 @@ def read_state(path: Path) -> State:
             arrays = dict(archive)  # reads all of it, and checks each sum
         facts = json.loads(str(arrays.pop(FACTS)))
         if facts.get("digest", _digest(arrays)) != _digest(arrays):
-            raise ValueError("not the arrays that were written")
+            raise InputError("not the arrays that were written")
         parts: dict[str, list[np.ndarray]] = {"network": [], "optimizer": []}
         for name, array in arrays.items():
             parts[name.rstrip("0123456789")].append(array)
         return State(facts["rows"], facts["seconds"], **parts)
     except DAMAGED as error:
-        raise ValueError(f"damaged checkpoint: {path}") from error
+        raise DamagedFileError(f"damaged checkpoint: {path}") from error
 
 
 def newest_epoch(folder: Path) -> int:
@@ -130,6 +131,6 @@ def newest_state(
     for path in reversed(_whole(folder)):
         try:
             return read_state(path)
-        except ValueError as error:
+        except InputError as error:
             say(f"{error}; trying the one before")
     return None

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bdloss import losses, models
 from bdloss.data.augment import Strength
+from bdloss.errors import InputError
 from bdloss.memory import refuse_beyond_memory
 from bdloss.orthophotos.raster import RESOLUTIONS
 from bdloss.run.tta import MODES
@@ -72,17 +73,17 @@ class Weight:
         for value in self.values:
             _check_share("weight.values", value)
         if not self.values:
-            raise ValueError("weight.values needs at least one weight, got none")
+            raise InputError("weight.values needs at least one weight, got none")
         _check_positive("weight.every", self.every)
         if not 0 <= self.probe_epochs <= self.every:
-            raise ValueError(
+            raise InputError(
                 f"weight.probe_epochs must lie in [0, every = {self.every}], "
                 f"got {self.probe_epochs}"
             )
         if self.first < 0:
-            raise ValueError(f"weight.first must be at least 0, got {self.first}")
+            raise InputError(f"weight.first must be at least 0, got {self.first}")
         if self.policy == "ramp" and not self.first < self.last:
-            raise ValueError(
+            raise InputError(
                 "weight.last must come after weight.first, "
                 f"got first = {self.first}, last = {self.last}"
             )
@@ -103,7 +104,7 @@ class Stage:
         """Raise a ValueError for a setting out of its range."""
         _check_positive("stage.epochs", self.epochs)
         if self.epochs > MOST_EPOCHS:
-            raise ValueError(
+            raise InputError(
                 f"stage.epochs must be at most {MOST_EPOCHS}, got {self.epochs}"
             )
         _check_positive("stage.learning_rate", self.learning_rate)
@@ -111,11 +112,11 @@ class Stage:
         _check_choice("stage.trainable", self.trainable, models.TRAINABLE)
         _check_at_least_0("stage.plateau", self.plateau)
         if not 0.0 < self.factor < 1.0:
-            raise ValueError(
+            raise InputError(
                 f"stage.factor must lie between 0 and 1, got {self.factor}"
             )
         if self.plateau and self.schedule != "constant":
-            raise ValueError(
+            raise InputError(
                 "stage.plateau needs schedule = constant, got " + self.schedule
             )
 
@@ -169,11 +170,11 @@ class Experiment:
             _check_positive(name, getattr(self, name))
         for name, most in LARGEST.items():
             if not getattr(self, name) <= most:
-                raise ValueError(
+                raise InputError(
                     f"{name} must be at most {most}, got {getattr(self, name)}"
                 )
         if self.resolution and not RESOLUTIONS[0] <= self.resolution <= RESOLUTIONS[1]:
-            raise ValueError(
+            raise InputError(
                 f"resolution must be 0, or from {RESOLUTIONS[0]} to {RESOLUTIONS[1]} "
                 f"metres, got {self.resolution}"
             )
@@ -186,7 +187,7 @@ class Experiment:
         _check_choice("tta", self.tta, MODES)
         _check_choice("sampling", self.sampling, SAMPLINGS)
         if self.sampling == "grid" and self.building_bias:
-            raise ValueError(
+            raise InputError(
                 "building_bias is of sampling = random: a grid takes all patches, "
                 f"got {self.building_bias}"
             )
@@ -196,21 +197,21 @@ class Experiment:
             _check_at_least_0(name, getattr(self, name))
         multiple = models.size_multiple(self.backbone, self.blocks)
         if self.patch % multiple:
-            raise ValueError(
+            raise InputError(
                 f"patch must be a multiple of {multiple} for {self.backbone}, "
                 f"got {self.patch}"
             )
         if self.encoder_weights and self.backbone in models.WITHOUT_ENCODER:
-            raise ValueError(
+            raise InputError(
                 "encoder_weights are of networks with an encoder, got "
                 f"{self.encoder_weights!r} for {self.backbone}"
             )
         if not self.skips and self.backbone != "convnn":
-            raise ValueError(
+            raise InputError(
                 f"skips can be left out of convnn only, got backbone {self.backbone!r}"
             )
         if not self.stage:
-            raise ValueError("an experiment needs at least one [[stage]], got none")
+            raise InputError("an experiment needs at least one [[stage]], got none")
         self.loss.check()
         self.weight.check()
         for stage in self.stage:
@@ -254,7 +255,7 @@ def read_named(name: str) -> dict[str, Any]:
     for path in _configs():
         if path.name == f"{name}.toml":
             return tomllib.loads(path.read_text())
-    raise ValueError(
+    raise InputError(
         f"dataset must be one of {', '.join(config_names())}, got {name!r}"
     )
 
@@ -277,7 +278,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))  # some editors leave a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"not a TOML file: {path} ({error})") from error
+        raise InputError(f"not a TOML file: {path} ({error})") from error
 
 
 def change(settings: dict[str, Any], assignment: str) -> None:
@@ -294,7 +295,7 @@ def change(settings: dict[str, Any], assignment: str) -> None:
     """
     key, equals, text = assignment.partition("=")
     if not equals or not key:
-        raise ValueError(f"a setting must read key=value, got {assignment!r}")
+        raise InputError(f"a setting must read key=value, got {assignment!r}")
     try:
         table = tomllib.loads(f"value = {text}")
         # More lines than one would be more settings than one.
@@ -311,13 +312,13 @@ def change(settings: dict[str, Any], assignment: str) -> None:
         else:
             place = place.setdefault(part, {})
     if not isinstance(place, dict):
-        raise ValueError(f"{key} does not name a setting")
+        raise InputError(f"{key} does not name a setting")
     place[last] = value
 
 
 def _item(stages: list, number: str, key: str) -> Any:
     if not number.isdigit() or int(number) >= len(stages):
-        raise ValueError(
+        raise InputError(
             f"{key}: stages are counted from 0 to {len(stages) - 1}, got {number}"
         )
     return stages[int(number)]
@@ -350,12 +351,12 @@ def make_experiment(settings: dict[str, Any]) -> Experiment:
 
 def _make(kind: type, settings: Any, where: str) -> Any:
     if not isinstance(settings, dict):
-        raise ValueError(f"{where.rstrip('.')} must be a table, got {settings!r}")
+        raise InputError(f"{where.rstrip('.')} must be a table, got {settings!r}")
     known = get_type_hints(kind)
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
+            raise InputError(
                 f"unknown setting {where + key!r}; did you mean {where + near!r}?"
             )
     return kind(
@@ -371,7 +372,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _make(kind, value, f"{where}.")  # type: ignore[arg-type]
     if get_origin(kind) is list and dataclasses.is_dataclass(get_args(kind)[0]):
         if not isinstance(value, list):
-            raise ValueError(f"{where} must be written [[{where}]], got {value!r}")
+            raise InputError(f"{where} must be written [[{where}]], got {value!r}")
         return [
             _make(get_args(kind)[0], item, f"{where}.{i}.")
             for i, item in enumerate(value)
@@ -392,7 +393,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         elif type(value) is wanted:
             return value
     names = " or ".join(_kind_name(wanted) for wanted in kinds)
-    raise ValueError(f"{where} must be {names}, got {value!r}")
+    raise InputError(f"{where} must be {names}, got {value!r}")
 
 
 def _kind_name(kind: Any) -> str:
@@ -461,19 +462,19 @@ def flatten(settings: Any, where: str = "") -> dict[str, Any]:
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _check_positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0, got {value}")
+        raise InputError(f"{name} must be above 0, got {value}")
 
 
 def _check_share(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        raise InputError(f"{name} must lie in [0, 1], got {value}")
 
 
 def _check_at_least_0(name: str, value: float) -> None:
     if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
+        raise InputError(f"{name} must be at least 0, got {value}")

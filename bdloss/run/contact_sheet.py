@@ -8,6 +8,7 @@ import numpy as np
 from bdloss.data.augment import Strength, augmentation
 from bdloss.data.datasets import SceneData
 from bdloss.data.patches import Patches
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.orthophotos.raster import IGNORED
 from bdloss.run.report import draw_outlines, write_picture
 
@@ -45,11 +46,11 @@ def draw_contact_sheet(
         ValueError: As in `Patches`, or if the file is not a PNG.
     """
     if path.suffix.lower() != ".png":
-        raise ValueError(f"a contact sheet is a .png, got {path}")
+        raise InputError(f"a contact sheet is a .png, got {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give another --out or --overwrite")
+        raise OutputExistsError(f"{path} exists; give another --out or --overwrite")
     patches = Patches(
         scenes,
         patch,

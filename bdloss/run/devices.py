@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import keras
 
+from bdloss.errors import InputError
+
 PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 SLURM_PROCESSES = "SLURM_STEP_NUM_TASKS"  # only of what `srun` has started
 
@@ -60,7 +62,7 @@ def join_processes() -> None:
     if several == {1}:
         return
     if keras.backend.backend() != "jax":
-        raise ValueError(
+        raise InputError(
             "several processes train together on KERAS_BACKEND=jax, "
             f"got {keras.backend.backend()}"
         )
@@ -88,12 +90,12 @@ def gather_team(devices: str = "1", batch: int = 1) -> Team:
 
         process, processes = jax.process_index(), jax.process_count()
     if devices != "all" and not (devices.isdecimal() and int(devices) > 0):
-        raise ValueError(f"devices must be a number above 0, or all, got {devices}")
+        raise InputError(f"devices must be a number above 0, or all, got {devices}")
     count = len(names) if devices == "all" or processes > 1 else int(devices)
     if count > len(names):
-        raise ValueError(f"devices must be at most the {len(names)} here, got {count}")
+        raise InputError(f"devices must be at most the {len(names)} here, got {count}")
     if batch % count:
-        raise ValueError(f"{count} devices must share a batch equally, got {batch}")
+        raise InputError(f"{count} devices must share a batch equally, got {batch}")
     kind = names[0].partition(":")[0].upper()
     name = f"{count} {kind}{'s' * (count > 1)}"
     if processes > 1:

@@ -12,6 +12,7 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import IGNORED, IMAGE_SUFFIXES, OUTLINE_SUFFIXES
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import (
     atomic_folder,
     atomic_path,
@@ -162,10 +163,10 @@ def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]
     """
     preds, known = _masks_by_name(predictions), _masks_by_name(truths)
     if not preds:
-        raise ValueError(f"no rasters in {predictions}")
+        raise InputError(f"no rasters in {predictions}")
     if truths.is_file():  # one for all: outlines, or a mask of whatever name
         if truths.suffix.lower() not in OUTLINE_SUFFIXES and len(preds) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{len(preds)} predictions need a folder of truths or outlines, "
                 f"got one mask: {truths}"
             )
@@ -174,7 +175,7 @@ def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]
         preds = dict(zip(known, preds.values(), strict=True))
     for name, pred in preds.items():
         if name not in known:
-            raise ValueError(f"no truth named {name} in {truths}: {pred}")
+            raise InputError(f"no truth named {name} in {truths}: {pred}")
     pairs = [Pair(name, pred, known[name]) for name, pred in preds.items()]
     return pairs, [truth for name, truth in known.items() if name not in preds]
 
@@ -215,7 +216,7 @@ def score_rasters(
     if out is not None:
         shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end
     if out is not None and (out / "scores.json").exists() and not overwrite:
-        raise FileExistsError(f"{out / 'scores.json'} exists; give --overwrite")
+        raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
     places: list[Place] = []
     with ExitStack() as stack:
@@ -284,14 +285,14 @@ def draw_stages(
     """
     refuse_overlap([path], [pred, truth, *([image] if image else [])])
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give --overwrite")
+        raise OutputExistsError(f"{path} exists; give --overwrite")
     pair = Pair(path.stem, pred, truth)
     if corner is None:
         corner = _longest_boundary(pair, side)
     row, col = corner
     with open_pair(pair, probabilities=True) as (read, height, width):
         if not (0 <= row < height and 0 <= col < width):
-            raise ValueError(
+            raise InputError(
                 f"the corner must lie in {height} rows and {width} columns, "
                 f"got row {row}, column {col}"
             )
@@ -328,7 +329,7 @@ def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
 def _check_inside(source: Any, window: Window, image: Path) -> None:
     rows, cols = source.shape
     if window.row + window.height > rows or window.col + window.width > cols:
-        raise ValueError(f"an image is of the size of its masks, got less: {image}")
+        raise InputError(f"an image is of the size of its masks, got less: {image}")
 
 
 @contextmanager
@@ -378,7 +379,7 @@ def open_pair(
 
 def _check_grids(pair: Pair, pred: raster.Grid, truth: raster.Grid) -> None:
     if (pred.height, pred.width) != (truth.height, truth.width):
-        raise ValueError(
+        raise InputError(
             f"a mask is of the size of its truth {(truth.height, truth.width)}, "
             f"got {(pred.height, pred.width)}: {pair.pred}"
         )
@@ -389,14 +390,14 @@ def _check_grids(pair: Pair, pred: raster.Grid, truth: raster.Grid) -> None:
             for corner in ((0.0, 0.0), (float(pred.width), float(pred.height)))
         )
         if far:
-            raise ValueError(
+            raise InputError(
                 f"a mask lies where its truth does, {pair.truth} does not: {pair.pred}"
             )
 
 
 def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
     if true.shape != pred.shape:
-        raise ValueError(
+        raise InputError(
             f"a mask is of the shape of its truth {true.shape}, got {pred.shape}"
         )
 
@@ -564,7 +565,7 @@ def _by_name(files: Iterable[Path]) -> dict[str, Path]:
     for file in files:
         name = file.stem.removesuffix("_mask")
         if name in names:
-            raise ValueError(f"two files of one name: {names[name]} and {file}")
+            raise InputError(f"two files of one name: {names[name]} and {file}")
         names[name] = file
     return names
 

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_path
 from bdloss.models import Predictor
 
@@ -54,18 +55,18 @@ def export_onnx(
             a window.
     """
     if predictor.network is None:
-        raise ValueError("only a Keras model is exported, got another callable")
+        raise InputError("only a Keras model is exported, got another callable")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"ONNX export needs {' and '.join(missing)}: pip install 'bdloss[onnx]'"
         )
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(
+        raise InputError(
             f"ONNX export runs on TensorFlow, got Keras on {keras.backend.backend()}"
         )
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give --overwrite")
+        raise OutputExistsError(f"{path} exists; give --overwrite")
     side = predictor.window if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bdloss import callbacks, losses, metrics, models
 from bdloss.data import augment, datasets, patches
+from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
@@ -57,7 +58,7 @@ class Fitting:
             ValueError: If the schedule looks at a validation that is not there.
         """
         if not validation and _needs_validation(experiment):
-            raise ValueError(
+            raise InputError(
                 "weight.policy search, stage.plateau and patience look at validation "
                 "scenes; there are none"
             )
@@ -267,7 +268,7 @@ class Fitting:
         if "val_loss" in row:
             row["val_loss"] *= self._padding
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
-            raise ValueError(self._not_finite())
+            raise InputError(self._not_finite())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         trained = sum(math.prod(w.shape) for w in self.model.trainable_variables)
         self.rows.append(
@@ -308,7 +309,7 @@ class _Epochs(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            raise ValueError(self.fitting._not_finite(batch))
+            raise InputError(self.fitting._not_finite(batch))
 
     def on_epoch_end(self, epoch, logs=None):
         self.fitting._end_epoch(logs or {})
@@ -446,7 +447,7 @@ def _needs_validation(experiment: Experiment) -> bool:
 
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
     if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
-        raise ValueError(
+        raise InputError(
             "the checkpoint is that of another network; give another --out or --fresh"
         )
     for variable, value in zip(variables, values, strict=True):

@@ -13,6 +13,7 @@ from rasterio import Affine
 from rasterio.transform import array_bounds
 
 from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import IDENTITY, Bands
@@ -145,14 +146,14 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         ours = {f"{stem}_{product}" for stem in stems for product in PRODUCTS}
         rasters = [file for file in rasters if file.stem not in ours]
         if not rasters:
-            raise ValueError(
+            raise InputError(
                 f"no raster ({', '.join(SUFFIXES)}) in this folder: {path}"
             )
         images += rasters
     seen: dict[str, Path] = {}
     for image in images:
         if image.stem in seen:
-            raise ValueError(
+            raise InputError(
                 "orthophotos mapped together need names of their own, "
                 f"got {seen[image.stem]} and {image}"
             )
@@ -181,7 +182,7 @@ def check_outputs(
     ]
     refuse_overlap(outputs, [*images, *read])
     if any(path.is_dir() and path.resolve() == out.resolve() for path in read):
-        raise ValueError(f"truth must lie in a folder that is not --out, got {out}")
+        raise InputError(f"truth must lie in a folder that is not --out, got {out}")
 
 
 def map_buildings(
@@ -233,7 +234,7 @@ def map_buildings(
         grid, apart = ground_of(source)
         numbers = settings.bands or image_bands(source)
     if settings.vector == "geojson" and settings.polygons and grid.crs is None:
-        raise ValueError(f"GeoJSON is in degrees, the image has no CRS: {image}")
+        raise InputError(f"GeoJSON is in degrees, the image has no CRS: {image}")
     if say is not None:
         for line in _oddities(grid, apart, settings.resolution, predictor.resolution):
             say(f"{image.name} {line}")
@@ -341,13 +342,13 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
             buildings = count_outlines(paths["polygons"]) if settings.polygons else None
             return Mapped(list(paths.values()), buildings, kept=True)
     if not bands.folder.exists():
-        raise ValueError(f"no shards of {image.name} in this folder: {out}")
+        raise InputError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
     known = {**bands.settings, **_describe_products(settings)}
     if there and not (settings.overwrite or _is_made_of(paths["mask"], known)):
-        raise FileExistsError(f"{there[0]} exists; give --overwrite")
+        raise OutputExistsError(f"{there[0]} exists; give --overwrite")
     if bands.settings.get("image") != identify(image)["image"]:
-        raise ValueError(f"these are shards of another image: {bands.folder}")
+        raise InputError(f"these are shards of another image: {bands.folder}")
     with bands.held():
         buildings = _write_products(image, bands, paths, settings, None)
         bands.remove()
@@ -417,12 +418,12 @@ def _is_finished(
         return False
     hint = "give --overwrite or another --out"
     if not settings.resume:
-        raise FileExistsError(f"{there[0]} exists; {hint}")
+        raise OutputExistsError(f"{there[0]} exists; {hint}")
     if len(there) < len(paths):
         if folder.exists():
             return False  # killed between two outputs
         missing = next(path for path in paths.values() if path not in there)
-        raise FileExistsError(f"{there[0]} exists, {missing.name} does not; {hint}")
+        raise OutputExistsError(f"{there[0]} exists, {missing.name} does not; {hint}")
     with open_raster(paths["mask"]) as source:
         found = source.tags()
     for key, value in known.items():
@@ -430,10 +431,10 @@ def _is_finished(
             if key == "image_time" and key not in found:
                 continue  # merged of shards, which may be of copies
             if key in IDENTITY and key in found:
-                raise FileExistsError(
+                raise OutputExistsError(
                     f"{paths['mask']} exists, of another image of this name; {hint}"
                 )
-            raise FileExistsError(
+            raise OutputExistsError(
                 f"{paths['mask']} exists, made with {key} {found.get(key)}, not "
                 f"{value}; {hint}"
             )

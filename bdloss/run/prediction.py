@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import rasterio
 
+from bdloss.errors import InputError, OutputExistsError
 from bdloss.memory import refuse_beyond_memory
 from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.merge import merge_windows
@@ -108,7 +109,7 @@ def predict_array(
         [0.20000000298023224, 0.20000000298023224, 0.20000000298023224]
     """
     if pixels.ndim != 3 or pixels.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             "an image must be uint8 of shape (height, width, bands): "
             f"{pixels.dtype} of shape {pixels.shape} came"
         )
@@ -220,7 +221,7 @@ def write_maps(
         extent, gcps = grid_of(source), source.gcps
     there = bands.finished(0, extent.height)
     if there < extent.height:
-        raise ValueError(f"rows from {there} on are missing: {bands.folder}")
+        raise InputError(f"rows from {there} on are missing: {bands.folder}")
     masked = building = 0
     outputs = [path for path in (mask_path, probability_path) if path is not None]
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ExitStack() as files:
@@ -316,10 +317,10 @@ def predict_bands(
     """
     _check_settings(window, overlap, batch)
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be 0 to 1: {threshold} came")
+        raise InputError(f"threshold must be 0 to 1: {threshold} came")
     part, parts = shard
     if not 1 <= part <= parts:
-        raise ValueError(f"shard must be from 1/n to n/n: {part}/{parts} came")
+        raise InputError(f"shard must be from 1/n to n/n: {part}/{parts} came")
     predict_mean = augment_prediction(predict, tta, mean)
 
     with ExitStack() as files:
@@ -332,12 +333,12 @@ def predict_bands(
         if numbers is None:
             numbers = image_bands(original)
         elif not set(numbers) <= set(original.indexes):
-            raise ValueError(
+            raise InputError(
                 f"bands must be from 1 to {original.count}, got {list(numbers)}: "
                 f"{original.name}"
             )
         if bands is not None and len(numbers) != bands:
-            raise ValueError(
+            raise InputError(
                 f"the model takes {bands} bands, {Path(image).name} has "
                 f"{len(numbers)}; --bands chooses"
             )
@@ -589,14 +590,14 @@ def _pad_patch(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def _check_settings(window: int, overlap: int, batch: int) -> None:
     if window < 1:
-        raise ValueError(f"window must be 1 pixel or more: {window} came")
+        raise InputError(f"window must be 1 pixel or more: {window} came")
     if not 0 <= overlap < window:
-        raise ValueError(
+        raise InputError(
             f"overlap must be 0 or more and smaller than the window, {window}: "
             f"{overlap} came"
         )
     if batch < 1:
-        raise ValueError(f"batch must be 1 or more: {batch} came")
+        raise InputError(f"batch must be 1 or more: {batch} came")
     # A band and probabilities, in float32, are the least of it.
     needed = 4 * batch * window**2 * 2
     refuse_beyond_memory(needed, f"batch {batch} of windows of {window} pixels")
@@ -606,18 +607,18 @@ def _check_outputs(image: Path, outputs: list[Path], overwrite: bool) -> None:
     paths = [path.resolve() for path in (image, *outputs)]
     if len(set(paths)) < len(paths):
         names = ", ".join(str(path) for path in (image, *outputs))
-        raise ValueError(f"image and outputs must be different files: {names} came")
+        raise InputError(f"image and outputs must be different files: {names} came")
     for path in outputs:
         if path.exists() and not overwrite:
-            raise FileExistsError(f"output must not exist unless overwritten: {path}")
+            raise OutputExistsError(f"output must not exist unless overwritten: {path}")
 
 
 def _check_maps(maps: np.ndarray, shape: tuple[int, ...]) -> None:
     if maps.shape != shape:
-        raise ValueError(f"the model must give maps of {shape}: {maps.shape} came")
+        raise InputError(f"the model must give maps of {shape}: {maps.shape} came")
     # Written so that NaN fails.
     if not (maps.min() >= 0 and maps.max() <= 1):
-        raise ValueError(
+        raise InputError(
             "the model must give probabilities from 0 to 1: "
             f"{maps.min():g} to {maps.max():g} came"
         )

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bdloss.callbacks import ConstantWeight
+from bdloss.errors import DamagedFileError
 from bdloss.run.checkpoints import newest_state, read_state, save_state, state_path
 from bdloss.run.config import Weight
 from bdloss.run.fitting import Fitting, write_history
@@ -135,11 +136,16 @@ def read_search(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     whole = ("search", "epoch", "chosen")
-    with path.open(newline="") as file:
-        return [
-            {key: int(v) if key in whole else float(v) for key, v in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="") as file:
+            return [
+                {key: int(v) if key in whole else float(v) for key, v in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError) as error:
+        raise DamagedFileError(
+            f"damaged; give --fresh to start over: {path}"
+        ) from error
 
 
 def draw_search(rows: list[dict[str, Any]], path: Path) -> None:

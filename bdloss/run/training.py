@@ -19,7 +19,8 @@ import numpy as np
 import bdloss
 from bdloss import models
 from bdloss.data import cache, check, datasets
-from bdloss.files import ASIDE, atomic_path, locked
+from bdloss.errors import DamagedFileError, InputError, OutputExistsError
+from bdloss.files import ASIDE, DAMAGED, atomic_path, locked
 from bdloss.run import checkpoints, evaluation, report
 from bdloss.run.config import (
     Experiment,
@@ -108,7 +109,7 @@ def _train(
         if (out / RESULT).exists():
             say(f"finished    {out} is not run again; --fresh starts over")
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-            return json.loads((out / RESULT).read_text())
+            return _read_result(out / RESULT)
     newest = checkpoints.newest_epoch(out / CHECKPOINTS)
     state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS, say)
     keras.utils.set_random_seed(experiment.seed)
@@ -227,14 +228,14 @@ def _check_is_run(out: Path) -> None:
         return
     # Killed while it wrote its first file, a run is nothing but a part of that.
     if not out.is_dir() or any(ASIDE not in p.name for p in out.iterdir()):
-        raise FileExistsError(f"{out} exists and is no run; give another --out")
+        raise OutputExistsError(f"{out} exists and is no run; give another --out")
 
 
 def _check_still(out: Path, newest: int) -> None:
     """Refuse to go on from what another process has gone on from meanwhile."""
     now = checkpoints.newest_epoch(out / CHECKPOINTS)
     if (out / RESULT).exists() or now != newest:
-        raise ValueError(
+        raise InputError(
             f"another process has trained meanwhile; give the command again: {out}"
         )
 
@@ -248,7 +249,7 @@ def _check_settings(experiment: Experiment, out: Path) -> None:
     now = flatten(dataclasses.asdict(experiment))
     for key in {**begun, **now}:
         if begun.get(key) != now.get(key) and key not in FREE:
-            raise ValueError(
+            raise InputError(
                 f"{out} was begun with {key} = {begun.get(key)}, not {now.get(key)}; "
                 "give another --out, or --fresh to start over"
             )
@@ -260,6 +261,18 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out / folder, ignore_errors=True)
     for name in (RESULT, *PRODUCTS, SETTINGS):
         (out / name).unlink(missing_ok=True)
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """Read the scores of a run that is finished."""
+    try:
+        result = dict(json.loads(path.read_text()).items())
+        parts = [result[part] for part in ("validation", "test") if part in result]
+        if all({"iou", "bf1_3", "bf1_5"} <= part.keys() for part in parts):
+            return result
+    except DAMAGED:
+        pass
+    raise DamagedFileError(f"damaged; give --fresh to start over: {path}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -319,7 +332,7 @@ def read_splits(experiment: Experiment) -> datasets.Splits:
     """
     taken = datasets.settings_of(experiment.dataset)
     if not experiment.data:
-        raise ValueError(f"the {experiment.dataset} data set needs its folder: --data")
+        raise InputError(f"the {experiment.dataset} data set needs its folder: --data")
     settings = {name: getattr(experiment, name) for name in taken}
     return datasets.read_dataset(experiment.dataset, experiment.data, **settings)
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdloss.errors import InputError
+
 Operation = Callable[[np.ndarray], np.ndarray]
 
 
@@ -77,9 +79,9 @@ def augment_prediction(
         [0.5, 0.5, 0.5, 0.5]
     """
     if mode not in MODES:
-        raise ValueError(f"tta must be one of {', '.join(MODES)}: {mode!r} came")
+        raise InputError(f"tta must be one of {', '.join(MODES)}: {mode!r} came")
     if mean not in MEANS:
-        raise ValueError(f"mean must be one of {', '.join(MEANS)}: {mean!r} came")
+        raise InputError(f"mean must be one of {', '.join(MEANS)}: {mean!r} came")
     transforms = MODES[mode]
 
     def predict_mean(batch):

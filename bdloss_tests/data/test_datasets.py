@@ -448,6 +448,20 @@ def test_shadows_and_classes_of_aicd_can_be_chosen(aicd):
         read_aicd(aicd, classes=["barn", "x"])
 
 
+@pytest.mark.parametrize(
+    "text", ["a,b\n", "class_id,scene\n4,scene=x\n", "class_id\n4\n"]
+)
+def test_lists_of_classes_that_are_damaged_are_named(aicd, text):
+    (labels,) = aicd.rglob("image_level_labels.csv")
+    before = labels.read_text()
+    labels.write_text(text + "1\n")
+    try:
+        with pytest.raises(ValueError, match="damaged lists of classes: "):
+            read_aicd(aicd, classes=["barn"])
+    finally:
+        labels.write_text(before)
+
+
 def test_classes_of_aicd_need_their_list(tmp_path):
     (tmp_path / "GroundTruth").mkdir()
     with pytest.raises(FileNotFoundError, match=r"^no such file: .*classes.csv; the"):

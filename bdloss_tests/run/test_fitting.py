@@ -280,3 +280,11 @@ def test_cosine_falls_to_zero_within_its_stage():
     schedule = fitting._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
     values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
     assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["epoch,w\n1\n", "epoch,w\n1,x\n", "epoch\n1,2\n"])
+def test_a_damaged_search_is_named(tmp_path, text):
+    path = tmp_path / "search.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"damaged; give --fresh .*search\.csv"):
+        search.read_search(path)

@@ -10,7 +10,7 @@ import bdloss
 from bdloss import models
 from bdloss.files import locked
 from bdloss.run import checkpoints, evaluation, training
-from bdloss.run.config import make_experiment
+from bdloss.run.config import make_experiment, write_experiment
 from bdloss.run.prediction import predict_array
 from bdloss_tests.scenes import full_disk, make_scene, write_folder, write_raster
 
@@ -183,6 +183,15 @@ def test_two_processes_do_not_train_into_one_folder(small, tmp_path):
 def test_run_that_was_killed_at_once_goes_on(tmp_path):
     (tmp_path / ".experiment.bdloss-partial.toml").write_text("seed")
     training._check_is_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"test": 3}', '{"validation": {}}'])
+def test_a_damaged_result_is_named(small, tmp_path, text):
+    experiment = make_experiment(small)
+    (tmp_path / "experiment.toml").write_text(write_experiment(experiment))
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"damaged; give --fresh .*metrics\.json"):
+        training.train(experiment, tmp_path, verbose=0)
 
 
 def test_bad_data_leaves_no_folder(small, tmp_path):
