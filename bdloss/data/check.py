@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdloss.constants import IGNORED
 from bdloss.data import datasets
-from bdloss.data.datasets import IGNORED, Scene, Splits
+from bdloss.data.datasets import Scene, Splits
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.orthophotos import raster
 from bdloss.orthophotos.raster import Grid

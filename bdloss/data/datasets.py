@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from rasterio.transform import array_bounds
 
+from bdloss.constants import IGNORED
 from bdloss.data import synthetic
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import visible_files
 from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.raster import IGNORED, Grid
+from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.windows import Window
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}

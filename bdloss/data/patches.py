@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from bdloss.constants import IGNORED
 from bdloss.data.augment import Augment
 from bdloss.data.datasets import SceneData
 from bdloss.errors import InputError
-from bdloss.orthophotos.raster import IGNORED
 from bdloss.orthophotos.windows import Window, grid
 
 DRAWS = 10  # how often a patch is drawn before it is taken as it is

@@ -24,12 +24,12 @@ from rasterio.transform import xy
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos.trust import gdal_name, local_sources
 from bdloss.orthophotos.windows import Window
 
-IGNORED = 255  # the value of a mask where nothing is known
 DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
 SAMPLES = 8  # windows along each axis that the percentiles are taken from
 SAMPLE_SIDE = 256  # pixels
@@ -39,8 +39,7 @@ SMALLEST = 512  # pixels: no overview is needed below
 RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
 EARTH_RADIUS = 6_378_137.0  # metres, at the equator
 ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
-SCALE = 254  # the value of probability 1 in a map of probabilities
-PROBABILITY_STEP = 1 / SCALE  # the scale of the band of such a map
+PROBABILITY_STEP = 1 / PROBABILITY_SCALE  # the scale of the band of such a map
 MASK_RULE = "a mask must have whole numbers, 0 for background"
 MASK_PROFILE = {
     "driver": "GTiff",
@@ -437,7 +436,7 @@ def read_probabilities(source: rasterio.DatasetReader, window: Window) -> np.nda
         ValueError: If the data are damaged.
     """
     values = _read(source, [1], window)[0]
-    return np.where(values == IGNORED, float(IGNORED), values / SCALE)
+    return np.where(values == IGNORED, float(IGNORED), values / PROBABILITY_SCALE)
 
 
 def read_reduced_mask(
@@ -515,8 +514,8 @@ def create_mask(
         nodata: The value that means that nothing is known; None for no such value.
         cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
         overviews: Whether it gets overviews, to be drawn fast at any size.
-        probabilities: Whether its values are probabilities of 0 to `SCALE`, as the
-            scale of the band then says: GIS programs show them from 0 to 1.
+        probabilities: Whether its values are probabilities, 0 to `PROBABILITY_SCALE`,
+            as the scale of the band then says: GIS programs show them from 0 to 1.
         gcps: Ground control points and their CRS, for a grid without a transform.
 
     Yields:

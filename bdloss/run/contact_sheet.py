@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bdloss.constants import IGNORED
 from bdloss.data.augment import Strength, augmentation
 from bdloss.data.datasets import SceneData
 from bdloss.data.patches import Patches
 from bdloss.errors import InputError, OutputExistsError
-from bdloss.orthophotos.raster import IGNORED
 from bdloss.run.report import draw_outlines, write_picture
 
 GAP = 4  # pixels between patches

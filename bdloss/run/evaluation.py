@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from rasterio.transform import array_bounds
 
-from bdloss.data.datasets import IGNORED, IMAGE_SUFFIXES, OUTLINE_SUFFIXES
+from bdloss.constants import IGNORED
+from bdloss.data.datasets import IMAGE_SUFFIXES, OUTLINE_SUFFIXES
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import (
     atomic_folder,

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from bdloss import callbacks, losses, metrics, models
+from bdloss.constants import IGNORED
 from bdloss.data import augment, datasets, patches
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
@@ -232,9 +233,9 @@ class Fitting:
             ),
             self._loss,
             metrics=[
-                metrics.IoU(experiment.threshold, ignore=datasets.IGNORED),
+                metrics.IoU(experiment.threshold, ignore=IGNORED),
                 metrics.BoundaryF1(
-                    experiment.tolerance, experiment.threshold, ignore=datasets.IGNORED
+                    experiment.tolerance, experiment.threshold, ignore=IGNORED
                 ),
             ],
             jit_compile=COMPILED[experiment.jit_compile],
@@ -362,7 +363,7 @@ def make_loss(experiment: Experiment) -> losses.CombinedLoss:
         extra = losses.EXTRAS[settings.extra](**own[settings.extra])
     weight = experiment.weight
     w = weight.start if settings.extra == "boundary" else weight.baseline
-    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=datasets.IGNORED)
+    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=IGNORED)
 
 
 def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
@@ -432,9 +433,7 @@ def _steps_to_cover(scenes: list[datasets.SceneData], experiment: Experiment) ->
 def _blank(scene: datasets.SceneData, patch: int) -> datasets.SceneData:
     """Return a scene of one patch that counts for nothing, but in a mean loss."""
     pixels = np.zeros((patch, patch, scene.pixels.shape[2]), np.uint8)
-    return datasets.SceneData(
-        pixels, np.full((patch, patch), datasets.IGNORED, np.uint8)
-    )
+    return datasets.SceneData(pixels, np.full((patch, patch), IGNORED, np.uint8))
 
 
 def _needs_validation(experiment: Experiment) -> bool:

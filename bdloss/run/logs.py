@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bdloss.constants import IGNORED
 from bdloss.run.report import as_rgb
 
 RUNS = ("train", "validation")
@@ -102,6 +103,6 @@ def draw_examples(pixels: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.
         >>> draw_examples(grey, mask, mask)[0, 0, :, 0].tolist()
         [9, 255, 255]
     """
-    truth = np.where(true == 1, 255, (true == 255) * 127)
+    truth = np.where(true == 1, 255, (true == IGNORED) * 127)
     parts = [*map(as_rgb, (pixels, truth, 255 * pred))]
     return np.concatenate(parts, axis=2).round().astype(np.uint8)

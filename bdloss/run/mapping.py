@@ -12,6 +12,7 @@ import shapely
 from rasterio import Affine
 from rasterio.transform import array_bounds
 
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
@@ -25,8 +26,6 @@ from bdloss.orthophotos.polygons import (
     write_outlines,
 )
 from bdloss.orthophotos.raster import (
-    IGNORED,
-    SCALE,
     Grid,
     grid_of,
     ground_of,
@@ -518,7 +517,7 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
         areas = np.concatenate([np.empty(0), *(each.area for each in found)])
         attributes["area_m2"] = np.round(areas, 1)[order]
     means = np.concatenate([np.empty(0), *(each.probability for each in found)])
-    attributes["probability"] = np.round(means / SCALE, 3)[order]
+    attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
     write_outlines(path, polygons[order].tolist(), grid.crs, **attributes)
     return len(polygons)
 

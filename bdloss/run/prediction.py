@@ -31,13 +31,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import rasterio
 
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.memory import refuse_beyond_memory
 from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
-    IGNORED,
-    SCALE,
     create_mask,
     grid_of,
     identify,
@@ -378,7 +377,7 @@ def predict_bands(
             masked = ~read_valid(masked_source, place, nodata)
             layers = np.empty((2, *values.shape), np.uint8)
             layers[0] = values >= threshold
-            layers[1] = np.rint(SCALE * values)
+            layers[1] = np.rint(PROBABILITY_SCALE * values)
             layers[:, masked] = IGNORED
             finished.write(row, layers)
             return masked.size

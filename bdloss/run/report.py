@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bdloss.constants import IGNORED
 from bdloss.files import atomic_path
 from bdloss.losses import boundary
 from bdloss.metrics import (
@@ -19,7 +20,6 @@ from bdloss.metrics import (
     find_boundary,
     widen_boundary,
 )
-from bdloss.orthophotos.raster import IGNORED
 
 TALLEST = 2.0  # of its width, a scene in `samples.png`
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
@@ -183,7 +183,7 @@ def draw_samples(
         picture = as_rgb(pixels)
         for place, image, title in (
             (axes[0], picture, name),
-            (axes[1], np.where(true == 1, 255, 0) // (1 + (true == 255)), "truth"),
+            (axes[1], np.where(true == 1, 255, 0) // (1 + (true == IGNORED)), "truth"),
             (axes[2], np.where(pred == 1, 255, 0), "prediction"),
         ):
             place.imshow(image, cmap="gray", vmin=0, vmax=255)

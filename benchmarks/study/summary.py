@@ -345,7 +345,7 @@ def choose_windows(
     Returns:
         Place of the scene and window, those of most pixels first.
     """
-    from bdloss.orthophotos.raster import IGNORED
+    from bdloss.constants import IGNORED
     from bdloss.orthophotos.windows import grid
     from bdloss.run.evaluation import choose_apart
 

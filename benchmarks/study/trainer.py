@@ -98,9 +98,9 @@ def score_edges(experiment: Any, folder: Path) -> None:
 
     The predicted masks are kept beside it, for scores to come: `test_masks.npz`.
     """
+    from bdloss.constants import IGNORED
     from bdloss.data import datasets
     from bdloss.models import load_predictor
-    from bdloss.orthophotos.raster import IGNORED
     from bdloss.run import evaluation, training
     from bdloss.run.prediction import predict_array
 
