@@ -13,7 +13,7 @@ from bdloss.data import datasets
 from bdloss.data.datasets import Scene, Splits
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.orthophotos import raster
-from bdloss.orthophotos.raster import Grid
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
 
 GRAVE = ("missing", "unreadable", "mismatched")  # what training cannot do with
 FEW = 3  # more names than that are not all said
@@ -195,7 +195,7 @@ def _check_headers(
     scene: Scene,
 ) -> tuple[list[Fault], tuple[int, float | None, bool] | None]:
     """Return what is wrong, and bands, resolution and whether there is a CRS."""
-    grids: dict[Path, Grid] = {}
+    geoboxes: dict[Path, GeoBox] = {}
     faults = []
     facts = None
     for path in (scene.image, scene.heights, scene.truth):
@@ -205,7 +205,7 @@ def _check_headers(
             continue
         try:
             with raster.open_raster(path) as source:
-                grids[path] = raster.grid_of(source)
+                geoboxes[path] = geobox_of(source)
                 if path == scene.image:
                     count = len(scene.bands or raster.image_bands(source))
                     has_crs = source.crs is not None
@@ -213,24 +213,24 @@ def _check_headers(
             faults.append(Fault("missing", f"{path}, of scene {scene.name}"))
         except InputError as error:
             faults.append(Fault("unreadable", str(error)))
-    image = grids.get(scene.image)
+    image = geoboxes.get(scene.image)
     if image:
         facts = (count, datasets.resolution_of(scene), has_crs)
-        faults += list(_compare_grids(scene, image, grids))
+        faults += list(_compare_grids(scene, image, geoboxes))
     return faults, facts
 
 
 def _compare_grids(
-    scene: Scene, image: Grid, grids: dict[Path, Grid]
+    scene: Scene, image: GeoBox, geoboxes: dict[Path, GeoBox]
 ) -> Iterator[Fault]:
-    truth = grids.get(scene.truth)
-    for path, grid in grids.items():
-        lacking = (image.height - grid.height, image.width - grid.width)
+    truth = geoboxes.get(scene.truth)
+    for path, geobox in geoboxes.items():
+        lacking = (image.height - geobox.height, image.width - geobox.width)
         spare = datasets.SPARE if path == scene.heights else 0
         if not all(0 <= number <= spare for number in lacking):
             yield Fault(
                 "mismatched",
-                f"{path} is {grid.height} x {grid.width} pixels, its image "
+                f"{path} is {geobox.height} x {geobox.width} pixels, its image "
                 f"{image.height} x {image.width}",
             )
         elif any(lacking):

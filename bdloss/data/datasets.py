@@ -17,7 +17,7 @@ from bdloss.data import synthetic
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import visible_files
 from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.raster import Grid
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
 from bdloss.orthophotos.windows import Window
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
@@ -465,7 +465,7 @@ def resolution_of(scene: Scene) -> float | None:
     if scene.resolution is not None:
         return scene.resolution
     with raster.open_raster(scene.image) as source:
-        return raster.grid_of(source).resolution
+        return geobox_of(source).resolution
 
 
 def load_scene(scene: Scene, bands: Sequence[int] | None = None) -> SceneData:
@@ -509,14 +509,14 @@ def load_mask(scene: Scene) -> np.ndarray:
         ValueError: As in `load_scene`.
     """
     with raster.open_raster(scene.image) as source:
-        grid = raster.grid_of(source)
+        geobox = geobox_of(source)
         area, shape = _area_of(scene, source.shape)
         alpha_is_data = set(scene.bands or ()) - set(raster.image_bands(source))
         valid = True if alpha_is_data else raster.read_valid(source, area)
     if scene.truth.suffix.lower() in OUTLINE_SUFFIXES:
-        mask = _draw_outlines(scene, grid, area)
+        mask = _draw_outlines(scene, geobox, area)
     else:
-        mask = _read_mask(scene, grid, area)
+        mask = _read_mask(scene, geobox, area)
     mask = np.where(valid, mask, IGNORED).astype(np.uint8)
     return _resample(mask, shape, cv2.INTER_NEAREST_EXACT)
 
@@ -686,11 +686,11 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
     return splits._replace(train=upper, validation=lower)
 
 
-def _read_mask(scene: Scene, grid: Grid, area: Window) -> np.ndarray:
+def _read_mask(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
     with raster.open_raster(scene.truth) as source:
-        if source.shape != (grid.height, grid.width):
+        if source.shape != (geobox.height, geobox.width):
             raise InputError(
-                f"a mask is of the size of its image {(grid.height, grid.width)}, "
+                f"a mask is of the size of its image {(geobox.height, geobox.width)}, "
                 f"got {source.shape}: {scene.truth}"
             )
         if scene.colours:
@@ -729,10 +729,10 @@ def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarra
     return np.pad(heights, rim, mode="edge")
 
 
-def _draw_outlines(scene: Scene, grid: Grid, area: Window) -> np.ndarray:
-    bounds = array_bounds(grid.height, grid.width, grid.transform)
+def _draw_outlines(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
+    bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
     try:
-        outlines = polygons.read_outlines(scene.truth, grid.crs, bounds)
+        outlines = polygons.read_outlines(scene.truth, geobox.crs, bounds)
     except InputError as error:
         raise InputError(f"{scene.image}: {error}") from error
-    return polygons.rasterise(outlines, grid, area)
+    return polygons.rasterise(outlines, geobox, area)

@@ -26,6 +26,7 @@ from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos.geobox import GeoBox
 from bdloss.orthophotos.windows import Window
 
 THETA0 = 3  # pixels: Eq. 1 finds no boundary with a smaller window
@@ -302,7 +303,7 @@ def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:
             f"{height} x {width} at {resolution} m: {path}"
         )
     place = Affine(resolution, 0, left, 0, -resolution, top)
-    return polygons.rasterise(outlines, raster.Grid(height, width, place, crs))
+    return polygons.rasterise(outlines, GeoBox(height, width, place, crs))
 
 
 def _metric_crs(path: Path) -> CRS | None:

@@ -10,7 +10,7 @@ from bdloss.constants import IGNORED
 from bdloss.data.augment import Augment
 from bdloss.data.datasets import SceneData
 from bdloss.errors import InputError
-from bdloss.orthophotos.windows import Window, grid
+from bdloss.orthophotos.windows import Window, sliding_windows
 
 DRAWS = 10  # how often a patch is drawn before it is taken as it is
 SEEDS = 2**32
@@ -111,7 +111,7 @@ class Patches(keras.utils.PyDataset):
         self._grid = [
             (scene, window)
             for scene, (height, width) in enumerate(sizes.tolist())
-            for window in grid(height, width, patch, patch)
+            for window in sliding_windows(height, width, patch, patch)
         ]
         # Along each axis of each scene, and up to the end of each scene.
         self._positions = np.maximum(sizes - patch, 0) + 1

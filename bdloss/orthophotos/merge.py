@@ -57,7 +57,7 @@ class Band:
         """Add the map of one window, by its weights.
 
         Args:
-            window: Where the map belongs, as `windows.grid` cuts it.
+            window: Where the map belongs, as `windows.sliding_windows` cuts it.
             values: Map of shape `(height, width)` of the window, or larger: what lies
                 beyond the window (the padding of a small raster) is dropped.
 
@@ -115,7 +115,7 @@ def merge_windows(
 
     Args:
         maps: Pairs of a window and its map, of shape `(side, side)`; the windows are
-            those of `windows.grid(height, width, side, stride)`, in its order, that
+            those of `sliding_windows(height, width, side, stride)`, in its order, that
             reach into the rows asked for. A window left out counts as a map of zeros.
         height: Height of the merged map, in pixels.
         width: Width of the merged map, in pixels.
@@ -134,8 +134,8 @@ def merge_windows(
         ValueError: If the windows do not come from top to bottom.
 
     Example:
-        >>> from bdloss.orthophotos.windows import grid
-        >>> maps = ((window, np.ones((4, 4))) for window in grid(7, 5, 4, 3))
+        >>> from bdloss.orthophotos.windows import sliding_windows
+        >>> maps = ((window, np.ones((4, 4))) for window in sliding_windows(7, 5, 4, 3))
         >>> for row, block in merge_windows(maps, 7, 5, side=4, stride=3):
         ...     print(row, block.shape, block.min(), block.max())
         0 (3, 5) 1.0 1.0

@@ -22,8 +22,8 @@ from scipy.sparse.csgraph import connected_components
 
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
+from bdloss.orthophotos.geobox import GeoBox
 from bdloss.orthophotos.ogr import named_for_ogr, pyogrio
-from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.trust import HEAD
 from bdloss.orthophotos.windows import Window
 
@@ -153,13 +153,13 @@ def _parts_of(geometries: np.ndarray) -> np.ndarray:
 
 
 def rasterise(
-    outlines: Sequence[shapely.Polygon], grid: Grid, window: Window | None = None
+    outlines: Sequence[shapely.Polygon], geobox: GeoBox, window: Window | None = None
 ) -> np.ndarray:
     """Draw outlines as a mask.
 
     Args:
         outlines: Polygons in the CRS of the grid.
-        grid: Where the pixels lie.
+        geobox: Where the pixels lie.
         window: The part of the grid to draw; None for all of it.
 
     Returns:
@@ -169,22 +169,22 @@ def rasterise(
     Example:
         >>> from rasterio import Affine
         >>> house = shapely.box(1, 1, 3.4, 2)
-        >>> rasterise([house], Grid(3, 5, Affine.identity(), None))
+        >>> rasterise([house], GeoBox(3, 5, Affine.identity(), None))
         array([[0, 0, 0, 0, 0],
                [0, 1, 1, 0, 0],
                [0, 0, 0, 0, 0]], dtype=uint8)
     """
-    window = window or Window(0, 0, grid.height, grid.width)
+    window = window or Window(0, 0, geobox.height, geobox.width)
     part = windows.Window(window.col, window.row, window.width, window.height)
     mask = np.zeros((window.height, window.width), np.uint8)
     if len(outlines):
-        placed = windows.transform(part, grid.transform)
+        placed = windows.transform(part, geobox.transform)
         features.rasterize(outlines, out=mask, transform=placed, default_value=1)
     return mask
 
 
 def mask_to_polygons(
-    mask: np.ndarray, grid: Grid, min_area: float = 0.0, simplify: float = 0.0
+    mask: np.ndarray, geobox: GeoBox, min_area: float = 0.0, simplify: float = 0.0
 ) -> list[shapely.Polygon]:
     """Outline the buildings of a mask.
 
@@ -193,7 +193,7 @@ def mask_to_polygons(
 
     Args:
         mask: Array of shape `(height, width)`, uint8; 1 is building.
-        grid: Where its pixels lie.
+        geobox: Where its pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels.
 
@@ -207,18 +207,17 @@ def mask_to_polygons(
     Example:
         >>> from rasterio import Affine
         >>> mask = np.array([[0, 1, 1, 0]], np.uint8)
-        >>> house, = mask_to_polygons(mask, Grid(1, 4, Affine.identity(), None))
+        >>> house, = mask_to_polygons(mask, GeoBox(1, 4, Affine.identity(), None))
         >>> house.bounds
         (1.0, 0.0, 3.0, 1.0)
     """
-    if mask.shape != (grid.height, grid.width):
-        raise InputError(
-            f"mask must be of the size {(grid.height, grid.width)}, got {mask.shape}"
-        )
+    size = (geobox.height, geobox.width)
+    if mask.shape != size:
+        raise InputError(f"mask must be of the size {size}, got {mask.shape}")
     bands = [(0, np.stack([mask, mask]))]
     return [
         polygon
-        for outlines in outline_bands(bands, grid, min_area, simplify)
+        for outlines in outline_bands(bands, geobox, min_area, simplify)
         for polygon in outlines.polygons
     ]
 
@@ -239,7 +238,7 @@ class Outlines(NamedTuple):
 
 def outline_bands(
     bands: Iterable[tuple[int, np.ndarray]],
-    grid: Grid,
+    geobox: GeoBox,
     min_area: float = 0.0,
     simplify: float = 0.0,
 ) -> Iterator[Outlines]:
@@ -251,7 +250,7 @@ def outline_bands(
     Args:
         bands: The row that a band begins with and its layers `(2, rows, width)`, uint8,
             from the top without a gap: the mask, where 1 is building, and any values.
-        grid: Where the pixels lie.
+        geobox: Where the pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels. Polygons that touch still
             touch, without gap or overlap.
@@ -262,10 +261,10 @@ def outline_bands(
     Raises:
         ValueError: If `min_area` is given and the grid has no CRS.
     """
-    metres = grid.resolution
+    metres = geobox.resolution
     if min_area and metres is None:
         raise InputError("min_area is in square metres, which a grid without CRS lacks")
-    a, b, c, d, e, f = grid.transform[:6]
+    a, b, c, d, e, f = geobox.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
     finished = _trace(_cut(bands))
     for polygons, values in _wait_for_neighbours(finished, simplify):

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,13 +19,12 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.shutil import copy
-from rasterio.transform import xy
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform
 
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
 from bdloss.orthophotos.trust import gdal_name, local_sources
 from bdloss.orthophotos.windows import Window
 
@@ -37,8 +35,6 @@ BLOCKS = 5  # along each axis that a raster is told from another by
 BLOCK_SIDE = 64  # pixels
 SMALLEST = 512  # pixels: no overview is needed below
 RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
-EARTH_RADIUS = 6_378_137.0  # metres, at the equator
-ECCENTRICITY = 0.0818192  # of the ellipsoid WGS 84
 PROBABILITY_STEP = 1 / PROBABILITY_SCALE  # the scale of the band of such a map
 MASK_RULE = "a mask must have whole numbers, 0 for background"
 MASK_PROFILE = {
@@ -57,64 +53,6 @@ MASK_PROFILE = {
 _ranges: WeakKeyDictionary[rasterio.DatasetReader, tuple[float, float]] = (
     WeakKeyDictionary()
 )
-
-
-class Grid(NamedTuple):
-    """Where the pixels of a raster lie on the ground.
-
-    Attributes:
-        height: Number of rows.
-        width: Number of columns.
-        transform: From (column, row) to the coordinates of `crs`.
-        crs: Coordinate reference system; None if the raster has none.
-    """
-
-    height: int
-    width: int
-    transform: Affine
-    crs: CRS | None
-
-    @property
-    def resolution(self) -> float | None:
-        """Side of a pixel on the ground, in metres, to three digits.
-
-        Measured at the centre of the raster, so it is right in degrees, feet and Web
-        Mercator too (whose metres are longer than those of the ground). In a CRS that
-        has no place on the Earth, as of a building site, it is by the CRS's unit of
-        length. None if the raster has no CRS.
-
-        Raises:
-            ValueError: If the raster lies outside of its CRS.
-
-        Example:
-            >>> from rasterio.transform import from_origin
-            >>> corner = from_origin(353875, 3057565, 0.3, 0.3)
-            >>> Grid(90, 60, corner, CRS.from_epsg(32645)).resolution
-            0.3
-        """
-        if self.crs is None:
-            return None
-        col, row = self.width / 2, self.height / 2
-        rows, cols = [row, row, row + 1], [col, col + 1, col]
-        x, y = xy(self.transform, rows, cols, offset="ul")
-        if not (self.crs.is_projected or self.crs.is_geographic):
-            metres = self.crs.units_factor[1]
-            side = metres * math.sqrt(abs(self.transform.determinant))
-            return float(f"{side:.3g}")
-        try:
-            lon, lat = np.radians(transform(self.crs, "EPSG:4326", x, y))
-        except CPLE_BaseError:
-            lon = lat = np.array([math.inf])
-        if not np.isfinite([lon, lat]).all():
-            raise InputError(
-                f"a raster must lie within its CRS {self.crs}, got coordinates "
-                f"{x[0]:g}, {y[0]:g}"
-            )
-        curvature = 1 - (ECCENTRICITY * math.sin(lat[0])) ** 2
-        radius = EARTH_RADIUS * math.sqrt(1 - ECCENTRICITY**2) / curvature
-        east, north = (lon[1:] - lon[0]) * math.cos(lat[0]), lat[1:] - lat[0]
-        area = abs(east[0] * north[1] - east[1] * north[0])
-        return float(f"{radius * math.sqrt(area):.3g}")
 
 
 def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
@@ -166,11 +104,6 @@ def _open(path: str | PathLike) -> rasterio.DatasetReader:
     return source
 
 
-def grid_of(source: rasterio.DatasetReader) -> Grid:
-    """Return where the pixels of an open raster lie on the ground."""
-    return Grid(source.height, source.width, source.transform, source.crs)
-
-
 def identify(path: str | PathLike) -> dict[str, str]:
     """Return what tells a raster from another of the same name.
 
@@ -190,8 +123,8 @@ def identify(path: str | PathLike) -> dict[str, str]:
     """
     whole = hashlib.sha256()
     with open_raster(path) as source:
-        grid = grid_of(source)
-        header = (*grid[:3], grid.crs and grid.crs.to_wkt(), source.dtypes)
+        geobox = geobox_of(source)
+        header = (*geobox[:3], geobox.crs and geobox.crs.to_wkt(), source.dtypes)
         whole.update(repr(header).encode())
         for row in _spread(source.height, BLOCK_SIDE, BLOCKS):
             for col in _spread(source.width, BLOCK_SIDE, BLOCKS):
@@ -202,33 +135,6 @@ def identify(path: str | PathLike) -> dict[str, str]:
     if Path(path).is_file():
         identity["image_time"] = str(round(Path(path).stat().st_mtime, 3))
     return identity
-
-
-def ground_of(source: rasterio.DatasetReader) -> tuple[Grid, float | None]:
-    """Return where the pixels lie, by ground control points if there are only those.
-
-    Args:
-        source: The open raster.
-
-    Returns:
-        The grid, as `grid_of` gives it, or with the affine map that is nearest to the
-        points; and how far the points lie from it at most, in pixels, or None.
-    """
-    grid = grid_of(source)
-    points, crs = source.gcps
-    if grid.crs is not None or not points:
-        return grid, None
-    pixels = np.array([(point.col, point.row, 1) for point in points])
-    places = np.array([(point.x, point.y) for point in points])
-    fit, _, rank, _ = np.linalg.lstsq(pixels, places)
-    map_ = Affine(*fit[:, 0], *fit[:, 1])
-    if rank < 3 or map_.is_degenerate:  # they lie on one line, here or there
-        return grid, None
-    apart = pixels[:, :2] - np.transpose(~map_ @ places.T)
-    return (
-        grid._replace(transform=map_, crs=crs),
-        float(np.linalg.norm(apart, axis=1).max()),
-    )
 
 
 @contextmanager
@@ -250,21 +156,21 @@ def resample(
     if resolution is None:
         yield source
         return
-    grid = grid_of(source)
+    geobox = geobox_of(source)
     finest, coarsest = RESOLUTIONS
-    if not finest <= resolution <= coarsest or grid.resolution is None:
+    if not finest <= resolution <= coarsest or geobox.resolution is None:
         raise InputError(
             f"resampling takes a resolution from {finest} to {coarsest} metres and a "
-            f"raster with a CRS, got {resolution} and {grid.crs}: {source.name}"
+            f"raster with a CRS, got {resolution} and {geobox.crs}: {source.name}"
         )
-    factor = grid.resolution / resolution
+    factor = geobox.resolution / resolution
     height, width = (max(1, round(side * factor)) for side in source.shape)
     scale = Affine.scale(source.width / width, source.height / height)
     resampling = Resampling.average if factor < 1 else Resampling.bilinear
     with WarpedVRT(
         source,
-        crs=grid.crs,
-        transform=grid.transform @ scale,
+        crs=geobox.crs,
+        transform=geobox.transform @ scale,
         height=height,
         width=width,
         resampling=resampling,
@@ -497,7 +403,7 @@ class MaskWriter:
 @contextmanager
 def create_mask(
     path: str | PathLike,
-    grid: Grid,
+    geobox: GeoBox,
     tags: Mapping[str, object] | None = None,
     nodata: int | None = IGNORED,
     cog: bool = False,
@@ -509,7 +415,7 @@ def create_mask(
 
     Args:
         path: Where to write it; a file that exists is replaced.
-        grid: Where its pixels lie on the ground.
+        geobox: Where its pixels lie on the ground.
         tags: Metadata to write into the file.
         nodata: The value that means that nothing is known; None for no such value.
         cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
@@ -527,7 +433,7 @@ def create_mask(
     """
     with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        profile = {**MASK_PROFILE, **grid._asdict(), "nodata": nodata}
+        profile = {**MASK_PROFILE, **geobox._asdict(), "nodata": nodata}
         with _failure_named(path):
             target = rasterio.open(partial, "w", **profile)
         with target:

@@ -62,7 +62,9 @@ def starts(length: int, side: int, stride: int) -> list[int]:
     return [*range(0, length - side, stride), length - side]
 
 
-def grid(height: int, width: int, side: int, stride: int) -> Iterator[Window]:
+def sliding_windows(
+    height: int, width: int, side: int, stride: int
+) -> Iterator[Window]:
     """Yield the windows that cover a raster, row by row.
 
     Args:
@@ -78,7 +80,7 @@ def grid(height: int, width: int, side: int, stride: int) -> Iterator[Window]:
         ValueError: As `starts` does.
 
     Example:
-        >>> [(window.row, window.col) for window in grid(4, 10, side=4, stride=4)]
+        >>> [(window.row, window.col) for window in sliding_windows(4, 10, 4, 4)]
         [(0, 0), (0, 4), (0, 6)]
     """
     for row in starts(height, side, stride):

@@ -32,7 +32,8 @@ from bdloss.metrics import (
     find_boundary,
 )
 from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.windows import Window, grid
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
+from bdloss.orthophotos.windows import Window, sliding_windows
 from bdloss.run import report
 
 TOLERANCES = (3, 5)  # pixels
@@ -316,7 +317,7 @@ def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
     best, corner = -1, (0, 0)
     with open_pair(pair, probabilities=True) as (read, height, width):
         edge, above = np.zeros((0, 0), bool), -1
-        for window in grid(height, width, side, side):
+        for window in sliding_windows(height, width, side, side):
             if window.row != above:  # the first window of a row of them
                 above = window.row
                 true, _ = read(above, above + window.height)
@@ -354,31 +355,31 @@ def open_pair(
     """
     with ExitStack() as stack:
         pred = stack.enter_context(raster.open_raster(pair.pred))
-        ground = raster.grid_of(pred)
+        geobox = geobox_of(pred)
         read_pred = raster.read_mask
         if probabilities and raster.holds_probabilities(pred):
             read_pred = raster.read_probabilities
         if pair.truth.suffix.lower() in OUTLINE_SUFFIXES:
-            bounds = array_bounds(*ground[:3])
-            outlines = polygons.read_outlines(pair.truth, ground.crs, bounds)
+            bounds = array_bounds(*geobox[:3])
+            outlines = polygons.read_outlines(pair.truth, geobox.crs, bounds)
 
             def read_truth(window: Window) -> np.ndarray:
-                return polygons.rasterise(outlines, ground, window)
+                return polygons.rasterise(outlines, geobox, window)
         else:
             truth = stack.enter_context(raster.open_raster(pair.truth))
-            _check_grids(pair, ground, raster.grid_of(truth))
+            _check_geoboxes(pair, geobox, geobox_of(truth))
 
             def read_truth(window: Window) -> np.ndarray:
                 return raster.read_mask(truth, window)
 
         def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            window = Window(top, 0, end - top, ground.width)
+            window = Window(top, 0, end - top, geobox.width)
             return read_truth(window), read_pred(pred, window)
 
-        yield read, ground.height, ground.width
+        yield read, geobox.height, geobox.width
 
 
-def _check_grids(pair: Pair, pred: raster.Grid, truth: raster.Grid) -> None:
+def _check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:
     if (pred.height, pred.width) != (truth.height, truth.width):
         raise InputError(
             f"a mask is of the size of its truth {(truth.height, truth.width)}, "
@@ -463,7 +464,7 @@ class _ErrorMap:
         self._rows.append(marks[-top % step :: step, ::step].copy())
         true, pred = band.true[band.rows], band.pred[band.rows]
         height, width = true.shape
-        for part in grid(height, width, SIDE, SIDE):
+        for part in sliding_windows(height, width, SIDE, SIDE):
             counts = count_pixels(true[part.slices], pred[part.slices], IGNORED)
             if counts.union >= SHARE * SIDE**2:
                 window = part._replace(row=top + part.row)

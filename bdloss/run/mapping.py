@@ -18,6 +18,7 @@ from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
 from bdloss.orthophotos.bands import IDENTITY, Bands
+from bdloss.orthophotos.geobox import GeoBox, geobox_of, ground_of
 from bdloss.orthophotos.polygons import (
     count_outlines,
     outline_bands,
@@ -26,9 +27,6 @@ from bdloss.orthophotos.polygons import (
     write_outlines,
 )
 from bdloss.orthophotos.raster import (
-    Grid,
-    grid_of,
-    ground_of,
     identify,
     image_bands,
     open_raster,
@@ -230,12 +228,12 @@ def map_buildings(
     )
     predictor.check_window(window)
     with open_raster(image) as source:
-        grid, apart = ground_of(source)
+        geobox, apart = ground_of(source)
         numbers = settings.bands or image_bands(source)
-    if settings.vector == "geojson" and settings.polygons and grid.crs is None:
+    if settings.vector == "geojson" and settings.polygons and geobox.crs is None:
         raise InputError(f"GeoJSON is in degrees, the image has no CRS: {image}")
     if say is not None:
-        for line in _oddities(grid, apart, settings.resolution, predictor.resolution):
+        for line in _oddities(geobox, apart, settings.resolution, predictor.resolution):
             say(f"{image.name} {line}")
     used: dict[str, Any] = {
         "window": window,
@@ -370,7 +368,7 @@ def _count(image: Path, mask: Path, truth: Path, nodata: float | None) -> ImageC
 
 
 def _oddities(
-    grid: Grid, apart: float | None, wanted: float | None, trained: float | None
+    geobox: GeoBox, apart: float | None, wanted: float | None, trained: float | None
 ) -> Iterator[str]:
     """Yield what a person should know of an image before trusting its map."""
     if apart is not None:
@@ -378,9 +376,9 @@ def _oddities(
             "has ground control points, which its mask keeps; its outlines are placed "
             f"by the affine map nearest to them, {apart:.1f} pixels off at most"
         )
-    elif grid.crs is None:
+    elif geobox.crs is None:
         yield "has no CRS, so its mask and outlines have none"
-    given = wanted or grid.resolution
+    given = wanted or geobox.resolution
     if given and trained and not 1 / MISMATCH <= given / trained <= MISMATCH:
         yield (
             f"has {given:g} m a pixel, the model was trained at {trained:g}; "
@@ -502,11 +500,14 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
     In memory are a few rows of the mask, and the outlines.
     """
     with open_raster(mask) as source:
-        grid, _ = ground_of(source)
-    metres = grid.resolution  # None without a CRS: then areas are unknown
+        geobox, _ = ground_of(source)
+    metres = geobox.resolution  # None without a CRS: then areas are unknown
     found = list(
         outline_bands(
-            bands.read(), grid, settings.min_area if metres else 0.0, settings.simplify
+            bands.read(),
+            geobox,
+            settings.min_area if metres else 0.0,
+            settings.simplify,
         )
     )
     polygons = np.concatenate([np.empty(0, object), *(each.polygons for each in found)])
@@ -518,29 +519,31 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
         attributes["area_m2"] = np.round(areas, 1)[order]
     means = np.concatenate([np.empty(0), *(each.probability for each in found)])
     attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
-    write_outlines(path, polygons[order].tolist(), grid.crs, **attributes)
+    write_outlines(path, polygons[order].tolist(), geobox.crs, **attributes)
     return len(polygons)
 
 
 def _draw_overlay(path: Path, image: Path, mask: Path, truth: Path | None) -> None:
     """Draw outlines on the image, at a size that a person looks at."""
     with open_raster(image) as source:
-        pixels, grid = read_reduced(source, PICTURE), grid_of(source)
+        pixels, geobox = read_reduced(source, PICTURE), geobox_of(source)
     shape = pixels.shape[0], pixels.shape[1]
     with open_raster(mask) as source:
         pred = read_reduced_mask(source, shape)
-    true = None if truth is None else _read_reduced_truth(truth, grid, shape)
+    true = None if truth is None else _read_reduced_truth(truth, geobox, shape)
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
     report.write_picture(picture, path)
 
 
-def _read_reduced_truth(truth: Path, grid: Grid, shape: tuple[int, int]) -> np.ndarray:
+def _read_reduced_truth(
+    truth: Path, geobox: GeoBox, shape: tuple[int, int]
+) -> np.ndarray:
     """Return the true mask of a grid at a smaller shape."""
     if truth.suffix.lower() not in OUTLINE_SUFFIXES:
         with open_raster(truth) as source:
             return read_reduced_mask(source, shape)
-    outlines = read_outlines(truth, grid.crs, array_bounds(*grid[:3]))
+    outlines = read_outlines(truth, geobox.crs, array_bounds(*geobox[:3]))
     height, width = shape
-    scale = Affine.scale(grid.width / width, grid.height / height)
-    return rasterise(outlines, Grid(*shape, grid.transform @ scale, grid.crs))
+    scale = Affine.scale(geobox.width / width, geobox.height / height)
+    return rasterise(outlines, GeoBox(*shape, geobox.transform @ scale, geobox.crs))

@@ -35,10 +35,10 @@ from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.memory import refuse_beyond_memory
 from bdloss.orthophotos.bands import Bands
+from bdloss.orthophotos.geobox import geobox_of
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
     create_mask,
-    grid_of,
     identify,
     image_bands,
     open_raster,
@@ -46,7 +46,7 @@ from bdloss.orthophotos.raster import (
     read_valid,
     resample,
 )
-from bdloss.orthophotos.windows import Window, grid
+from bdloss.orthophotos.windows import Window, sliding_windows
 from bdloss.run.tta import augment_prediction
 
 Item = TypeVar("Item")
@@ -217,9 +217,9 @@ def write_maps(
         ValueError: If rows are missing.
     """
     with open_raster(image) as source:
-        extent, gcps = grid_of(source), source.gcps
-    there = bands.finished(0, extent.height)
-    if there < extent.height:
+        geobox, gcps = geobox_of(source), source.gcps
+    there = bands.finished(0, geobox.height)
+    if there < geobox.height:
         raise InputError(f"rows from {there} on are missing: {bands.folder}")
     masked = building = 0
     outputs = [path for path in (mask_path, probability_path) if path is not None]
@@ -228,7 +228,7 @@ def write_maps(
             files.enter_context(
                 create_mask(
                     path,
-                    extent,
+                    geobox,
                     {**bands.settings, **(tags or {})},
                     nodata=None if benchmark and path == mask_path else IGNORED,
                     cog=cog,
@@ -341,7 +341,7 @@ def predict_bands(
                 f"the model takes {bands} bands, {Path(image).name} has "
                 f"{len(numbers)}; --bands chooses"
             )
-        extent = grid_of(original)
+        geobox = geobox_of(original)
         source = files.enter_context(resample(original, resolution))
         finished = Bands(folder)
         identity = identify(image)
@@ -350,21 +350,21 @@ def predict_bands(
         used = {
             **identity,
             **(tags or {}),
-            "size": f"{extent.width} x {extent.height}",
+            "size": f"{geobox.width} x {geobox.height}",
             **describe_settings(
                 window, overlap, threshold, tta, mean, numbers, resolution, nodata
             ),
         }
-        if extent.resolution is not None:
-            used["resolution"] = extent.resolution
+        if geobox.resolution is not None:
+            used["resolution"] = geobox.resolution
         finished.start(used, resume)
         if not resume:
             undo = files.enter_context(ExitStack())
             undo.callback(finished.remove)
-        begin, last = (extent.height * i // parts for i in (part - 1, part))
+        begin, last = (geobox.height * i // parts for i in (part - 1, part))
         first = finished.finished(begin, last)
         if progress is not None and first > begin:
-            progress((first - begin) * extent.width / 1e6)
+            progress((first - begin) * geobox.width / 1e6)
 
         def read(place: Window) -> np.ndarray | None:
             if not read_valid(source, place, nodata).any():
@@ -535,7 +535,7 @@ def _predict_rows(
         return
     places = (
         place
-        for place in grid(height, width, window, stride)
+        for place in sliding_windows(height, width, window, stride)
         if place.row < last and place.row + place.height > first
     )
     # Closed here, so that no thread reads from a raster that the caller closes.

@@ -20,6 +20,7 @@ from bdloss.data.gaps import (
     share_closer,
 )
 from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos.geobox import GeoBox
 from bdloss.orthophotos.windows import Window
 from bdloss_tests.drawing import draw
 
@@ -99,8 +100,8 @@ def test_a_lone_building_holds_nothing_back():
 
 
 def write_mask(path, mask):
-    grid = raster.Grid(*mask.shape, Affine(0.5, 0, 353000, 0, -0.5, 3057000), UTM)
-    with raster.create_mask(path, grid) as target:
+    geobox = GeoBox(*mask.shape, Affine(0.5, 0, 353000, 0, -0.5, 3057000), UTM)
+    with raster.create_mask(path, geobox) as target:
         target.write(mask.astype(np.uint8), Window(0, 0, *mask.shape))
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdloss.orthophotos.merge import Band, merge_windows, taper
-from bdloss.orthophotos.windows import Window, grid
+from bdloss.orthophotos.windows import Window, sliding_windows
 
 
 @st.composite
@@ -50,7 +50,7 @@ def test_two_windows_by_hand():
 @given(tiling=tilings())
 def test_ones_stay_ones_up_to_the_rim(tiling):
     height, width, side, _ = tiling
-    maps = ((window, np.ones((side, side))) for window in grid(*tiling))
+    maps = ((window, np.ones((side, side))) for window in sliding_windows(*tiling))
     merged = merge(maps, *tiling)
     assert merged.shape == (height, width)
     assert merged.dtype == np.float32
@@ -62,7 +62,7 @@ def test_ones_stay_ones_up_to_the_rim(tiling):
 def test_whole_array_reference(tiling, seed):
     height, width, side, _ = tiling
     rng = np.random.default_rng(seed)
-    maps = [(window, rng.random((side, side))) for window in grid(*tiling)]
+    maps = [(window, rng.random((side, side))) for window in sliding_windows(*tiling)]
 
     sine = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     total, weight = np.zeros((2, height, width))
@@ -79,7 +79,7 @@ def test_memory_is_bounded_by_the_window():
     for height in (50, 5_000, 50_000):
         band = Band(height, 7, side=16, stride=12)
         heights.add(len(band.rows))
-        for window in grid(height, 7, 16, 12):
+        for window in sliding_windows(height, 7, 16, 12):
             assert all(len(block) <= 16 for _, block in band.release(window.row))
             band.add(window, np.ones((16, 16)))
             heights.add(len(band.rows))
@@ -90,7 +90,7 @@ def test_blocks_come_as_soon_as_they_are_finished():
     seen = []
 
     def maps():
-        for window in grid(100, 3, 10, 5):
+        for window in sliding_windows(100, 3, 10, 5):
             seen.append(window.row)
             yield window, np.ones((10, 10))
 
@@ -100,7 +100,9 @@ def test_blocks_come_as_soon_as_they_are_finished():
 
 
 def test_a_block_is_the_callers_to_keep():
-    maps = [(window, np.full((4, 4), window.row)) for window in grid(12, 4, 4, 4)]
+    maps = [
+        (window, np.full((4, 4), window.row)) for window in sliding_windows(12, 4, 4, 4)
+    ]
     blocks = [block for _, block in merge_windows(maps, 12, 4, side=4, stride=4)]
     assert [block.mean() for block in blocks] == [0, 4, 8]
 
@@ -109,7 +111,7 @@ def test_windows_left_out_are_zeros():
     left_out = {0, 12, 15, 18, 21, 24, 27, 30}  # more rows than the band has
     maps = [
         (window, np.ones((6, 6)))
-        for window in grid(43, 9, 6, 3)
+        for window in sliding_windows(43, 9, 6, 3)
         if window.row not in left_out
     ]
     merged = merge(maps, 43, 9, side=6, stride=3)
@@ -135,7 +137,9 @@ def test_rows_are_the_same_wherever_it_is_begun(tiling, data):
     first = data.draw(st.integers(0, height - 1))
     last = data.draw(st.integers(first + 1, height))
     random = np.random.default_rng(2)
-    maps = [(window, random.random((side, side))) for window in grid(*tiling)]
+    maps = [
+        (window, random.random((side, side))) for window in sliding_windows(*tiling)
+    ]
     whole = merge(maps, *tiling)
     part = [(w, m) for w, m in maps if w.row + w.height > first and w.row < last]
     blocks = list(merge_windows(part, *tiling, first, last))

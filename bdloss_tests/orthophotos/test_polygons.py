@@ -15,6 +15,7 @@ from rasterio.warp import transform
 from scipy import ndimage
 
 from bdloss.orthophotos import polygons as polygons_module
+from bdloss.orthophotos.geobox import GeoBox
 from bdloss.orthophotos.polygons import (
     count_outlines,
     mask_to_polygons,
@@ -23,16 +24,15 @@ from bdloss.orthophotos.polygons import (
     read_outlines,
     write_outlines,
 )
-from bdloss.orthophotos.raster import Grid
 from bdloss.orthophotos.windows import Window
 from bdloss_tests.drawing import draw
 from bdloss_tests.scenes import full_disk
 
 UTM = CRS.from_epsg(32645)
 HEIGHT, WIDTH = 60, 90
-GRID = Grid(HEIGHT, WIDTH, from_origin(353875, 3057565, 0.3, 0.3), UTM)
+GRID = GeoBox(HEIGHT, WIDTH, from_origin(353875, 3057565, 0.3, 0.3), UTM)
 BOUNDS = array_bounds(HEIGHT, WIDTH, GRID.transform)
-PIXELS = Grid(HEIGHT, WIDTH, Affine.identity(), None)
+PIXELS = GeoBox(HEIGHT, WIDTH, Affine.identity(), None)
 
 
 def on_ground(*polygons):
@@ -250,10 +250,10 @@ def test_a_file_must_be_there_and_hold_one_layer_of_polygons(tmp_path):
 @given(arrays(np.uint8, (13, 17), elements=st.sampled_from([0, 1, 255])))
 @settings(max_examples=50, deadline=None)
 def test_polygons_of_a_mask_are_valid_and_draw_the_same_mask(mask):
-    grid = GRID._replace(height=13, width=17)
-    polygons = mask_to_polygons(mask, grid)
+    geobox = GRID._replace(height=13, width=17)
+    polygons = mask_to_polygons(mask, geobox)
     assert all(polygon.is_valid for polygon in polygons)
-    np.testing.assert_array_equal(rasterise(polygons, grid), mask == 1)
+    np.testing.assert_array_equal(rasterise(polygons, geobox), mask == 1)
 
 
 @pytest.mark.parametrize("simplify", [0.5, 1.0, 3.0])
@@ -287,7 +287,7 @@ def test_a_hole_stays_and_a_corner_does_not_join():
         ...##
         """
     ).astype(np.uint8)
-    ring, house = mask_to_polygons(mask, Grid(4, 5, Affine.identity(), None))
+    ring, house = mask_to_polygons(mask, GeoBox(4, 5, Affine.identity(), None))
     assert (ring.area, len(ring.interiors)) == (8, 1)
     assert (house.area, len(house.interiors)) == (2, 0)
 
@@ -316,7 +316,7 @@ def cut(layers, rows):
 
 
 def outline(bands, height, width, **settings):
-    found = list(outline_bands(bands, Grid(height, width, *PIXELS[2:]), **settings))
+    found = list(outline_bands(bands, GeoBox(height, width, *PIXELS[2:]), **settings))
     if not found:
         return np.array([]), np.array([])
     return (

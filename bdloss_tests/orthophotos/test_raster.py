@@ -10,10 +10,9 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 
 from bdloss.orthophotos import raster
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
 from bdloss.orthophotos.raster import (
-    Grid,
     create_mask,
-    grid_of,
     image_bands,
     open_raster,
     read_mask,
@@ -28,7 +27,7 @@ UTM = CRS.from_epsg(32645)
 CORNER = from_origin(353875, 3057565, 0.3, 0.3)
 HEIGHT, WIDTH = 40, 70
 WHOLE = Window(0, 0, HEIGHT, WIDTH)
-GRID = Grid(HEIGHT, WIDTH, CORNER, UTM)
+GRID = GeoBox(HEIGHT, WIDTH, CORNER, UTM)
 
 
 def noise(bands, dtype=np.uint8, low=0, high=256):
@@ -153,15 +152,15 @@ def test_resolution_is_measured_on_the_ground():
     feet = from_origin(2e6, 6e5, 2, 2)
     mercator = from_origin(9520461, 3202787, 0.15, 0.15)
     grids = {
-        "UTM": Grid(HEIGHT, WIDTH, CORNER, UTM),
+        "UTM": GeoBox(HEIGHT, WIDTH, CORNER, UTM),
         # 111 320 m cos(27.6) and 110 805 m a degree there, so sqrt(0.0987 * 0.2216)
-        "degrees": Grid(HEIGHT, WIDTH, degrees, CRS.from_epsg(4326)),
-        "feet": Grid(HEIGHT, WIDTH, feet, CRS.from_epsg(2263)),  # New York
+        "degrees": GeoBox(HEIGHT, WIDTH, degrees, CRS.from_epsg(4326)),
+        "feet": GeoBox(HEIGHT, WIDTH, feet, CRS.from_epsg(2263)),  # New York
         # cos(27.63) of 0.15, and the ellipsoid
-        "Mercator": Grid(HEIGHT, WIDTH, mercator, CRS.from_epsg(3857)),
-        "none": Grid(HEIGHT, WIDTH, Affine.identity(), None),
+        "Mercator": GeoBox(HEIGHT, WIDTH, mercator, CRS.from_epsg(3857)),
+        "none": GeoBox(HEIGHT, WIDTH, Affine.identity(), None),
     }
-    assert {name: grid.resolution for name, grid in grids.items()} == {
+    assert {name: geobox.resolution for name, geobox in grids.items()} == {
         "UTM": 0.3,
         "degrees": pytest.approx(0.148, abs=0.0006),
         "feet": 0.61,
@@ -201,7 +200,7 @@ def test_a_written_mask_reads_the_same_and_lies_in_the_same_place(tmp_path):
         writer.write(mask[:20], Window(0, 0, 20, WIDTH))
         writer.write(mask[20:], Window(20, 0, 10, WIDTH))
     with open_raster(tmp_path / "a.tif") as source:
-        assert grid_of(source) == GRID
+        assert geobox_of(source) == GRID
         assert source.tags()["threshold"] == "0.5"
         assert (source.nodata, source.dtypes) == (255, ("uint8",))
         assert source.block_shapes == [(512, 512)]
@@ -228,10 +227,10 @@ def test_a_mask_that_failed_leaves_nothing_and_spares_the_old_one(tmp_path):
 def test_a_mask_that_does_not_fit_on_the_disk_is_an_error(tmp_path, size, settings):
     values = np.random.default_rng(3).integers(0, 255, (700, 600), dtype=np.uint8)
     path = tmp_path / "a.tif"
-    grid = GRID._replace(height=700, width=600)
+    geobox = GRID._replace(height=700, width=600)
 
     def write_values():
-        with create_mask(path, grid, **settings) as writer:
+        with create_mask(path, geobox, **settings) as writer:
             writer.write(values[:300], Window(0, 0, 300, 600))
             writer.write(values[300:], Window(300, 0, 400, 600))
 
@@ -249,21 +248,21 @@ def test_a_mask_that_does_not_fit_on_the_disk_is_an_error(tmp_path, size, settin
 def test_a_large_mask_is_a_bigtiff(tmp_path, monkeypatch):
     monkeypatch.setitem(raster.MASK_PROFILE, "sparse_ok", True)
     large = GRID._replace(height=70_000, width=70_000)
-    for grid, magic in ((GRID, 42), (large, 43)):
-        with create_mask(tmp_path / "a.tif", grid) as writer:
+    for geobox, magic in ((GRID, 42), (large, 43)):
+        with create_mask(tmp_path / "a.tif", geobox) as writer:
             writer.write(np.ones((1, 9), np.uint8), Window(0, 0, 1, 9))
         with (tmp_path / "a.tif").open("rb") as file:
             assert int.from_bytes(file.read(4)[2:], "little") == magic
 
 
 def test_a_raster_without_georeference_is_read_and_written_without_a_warning(tmp_path):
-    grid = Grid(HEIGHT, WIDTH, Affine.identity(), None)
+    geobox = GeoBox(HEIGHT, WIDTH, Affine.identity(), None)
     with warnings.catch_warnings():
         warnings.simplefilter("error", rasterio.errors.NotGeoreferencedWarning)
-        with create_mask(tmp_path / "a.tif", grid):
+        with create_mask(tmp_path / "a.tif", geobox):
             pass
         with open_raster(tmp_path / "a.tif") as source:
-            assert grid_of(source) == grid
+            assert geobox_of(source) == geobox
 
 
 def test_a_file_must_be_there_and_be_a_raster(tmp_path):
@@ -313,9 +312,9 @@ def test_a_palette_is_no_picture(tmp_path):
 def test_a_site_has_the_length_of_its_own_unit():
     for unit, metres in (("metre", 1), ("foot", 0.3048)):
         site = CRS.from_wkt(f'LOCAL_CS["site",UNIT["{unit}",{metres}]]')
-        grid = raster.Grid(90, 60, Affine.scale(0.5, -0.25), site)
+        geobox = GeoBox(90, 60, Affine.scale(0.5, -0.25), site)
         expected = float(f"{metres * np.sqrt(0.125):.3g}")
-        assert grid.resolution == expected
+        assert geobox.resolution == expected
 
 
 @pytest.mark.parametrize(
@@ -339,7 +338,7 @@ def test_coordinates_must_lie_within_their_crs(tmp_path):
     path = tmp_path / "a.tif"
     write(path, np.ones((1, 5, 6), "uint8"), crs="EPSG:32645", transform=place)
     with raster.open_raster(path) as source, pytest.raises(ValueError, match="CRS"):
-        _ = grid_of(source).resolution
+        _ = geobox_of(source).resolution
 
 
 def test_complex_values_are_no_picture(tmp_path):
@@ -360,11 +359,11 @@ def test_what_is_no_number_in_a_mask_is_unknown(tmp_path):
 
 @pytest.mark.parametrize("old", [False, True])
 def test_our_probabilities_are_no_mask_though_they_are_whole_numbers(tmp_path, old):
-    grid = Grid(2, 2, CORNER, UTM)
+    geobox = GeoBox(2, 2, CORNER, UTM)
     path = tmp_path / "a_prob.tif"
     values = np.array([[0, 127], [254, 255]], np.uint8)
     tags = {"threshold": 0.5} if old else {}
-    with create_mask(path, grid, tags, probabilities=not old) as target:
+    with create_mask(path, geobox, tags, probabilities=not old) as target:
         target.write(values, Window(0, 0, 2, 2))
     with open_raster(path) as source:
         with pytest.raises(ValueError, match=r"got probabilities: .*a_prob"):

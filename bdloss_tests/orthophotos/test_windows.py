@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bdloss.orthophotos.windows import Window, grid, starts
+from bdloss.orthophotos.windows import Window, sliding_windows, starts
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_grid_covers_every_pixel_and_leaves_the_raster_nowhere(
     height, width, side, stride
 ):
     covered = np.zeros((height, width), int)
-    for window in grid(height, width, side, stride):
+    for window in sliding_windows(height, width, side, stride):
         assert (window.height, window.width) == (min(side, height), min(side, width))
         assert covered[window.slices].shape == (window.height, window.width)
         covered[window.slices] += 1
@@ -47,7 +47,7 @@ def test_a_grid_covers_every_pixel_and_leaves_the_raster_nowhere(
 
 
 def test_a_grid_goes_row_by_row():
-    assert list(grid(5, 6, 4, 3)) == [
+    assert list(sliding_windows(5, 6, 4, 3)) == [
         Window(0, 0, 4, 4),
         Window(0, 2, 4, 4),
         Window(1, 0, 4, 4),

@@ -346,14 +346,14 @@ def choose_windows(
         Place of the scene and window, those of most pixels first.
     """
     from bdloss.constants import IGNORED
-    from bdloss.orthophotos.windows import grid
+    from bdloss.orthophotos.windows import sliding_windows
     from bdloss.run.evaluation import choose_apart
 
     places = []
     for place, (true, first, second) in enumerate(masks):
         differ = (first != second) & (true != IGNORED)
         height, width = true.shape
-        for window in grid(height, width, side, side):
+        for window in sliding_windows(height, width, side, side):
             count = int(np.count_nonzero(differ[window.slices]))
             if count:
                 places.append((-count, place, window))
