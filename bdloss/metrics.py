@@ -159,7 +159,7 @@ def boundary_f1_per_class(
 
 
 def add_counts(first: Counted, *others: Counted) -> Counted:
-    """Return counts of one kind, added up: those of all images, or of all bands.
+    """Return counts of one kind, added up: those of all images, or of all strips.
 
     Args:
         first: `Counts`, `BoundaryCounts` or `InstanceCounts`.
@@ -212,8 +212,8 @@ def count_boundary(
 ) -> BoundaryCounts:
     """Count the boundary pixels from which BF1 is made.
 
-    An image too large for memory is counted in bands of rows: with as many rows as
-    the tolerance, rounded up, above and below a band as its surroundings, the counts
+    An image too large for memory is counted in strips of rows: with as many rows as
+    the tolerance, rounded up, above and below a strip as its surroundings, the counts
     add up to those of the whole.
 
     Args:
@@ -226,7 +226,7 @@ def count_boundary(
         rows: The rows to count in; the others are surroundings.
 
     Returns:
-        Counts, to be added up over the bands of an image.
+        Counts, to be added up over the strips of an image.
 
     Raises:
         ValueError: If the shapes differ, or the tolerance is not above 0.
@@ -410,10 +410,10 @@ def count_instances(
 
 
 class InstanceCounter:
-    """Count the buildings of an image that comes in bands of rows.
+    """Count the buildings of an image that comes in strips of rows.
 
-    What a band cuts is joined to its continuation in the next, so that the counts are
-    those of the whole; between bands only a few numbers for each building are kept.
+    What a strip cuts is joined to its continuation in the next, so that the counts are
+    those of the whole; between strips only a few numbers for each building are kept.
 
     Args:
         ignore: As in `count_instances`.
@@ -430,8 +430,8 @@ class InstanceCounter:
         """Count the next rows.
 
         Args:
-            y_true: Band of the true mask, of shape `(height, width)`.
-            y_pred: Band of the predicted mask, of the same shape.
+            y_true: Strip of the true mask, of shape `(height, width)`.
+            y_pred: Strip of the predicted mask, of the same shape.
 
         Raises:
             ValueError: If the shapes differ.
@@ -480,7 +480,7 @@ class InstanceCounter:
 
 
 class _Parts:
-    """The connected parts of a mask that comes in bands of rows; 0 is the ground."""
+    """The connected parts of a mask that comes in strips of rows; 0 is the ground."""
 
     def __init__(self) -> None:
         self.count = 1

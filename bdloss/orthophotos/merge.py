@@ -32,7 +32,7 @@ def taper(side: int) -> np.ndarray:
     return np.square(np.sin(np.pi * centres)).astype(np.float32)
 
 
-class Band:
+class BlendBuffer:
     """The rows of a merged map that windows still add to: all there is in memory.
 
     Args:
@@ -42,7 +42,7 @@ class Band:
         stride: Distance of one window from the next, in pixels.
 
     Attributes:
-        top: Row of the map that the band begins with.
+        top: Row of the map that the buffer begins with.
         rows: Array of shape `(min(side, height), width)`, float32.
     """
 
@@ -62,7 +62,7 @@ class Band:
                 beyond the window (the padding of a small raster) is dropped.
 
         Raises:
-            ValueError: If the window begins above the band, in rows given out already.
+            ValueError: If the window begins in rows that were given out already.
         """
         if window.row < self.top:
             raise InputError(
@@ -79,7 +79,7 @@ class Band:
         self.rows[first : first + height, across] += weights * values[:height, :width]
 
     def release(self, row: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Give out the rows above `row` as finished and shift the band down to it.
+        """Give out the rows above `row` as finished and shift the buffer down to it.
 
         Args:
             row: Row of the map that the next window begins with; the height of the map
@@ -111,7 +111,7 @@ def merge_windows(
     """Merge the maps of overlapping windows, block of rows by block of rows.
 
     A pixel of the result is the mean of the windows that cover it, each weighted by its
-    taper. Only one band of rows as high as a window is in memory at a time.
+    taper. Only one buffer of rows as high as a window is in memory at a time.
 
     Args:
         maps: Pairs of a window and its map, of shape `(side, side)`; the windows are
@@ -142,18 +142,18 @@ def merge_windows(
         3 (4, 5) 1.0 1.0
     """
     last = height if last is None else last
-    band = Band(height, width, side, stride)
-    band.top = next(row for row in starts(height, side, stride) if row + side > first)
+    buffer = BlendBuffer(height, width, side, stride)
+    buffer.top = next(row for row in starts(height, side, stride) if row + side > first)
 
     def release(row: int) -> Iterator[tuple[int, np.ndarray]]:
-        for top, block in band.release(row):
+        for top, block in buffer.release(row):
             part = block[max(first - top, 0) : max(last - top, 0)]
             if len(part):
                 yield max(top, first), part
 
     for window, values in maps:
         yield from release(window.row)
-        band.add(window, values)
+        buffer.add(window, values)
     yield from release(last)
 
 

@@ -214,10 +214,10 @@ def mask_to_polygons(
     size = (geobox.height, geobox.width)
     if mask.shape != size:
         raise InputError(f"mask must be of the size {size}, got {mask.shape}")
-    bands = [(0, np.stack([mask, mask]))]
+    strips = [(0, np.stack([mask, mask]))]
     return [
         polygon
-        for outlines in outline_bands(bands, geobox, min_area, simplify)
+        for outlines in outline_strips(strips, geobox, min_area, simplify)
         for polygon in outlines.polygons
     ]
 
@@ -236,20 +236,21 @@ class Outlines(NamedTuple):
     probability: np.ndarray
 
 
-def outline_bands(
-    bands: Iterable[tuple[int, np.ndarray]],
+def outline_strips(
+    strips: Iterable[tuple[int, np.ndarray]],
     geobox: GeoBox,
     min_area: float = 0.0,
     simplify: float = 0.0,
 ) -> Iterator[Outlines]:
-    """Outline the buildings of a mask that comes as bands of rows.
+    """Outline the buildings of a mask that comes as strips of rows.
 
-    The buildings are those of the whole mask: what a band cuts is joined again. In
+    The buildings are those of the whole mask: what a strip cuts is joined again. In
     memory are a few rows and the buildings that reach into them.
 
     Args:
-        bands: The row that a band begins with and its layers `(2, rows, width)`, uint8,
-            from the top without a gap: the mask, where 1 is building, and any values.
+        strips: The row that a strip begins with and its layers `(2, rows, width)`,
+            uint8, from the top without a gap: the mask, where 1 is building, and any
+            values.
         geobox: Where the pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels. Polygons that touch still
@@ -266,7 +267,7 @@ def outline_bands(
         raise InputError("min_area is in square metres, which a grid without CRS lacks")
     a, b, c, d, e, f = geobox.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
-    finished = _trace(_cut(bands))
+    finished = _trace(_cut(strips))
     for polygons, values in _wait_for_neighbours(finished, simplify):
         if simplify:
             # The tolerance is the root of the area of a triangle that may be cut off.
@@ -308,21 +309,21 @@ def _corners(ring: shapely.LinearRing) -> np.ndarray:
     return xy[turns]
 
 
-def _cut(bands: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the bands in pieces of at most `PIECE` pixels."""
-    for row, layers in bands:
+def _cut(strips: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips in pieces of at most `PIECE` pixels."""
+    for row, layers in strips:
         rows = max(1, PIECE // layers.shape[2])
         for first in range(0, layers.shape[1], rows):
             yield row + first, layers[:, first : first + rows]
 
 
 def _trace(
-    bands: Iterable[tuple[int, np.ndarray]],
+    strips: Iterable[tuple[int, np.ndarray]],
 ) -> Iterator[tuple[list[_Building], list[_Building]]]:
-    """Yield, for each band, the buildings it finishes and those it leaves open."""
+    """Yield, for each strip, the buildings it finishes and those it leaves open."""
     opened: list[_Building] = []
     above = None  # which of them the last row holds, from 1
-    for row, (mask, values) in bands:
+    for row, (mask, values) in strips:
         if above is None:
             above = np.zeros(mask.shape[1], np.int64)
         labels, count = ndimage.label(mask == 1)
@@ -335,7 +336,7 @@ def _trace(
         for shape, number in shapes:
             texts.append(json.dumps(shape))
             numbers.append(int(number))
-        # Labels of this band are 1 to count, open buildings follow.
+        # Labels of this strip are 1 to count, open buildings follow.
         known = {
             number: _Building(part, total[number], size[number])
             for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)

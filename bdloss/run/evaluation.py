@@ -37,8 +37,8 @@ from bdloss.orthophotos.windows import Window, sliding_windows
 from bdloss.run import report
 
 TOLERANCES = (3, 5)  # pixels
-AROUND = max(TOLERANCES)  # rows that a band sees of its neighbours, pixels
-BAND = 1024  # rows in memory at a time, about
+AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours, pixels
+STRIP_HEIGHT = 1024  # rows in memory at a time, about
 SIDE = 256  # pixels of the windows that are drawn
 DRAWN = 4  # of the worst windows, and of the best
 OVERLAPPING = 3  # windows of a grid that a window may share pixels with, at its edges
@@ -85,12 +85,12 @@ class Place(NamedTuple):
     window: Window
 
 
-class Band(NamedTuple):
+class Strip(NamedTuple):
     """Rows of truth and prediction with some of their neighbours."""
 
     true: np.ndarray
     pred: np.ndarray
-    rows: slice  # those of the band itself
+    rows: slice  # those of the strip itself
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def score_rasters(
 ) -> dict[str, Any]:
     """Score rasters of predicted masks, and show where they are wrong.
 
-    Rasters are read by bands of rows, so that memory grows with their width only.
+    Rasters are read by strips of rows, so that memory grows with their width only.
 
     Args:
         predictions: As in `find_pairs`.
@@ -413,25 +413,26 @@ def count_image(
     read: Rows,
     height: int,
     width: int,
-    see: Callable[[Band, int], None] | None = None,
+    see: Callable[[Strip, int], None] | None = None,
 ) -> ImageCounts:
-    """Count an image in bands of rows, so that memory grows with its width only.
+    """Count an image in strips of rows, so that memory grows with its width only.
 
     Args:
         read: Function of first row and end to truth and prediction of these rows, as
             `open_pair` gives it.
         height: Height of the image, in pixels.
         width: Its width.
-        see: Shown each band and its first row.
+        see: Shown each strip and its first row.
 
     Returns:
         The counts, for `summarise`.
     """
     pixels, instances = Counts(), InstanceCounter(IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
-    band = math.ceil(height / math.ceil(height / BAND))  # none is a thin remainder
-    for top in range(0, height, band):
-        first, end = max(0, top - AROUND), min(height, top + band)
+    strips = math.ceil(height / STRIP_HEIGHT)
+    strip = math.ceil(height / strips)  # none is a thin remainder
+    for top in range(0, height, strip):
+        first, end = max(0, top - AROUND), min(height, top + strip)
         true, pred = read(first, min(height, end + AROUND))
         true = np.where(pred == IGNORED, IGNORED, true)
         rows = slice(top - first, end - first)
@@ -443,7 +444,7 @@ def count_image(
                 count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
             )
         if see:
-            see(Band(true, pred, rows), top)
+            see(Strip(true, pred, rows), top)
     return ImageCounts(pixels, tuple(boundaries), instances.counts())
 
 
@@ -456,13 +457,13 @@ class _ErrorMap:
         self._step = math.ceil(max(height, width) / PICTURE)
         self._rows: list[np.ndarray] = []
 
-    def add(self, band: Band, top: int) -> None:
-        """Add the next band of rows."""
+    def add(self, strip: Strip, top: int) -> None:
+        """Add the next strip of rows."""
         step = self._step
-        marks = report.mark_errors(band.true, band.pred, TOLERANCES[0])[band.rows]
-        # A copy: a view would hold the whole band.
+        marks = report.mark_errors(strip.true, strip.pred, TOLERANCES[0])[strip.rows]
+        # A copy: a view would hold the whole strip.
         self._rows.append(marks[-top % step :: step, ::step].copy())
-        true, pred = band.true[band.rows], band.pred[band.rows]
+        true, pred = strip.true[strip.rows], strip.pred[strip.rows]
         height, width = true.shape
         for part in sliding_windows(height, width, SIDE, SIDE):
             counts = count_pixels(true[part.slices], pred[part.slices], IGNORED)

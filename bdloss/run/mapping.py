@@ -17,11 +17,10 @@ from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
-from bdloss.orthophotos.bands import IDENTITY, Bands
 from bdloss.orthophotos.geobox import GeoBox, geobox_of, ground_of
 from bdloss.orthophotos.polygons import (
     count_outlines,
-    outline_bands,
+    outline_strips,
     rasterise,
     read_outlines,
     write_outlines,
@@ -34,14 +33,15 @@ from bdloss.orthophotos.raster import (
     read_reduced_mask,
     read_valid,
 )
+from bdloss.orthophotos.strips import IDENTITY, StripStore
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
 from bdloss.run.evaluation import ImageCounts, Pair, count_image, open_pair
 from bdloss.run.prediction import (
-    bands_folder,
     describe_settings,
     find_batch,
-    predict_bands,
+    predict_strips,
+    strips_folder,
     write_maps,
 )
 
@@ -253,7 +253,7 @@ def map_buildings(
         truth = find_truth(image, truths)
         with open_pair(Pair(image.stem, image, truth)):
             pass  # they go together
-    folder = bands_folder(paths["mask"])
+    folder = strips_folder(paths["mask"])
     known = {
         **identify(image),
         **tags,
@@ -262,15 +262,15 @@ def map_buildings(
     }
     kept = _is_finished(paths, folder, known, settings)
     if kept:
-        _remove_rows(Bands(folder), shard)  # killed before it could
+        _remove_rows(StripStore(folder), shard)  # killed before it could
         buildings = count_outlines(paths["polygons"]) if settings.polygons else None
     else:
         with contextlib.ExitStack() as undo:
             if not out.exists():
                 out.mkdir(parents=True)
                 undo.callback(_remove_empty, out)
-            undo.enter_context(Bands(folder).held(*shard))
-            bands = predict_bands(
+            undo.enter_context(StripStore(folder).held(*shard))
+            strips = predict_strips(
                 image,
                 predictor.predict,
                 folder,
@@ -284,8 +284,8 @@ def map_buildings(
             )
             if shard[1] > 1:
                 return Mapped([folder], None)
-            buildings = _write_products(image, bands, paths, settings, truth)
-            bands.remove()
+            buildings = _write_products(image, strips, paths, settings, truth)
+            strips.remove()
     counts = None
     if truth is not None:
         counts = _count(image, paths["mask"], truth, settings.nodata)
@@ -328,27 +328,27 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     """
     paths = _name_outputs(image, out, settings)
     refuse_overlap(paths.values(), [image])
-    bands = Bands(bands_folder(paths["mask"]))
-    if not bands.folder.exists() and not settings.overwrite:
+    strips = StripStore(strips_folder(paths["mask"]))
+    if not strips.folder.exists() and not settings.overwrite:
         known = {**identify(image), **_describe_products(settings)}
         known.pop("image_time", None)  # shards may be of copies
         if _is_made_of(paths["mask"], known) and all(
             p.exists() for p in paths.values()
         ):
-            _remove_rows(bands)
+            _remove_rows(strips)
             buildings = count_outlines(paths["polygons"]) if settings.polygons else None
             return Mapped(list(paths.values()), buildings, kept=True)
-    if not bands.folder.exists():
+    if not strips.folder.exists():
         raise InputError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
-    known = {**bands.settings, **_describe_products(settings)}
+    known = {**strips.settings, **_describe_products(settings)}
     if there and not (settings.overwrite or _is_made_of(paths["mask"], known)):
         raise OutputExistsError(f"{there[0]} exists; give --overwrite")
-    if bands.settings.get("image") != identify(image)["image"]:
-        raise InputError(f"these are shards of another image: {bands.folder}")
-    with bands.held():
-        buildings = _write_products(image, bands, paths, settings, None)
-        bands.remove()
+    if strips.settings.get("image") != identify(image)["image"]:
+        raise InputError(f"these are shards of another image: {strips.folder}")
+    with strips.held():
+        buildings = _write_products(image, strips, paths, settings, None)
+        strips.remove()
     return Mapped(list(paths.values()), buildings)
 
 
@@ -447,12 +447,12 @@ def _is_made_of(mask: Path, known: dict[str, Any]) -> bool:
     return all(found.get(key, "") == str(value) for key, value in known.items())
 
 
-def _remove_rows(bands: Bands, shard: tuple[int, int] = (1, 1)) -> None:
+def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:
     """Remove the rows of outputs that are finished, or what is left of them."""
-    if bands.folder.exists():
-        with bands.held(*shard):
-            bands.remove()
-    bands.remove()
+    if strips.folder.exists():
+        with strips.held(*shard):
+            strips.remove()
+    strips.remove()
 
 
 def _remove_empty(folder: Path) -> None:
@@ -463,7 +463,7 @@ def _remove_empty(folder: Path) -> None:
 
 def _write_products(
     image: Path,
-    bands: Bands,
+    strips: StripStore,
     paths: dict[str, Path],
     settings: Settings,
     truth: Path | None,
@@ -471,7 +471,7 @@ def _write_products(
     """Write all that the settings ask for from finished rows, or nothing."""
     write_maps(
         image,
-        bands,
+        strips,
         paths["mask"],
         paths.get("prob"),
         # Rows of shards, which may be of copies, do not know the time of the image.
@@ -486,7 +486,7 @@ def _write_products(
         buildings = None
         if settings.polygons:
             buildings = _write_polygons(
-                paths["polygons"], paths["mask"], bands, settings
+                paths["polygons"], paths["mask"], strips, settings
             )
         if settings.overlay:
             _draw_overlay(paths["overlay"], image, paths["mask"], truth)
@@ -494,7 +494,9 @@ def _write_products(
     return buildings
 
 
-def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) -> int:
+def _write_polygons(
+    path: Path, mask: Path, strips: StripStore, settings: Settings
+) -> int:
     """Write the outlines of a mask with what is known of them; return their number.
 
     In memory are a few rows of the mask, and the outlines.
@@ -503,15 +505,15 @@ def _write_polygons(path: Path, mask: Path, bands: Bands, settings: Settings) ->
         geobox, _ = ground_of(source)
     metres = geobox.resolution  # None without a CRS: then areas are unknown
     found = list(
-        outline_bands(
-            bands.read(),
+        outline_strips(
+            strips.read(),
             geobox,
             settings.min_area if metres else 0.0,
             settings.simplify,
         )
     )
     polygons = np.concatenate([np.empty(0, object), *(each.polygons for each in found)])
-    # From the top, whichever band they were finished in.
+    # From the top, whichever strip they were finished in.
     order = np.lexsort((shapely.bounds(polygons) * (1, 1, 1, -1)).T)
     attributes = {}
     if metres:

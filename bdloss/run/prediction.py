@@ -2,13 +2,13 @@
 
     reading thread -> windows -> batches -> TTA -> model -> merge -> writing thread
 
-Finished rows are kept on disk as they come (`orthophotos/bands.py`) and put together
+Finished rows are kept on disk as they come (`orthophotos/strips.py`) and put together
 at the end, so that a run that was killed goes on and machines can share a raster.
 
 The model is any callable from a batch of patches to maps of probabilities. It sees one
 shape only, `(batch, window, window, bands)`: a raster smaller than a window is padded
 by reflection, the last batch by repetition. What is in memory is a few windows and a
-band of rows as high as a window, whatever the height of the raster.
+strip of rows as high as a window, whatever the height of the raster.
 """
 
 import time
@@ -34,7 +34,6 @@ import rasterio
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.memory import refuse_beyond_memory
-from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.geobox import geobox_of
 from bdloss.orthophotos.merge import merge_windows
 from bdloss.orthophotos.raster import (
@@ -46,6 +45,7 @@ from bdloss.orthophotos.raster import (
     read_valid,
     resample,
 )
+from bdloss.orthophotos.strips import StripStore
 from bdloss.orthophotos.windows import Window, sliding_windows
 from bdloss.run.tta import augment_prediction
 
@@ -155,7 +155,7 @@ def predict_raster(
             pixels 255; None for none.
         tags: Tags of the files that are written, beside the settings used here.
         overwrite: Whether files that exist may be replaced.
-        **settings: As in `predict_bands`.
+        **settings: As in `predict_strips`.
 
     Returns:
         Counts of pixels and the time taken.
@@ -163,23 +163,23 @@ def predict_raster(
     Raises:
         FileNotFoundError: If there is no such raster.
         FileExistsError: If an output exists and `overwrite` is not set.
-        ValueError: As in `predict_bands`, or if a file would be written twice or over
+        ValueError: As in `predict_strips`, or if a file would be written twice or over
             the raster.
     """
     began = time.perf_counter()
     outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
-    folder = bands_folder(outputs[0])
-    # A run that was killed between two outputs has left one of them, and its bands.
+    folder = strips_folder(outputs[0])
+    # A run that was killed between two outputs has left one of them, and its strips.
     half = bool(settings.get("resume")) and folder.exists()
     _check_outputs(Path(image), outputs, overwrite or half)
-    with Bands(folder).held(*settings.get("shard", (1, 1))):
-        bands = predict_bands(image, predict, folder, tags=tags, **settings)
+    with StripStore(folder).held(*settings.get("shard", (1, 1))):
+        strips = predict_strips(image, predict, folder, tags=tags, **settings)
         try:
-            masked, building = write_maps(image, bands, *outputs)
-            bands.remove()
+            masked, building = write_maps(image, strips, *outputs)
+            strips.remove()
         except BaseException:
             if not settings.get("resume"):
-                bands.remove()
+                strips.remove()
             raise
     with open_raster(image) as source:
         pixels = source.height * source.width
@@ -188,7 +188,7 @@ def predict_raster(
 
 def write_maps(
     image: str | PathLike,
-    bands: Bands,
+    strips: StripStore,
     mask_path: Path,
     probability_path: Path | None = None,
     *,
@@ -201,7 +201,7 @@ def write_maps(
 
     Args:
         image: The raster.
-        bands: All its rows, from `predict_bands`.
+        strips: All its rows, from `predict_strips`.
         mask_path: Where the mask goes; a file that exists is replaced.
         probability_path: Where the probabilities go; None for none.
         tags: Tags of the files, beside what the rows depend on.
@@ -218,9 +218,9 @@ def write_maps(
     """
     with open_raster(image) as source:
         geobox, gcps = geobox_of(source), source.gcps
-    there = bands.finished(0, geobox.height)
+    there = strips.finished(0, geobox.height)
     if there < geobox.height:
-        raise InputError(f"rows from {there} on are missing: {bands.folder}")
+        raise InputError(f"rows from {there} on are missing: {strips.folder}")
     masked = building = 0
     outputs = [path for path in (mask_path, probability_path) if path is not None]
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ExitStack() as files:
@@ -229,7 +229,7 @@ def write_maps(
                 create_mask(
                     path,
                     geobox,
-                    {**bands.settings, **(tags or {})},
+                    {**strips.settings, **(tags or {})},
                     nodata=None if benchmark and path == mask_path else IGNORED,
                     cog=cog,
                     overviews=overviews,
@@ -239,7 +239,7 @@ def write_maps(
             )
             for path in outputs
         ]
-        for row, layers in bands.read():
+        for row, layers in strips.read():
             place = Window(row, 0, *layers.shape[1:])
             masked += int((layers[0] == IGNORED).sum())
             building += int((layers[0] == 1).sum())
@@ -250,12 +250,12 @@ def write_maps(
     return masked, building
 
 
-def bands_folder(mask_path: Path) -> Path:
+def strips_folder(mask_path: Path) -> Path:
     """Return where the finished rows of a mask lie until it is whole."""
     return mask_path.with_name(f"{mask_path.stem}.partial")
 
 
-def predict_bands(
+def predict_strips(
     image: str | PathLike,
     predict: Callable,
     folder: Path,
@@ -274,17 +274,17 @@ def predict_bands(
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
     progress: Callable[[float], Any] | None = None,
-) -> Bands:
-    """Predict the rows of a raster file and keep them on disk, band by band.
+) -> StripStore:
+    """Predict the rows of a raster file and keep them on disk, strip by strip.
 
-    Each band has two layers: the mask (1, 0, and 255 where the raster is masked) and
+    Each strip has two layers: the mask (1, 0, and 255 where the raster is masked) and
     the probability (0 to 254, and 255).
 
     Args:
         image: Raster to read, of a format in `trust.DRIVERS`.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
-        folder: Where the bands are kept.
+        folder: Where the strips are kept.
         window: Side of the windows, in pixels.
         overlap: How far neighbouring windows overlap, in pixels, less than `window`.
         batch: Number of windows that the model is given at a time.
@@ -295,18 +295,18 @@ def predict_bands(
         numbers: Numbers of the bands to read, from 1; None for the picture without
             alpha.
         resolution: Side of a pixel on the ground that the model is given, in metres;
-            None for the raster's. The bands are on the grid of the raster anyhow.
+            None for the raster's. The strips are on the grid of the raster anyhow.
         nodata: What a raster that does not say so has where it has no data.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
-        resume: Whether to go on from the last whole band of an earlier run, and to
+        resume: Whether to go on from the last whole strip of an earlier run, and to
             leave what is whole if this one fails.
-        tags: What else the bands depend on.
+        tags: What else the strips depend on.
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.
 
     Returns:
-        The bands.
+        The strips.
 
     Raises:
         FileNotFoundError: If there is no such raster.
@@ -343,7 +343,7 @@ def predict_bands(
             )
         geobox = geobox_of(original)
         source = files.enter_context(resample(original, resolution))
-        finished = Bands(folder)
+        finished = StripStore(folder)
         identity = identify(image)
         if parts > 1:  # each may have a copy of its own, made at another time
             identity.pop("image_time", None)
@@ -407,7 +407,7 @@ def find_batch(predict: Callable, shape: tuple[int, int, int]) -> int:
     """Return how many windows at a time a model predicts fastest, by a short trial.
 
     Args:
-        predict: As in `predict_bands`.
+        predict: As in `predict_strips`.
         shape: Height, width and bands of a window.
 
     Returns:
@@ -441,7 +441,7 @@ def describe_settings(
     resolution: float | None,
     nodata: float | None,
 ) -> dict[str, Any]:
-    """Return the tags that a mask has of the arguments of `predict_bands`."""
+    """Return the tags that a mask has of the arguments of `predict_strips`."""
     return {
         "window": window,
         "overlap": overlap,
@@ -597,7 +597,7 @@ def _check_settings(window: int, overlap: int, batch: int) -> None:
         )
     if batch < 1:
         raise InputError(f"batch must be 1 or more: {batch} came")
-    # A band and probabilities, in float32, are the least of it.
+    # A strip and probabilities, in float32, are the least of it.
     needed = 4 * batch * window**2 * 2
     refuse_beyond_memory(needed, f"batch {batch} of windows of {window} pixels")
 

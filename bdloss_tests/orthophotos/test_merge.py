@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdloss.orthophotos.merge import Band, merge_windows, taper
+from bdloss.orthophotos.merge import BlendBuffer, merge_windows, taper
 from bdloss.orthophotos.windows import Window, sliding_windows
 
 
@@ -77,12 +77,12 @@ def test_whole_array_reference(tiling, seed):
 def test_memory_is_bounded_by_the_window():
     heights = set()
     for height in (50, 5_000, 50_000):
-        band = Band(height, 7, side=16, stride=12)
-        heights.add(len(band.rows))
+        buffer = BlendBuffer(height, 7, side=16, stride=12)
+        heights.add(len(buffer.rows))
         for window in sliding_windows(height, 7, 16, 12):
-            assert all(len(block) <= 16 for _, block in band.release(window.row))
-            band.add(window, np.ones((16, 16)))
-            heights.add(len(band.rows))
+            assert all(len(block) <= 16 for _, block in buffer.release(window.row))
+            buffer.add(window, np.ones((16, 16)))
+            heights.add(len(buffer.rows))
     assert heights == {16}
 
 
@@ -108,7 +108,7 @@ def test_a_block_is_the_callers_to_keep():
 
 
 def test_windows_left_out_are_zeros():
-    left_out = {0, 12, 15, 18, 21, 24, 27, 30}  # more rows than the band has
+    left_out = {0, 12, 15, 18, 21, 24, 27, 30}  # more rows than the buffer has
     maps = [
         (window, np.ones((6, 6)))
         for window in sliding_windows(43, 9, 6, 3)

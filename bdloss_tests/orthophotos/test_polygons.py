@@ -19,7 +19,7 @@ from bdloss.orthophotos.geobox import GeoBox
 from bdloss.orthophotos.polygons import (
     count_outlines,
     mask_to_polygons,
-    outline_bands,
+    outline_strips,
     rasterise,
     read_outlines,
     write_outlines,
@@ -316,7 +316,7 @@ def cut(layers, rows):
 
 
 def outline(bands, height, width, **settings):
-    found = list(outline_bands(bands, GeoBox(height, width, *PIXELS[2:]), **settings))
+    found = list(outline_strips(bands, GeoBox(height, width, *PIXELS[2:]), **settings))
     if not found:
         return np.array([]), np.array([])
     return (
@@ -376,7 +376,7 @@ def test_finished_buildings_do_not_wait_for_the_last_band():
     mask[3::10] = mask[4::10] = 1  # a bar in each band
     bands = cut(np.stack([mask, mask]), list(range(0, 90, 10)))
     read = []
-    stream = outline_bands(
+    stream = outline_strips(
         (read.append(1) or band for band in bands), GRID, simplify=1.0
     )
     for found in range(1, 10):

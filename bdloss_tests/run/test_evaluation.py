@@ -86,7 +86,7 @@ def test_rasters_read_in_bands_score_as_the_whole_does(tmp_path, monkeypatch, ba
     pred[40:50, 20:40] = 255
     write_raster(tmp_path / "truth" / "a.tif", true * 255)
     write_raster(tmp_path / "pred" / "a.tif", pred, nodata=255)
-    monkeypatch.setattr(evaluation, "BAND", band)
+    monkeypatch.setattr(evaluation, "STRIP_HEIGHT", band)
     found = score_rasters(tmp_path / "pred", tmp_path / "truth")["all"]
     known = np.where(pred == 255, 255, true)
     assert found["bf1_3"] == boundary_f1(known, pred, 3, ignore=255).f1
@@ -226,7 +226,7 @@ def test_windows_are_ranked_by_iou_and_lie_inside(tmp_path, monkeypatch):
 
 def test_a_large_error_map_is_thinned_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "PICTURE", 40)
-    monkeypatch.setattr(evaluation, "BAND", 31)
+    monkeypatch.setattr(evaluation, "STRIP_HEIGHT", 31)
     true, pred = make_scene(2, 90, 70)[1], np.roll(make_scene(2, 90, 70)[1], 4, 1)
     write_raster(tmp_path / "truth.tif", true)
     write_raster(tmp_path / "pred.tif", pred)
@@ -237,7 +237,7 @@ def test_a_large_error_map_is_thinned_evenly(tmp_path, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_height(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "BAND", 64)
+    monkeypatch.setattr(evaluation, "STRIP_HEIGHT", 64)
     monkeypatch.setattr(evaluation, "PICTURE", 64)
     monkeypatch.setattr(evaluation, "SHARE", 2)  # draws no windows
     part = make_scene(3, 128, 480)[1]

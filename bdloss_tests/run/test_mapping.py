@@ -11,8 +11,8 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 
 from bdloss.models import Predictor
-from bdloss.orthophotos.bands import Bands
 from bdloss.orthophotos.polygons import read_outlines
+from bdloss.orthophotos.strips import StripStore
 from bdloss.run import mapping
 from bdloss.run.mapping import Settings
 from bdloss_tests.scenes import CORNER, UTM, full_disk, make_scene, write_raster
@@ -559,7 +559,7 @@ def test_a_merge_does_not_replace_a_mask_of_something_else(image, tmp_path):
 
 
 def hold(folder, shard, begun, let_go):
-    with Bands(folder).held(*shard):
+    with StripStore(folder).held(*shard):
         begun.set()
         let_go.wait(60)
 

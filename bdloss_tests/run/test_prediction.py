@@ -645,7 +645,7 @@ def test_killed_between_two_outputs_it_goes_on(tmp_path, monkeypatch):
     mask, map_ = tmp_path / "mask.tif", tmp_path / "map.tif"
     settings = {**SMALL, "probability_path": map_, "resume": True}
     with monkeypatch.context() as patch:
-        patch.setattr("bdloss.orthophotos.bands.Bands.remove", lambda bands: None)
+        patch.setattr("bdloss.orthophotos.strips.StripStore.remove", lambda bands: None)
         predict_raster(image, pointwise, mask, **settings)
     map_.unlink()
     predict_raster(image, pytest.fail, mask, **settings)

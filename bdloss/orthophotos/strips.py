@@ -1,7 +1,7 @@
-"""Bands of rows: a map on disk in pieces, so that a run that was stopped goes on.
+"""Strips of rows: a map on disk in pieces, so that a run that was stopped goes on.
 
-A band is a file of its own, which is there only when it is whole. Machines that share
-a folder, or whose files are brought together in one, make a map by bands.
+A strip is a file of its own, which is there only when it is whole. Machines that share
+a folder, or whose files are brought together in one, make a map by strips.
 """
 
 import gzip
@@ -27,7 +27,7 @@ ROWS = re.compile(r"(\d{9,})-(\d{9,})")  # first and last, in the name of a file
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 
-class Bands:
+class StripStore:
     """Finished rows of the map of one raster.
 
     Args:
@@ -65,10 +65,10 @@ class Bands:
 
         Args:
             settings: All that the rows depend on.
-            resume: Whether bands that are there are kept; without it they are removed.
+            resume: Whether strips that are there are kept; without it they are removed.
 
         Raises:
-            ValueError: If the bands that are there were made with other settings or of
+            ValueError: If the strips that are there were made with other settings or of
                 another image, or the folder is not ours.
         """
         self.check_ours()
@@ -97,7 +97,7 @@ class Bands:
                 )
 
     def _clear(self) -> None:
-        """Remove settings and bands; locks of other processes stay."""
+        """Remove settings and strips; locks of other processes stay."""
         for _, _, path in self._files():
             path.unlink()
         # The last, for it says whose the folder is.
@@ -119,7 +119,7 @@ class Bands:
             )
 
     def _drop_damaged(self) -> None:
-        """Remove bands that are not as they were written; they are made anew."""
+        """Remove strips that are not as they were written; they are made anew."""
         for begin, end, path in self._files():
             try:
                 self._load(begin, end, path)
@@ -139,7 +139,7 @@ class Bands:
             ) from error
 
     def write(self, row: int, layers: np.ndarray) -> None:
-        """Add a band.
+        """Add a strip.
 
         Args:
             row: Row of the raster that it begins with.
@@ -163,12 +163,12 @@ class Bands:
         return min(row, last)
 
     def read(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the bands from the top, each with the row that it begins with.
+        """Yield the strips from the top, each with the row that it begins with.
 
         Rows that are there twice come once.
 
         Raises:
-            ValueError: If a band is not as it was written.
+            ValueError: If a strip is not as it was written.
         """
         row = 0
         for begin, end, path in self._files():
@@ -177,7 +177,7 @@ class Bands:
                 row = end
 
     def _load(self, begin: int, end: int, path: Path) -> np.ndarray:
-        """Return the layers of a band, whose sum is checked."""
+        """Return the layers of a strip, whose sum is checked."""
         try:
             # Whole, for numpy stops where the array ends, before the sum.
             content = io.BytesIO(gzip.decompress(path.read_bytes()))
@@ -191,7 +191,7 @@ class Bands:
         return layers
 
     def remove(self) -> None:
-        """Remove the bands and their folder, in one step.
+        """Remove the strips and their folder, in one step.
 
         Raises:
             ValueError: If the folder is not ours.
@@ -204,7 +204,7 @@ class Bands:
             shutil.rmtree(old)
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """Return first row, last row and path of each band, from the top."""
+        """Return first row, last row and path of each strip, from the top."""
         files = []
         for path in sorted(self.folder.glob(f"*-*{SUFFIX}")):
             if rows := ROWS.fullmatch(path.name.removesuffix(SUFFIX)):
