@@ -25,10 +25,10 @@ from keras import layers, ops
 
 from bdloss import lite, resnet
 from bdloss.errors import DamagedFileError, InputError
-from bdloss.files import atomic_path
+from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
 
-FACTS = "bdloss.json"  # what a model file says of itself, beside the weights
+METADATA = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
 MOMENTUM = 0.9
 WINDOW = 512  # pixels, for a model that does not say what it was trained on
@@ -348,7 +348,7 @@ def save_model(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
     with atomic_path(path) as partial:
         model.save(partial)
         with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(FACTS, json.dumps(facts, indent=2))
+            archive.writestr(METADATA, json.dumps(facts, indent=2))
 
 
 class Predictor(NamedTuple):
@@ -454,8 +454,11 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         raise InputError(f"not a Keras model: {path}")
     if path.suffix != ".keras":  # or Keras refuses it, in five lines
         raise InputError(f"a model must be a file that ends in .keras, got {path}")
-    with zipfile.ZipFile(path) as archive:
-        size = sum(part.file_size for part in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except DAMAGED as error:
+        raise DamagedFileError(f"not a Keras model: {path} ({error})") from error
     refuse_beyond_memory(size, f"the model {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
@@ -465,11 +468,13 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
             f"not a Keras model: {path} ({reason[0] if reason else error})"
         ) from error
     with zipfile.ZipFile(path) as archive:
-        known = FACTS in archive.namelist()
+        known = METADATA in archive.namelist()
         try:
-            facts = json.loads(archive.read(FACTS)) if known else {}
-        except ValueError as error:
-            raise DamagedFileError(f"damaged {FACTS} in this model: {path}") from error
+            facts = json.loads(archive.read(METADATA)) if known else {}
+        except DAMAGED as error:
+            raise DamagedFileError(
+                f"damaged {METADATA} in this model: {path}"
+            ) from error
     _check_facts(facts, path)
     return model, facts
 
@@ -477,7 +482,9 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
 def _check_facts(facts: Any, path: Path) -> None:
     """Refuse facts of a model that cannot be."""
     if not isinstance(facts, dict):
-        raise InputError(f"{FACTS} of a model must be a table, got {facts!r}: {path}")
+        raise InputError(
+            f"{METADATA} of a model must be a table, got {facts!r}: {path}"
+        )
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda v: isinstance(v, str), "a text"),
         "window": (_is_whole, "a whole number above 0"),

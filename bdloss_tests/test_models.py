@@ -284,7 +284,7 @@ def test_odd_facts_of_a_model_are_named(tmp_path, facts, says):
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**parts, models.FACTS: facts.encode()}.items():
+        for name, content in {**parts, models.METADATA: facts.encode()}.items():
             archive.writestr(name, content)
     with pytest.raises(ValueError, match=says) as refused:
         models.load_predictor(path)
@@ -313,3 +313,12 @@ def test_a_window_must_fit_into_memory():
     predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
     with pytest.raises(ValueError, match=r"a window of 1600000 .* needs 40960 GB of"):
         predictor.check_window(1_600_000)
+
+
+def test_a_model_whose_list_of_parts_is_damaged_is_named(bright_model, tmp_path):
+    path = tmp_path / "bright.keras"
+    data = bytearray(bright_model.read_bytes())
+    data[data.rindex(b"PK\x01\x02")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"not a Keras model: {path}"):
+        models.load_predictor(path)

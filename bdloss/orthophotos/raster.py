@@ -277,7 +277,7 @@ def read_valid(
     elif hidden is not None:
         valid = np.all(_read(source, alpha, window) > 0, axis=0)
     else:
-        with _damage_named(source, window):
+        with _read_errors(source, window):
             valid = source.dataset_mask(window=_rasterio_window(window)) > 0
     for value in [each for each in (nodata, hidden) if each is not None]:
         values = _read(source, image_bands(source), window)
@@ -387,7 +387,7 @@ class MaskWriter:
             OSError: If the disk is full, or fails.
         """
         place = _rasterio_window(window)
-        with _failure_named(self._target.name):
+        with _write_errors(self._target.name):
             self._target.write(mask, 1, window=place)
         self._written.append((place, zlib.crc32(mask.tobytes())))
 
@@ -434,7 +434,7 @@ def create_mask(
     with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         profile = {**MASK_PROFILE, **geobox._asdict(), "nodata": nodata}
-        with _failure_named(path):
+        with _write_errors(path):
             target = rasterio.open(partial, "w", **profile)
         with target:
             target.update_tags(**(tags or {}))
@@ -444,7 +444,7 @@ def create_mask(
                 target.gcps = gcps
             writer = MaskWriter(target)
             yield writer
-        with _failure_named(path):
+        with _write_errors(path):
             if overviews and not cog:
                 with rasterio.open(partial, "r+") as target:
                     halvings = max(target.shape) // SMALLEST
@@ -464,7 +464,7 @@ def create_mask(
 
 
 @contextmanager
-def _failure_named(path: str | PathLike) -> Iterator[None]:
+def _write_errors(path: str | PathLike) -> Iterator[None]:
     """Say in one line which file GDAL cannot write."""
     try:
         yield
@@ -482,7 +482,7 @@ def _rasterio_window(window: Window) -> rasterio.windows.Window:
 
 
 @contextmanager
-def _damage_named(source: rasterio.DatasetReader, window: Window) -> Iterator[None]:
+def _read_errors(source: rasterio.DatasetReader, window: Window) -> Iterator[None]:
     try:
         yield
     except RasterioIOError as error:
@@ -500,7 +500,7 @@ def _read(
     shape: tuple[int, ...] | None = None,
     resampling: Resampling = Resampling.average,
 ) -> np.ndarray:
-    with _damage_named(source, window):
+    with _read_errors(source, window):
         return source.read(
             bands,
             window=_rasterio_window(window),

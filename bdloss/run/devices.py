@@ -17,26 +17,27 @@ PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 SLURM_PROCESSES = "SLURM_STEP_NUM_TASKS"  # only of what `srun` has started
 
 
-class Team(NamedTuple):
+class Devices(NamedTuple):
     """Devices that train one network, each on its share of every batch.
 
     Attributes:
-        scope: Where networks, losses and optimizers of the team are made and used.
+        scope: Where networks, losses and optimizers of these devices are made and used.
         name: What they are, for a person.
-        devices: How many they are, in all processes.
-        process: Which process this is, from 0. The first one writes and speaks.
+        number: How many they are, in all processes.
+        process: Which process this is, from 0. The first one, the chief, writes
+            and logs.
         processes: How many train together.
     """
 
     scope: AbstractContextManager = contextlib.nullcontext()
     name: str = "1 device"
-    devices: int = 1
+    number: int = 1
     process: int = 0
     processes: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes and logs."""
         return self.process == 0
 
     def wait(self) -> None:
@@ -47,7 +48,7 @@ class Team(NamedTuple):
             multihost_utils.sync_global_devices("bdloss")
 
 
-ALONE = Team()
+ALONE = Devices()
 
 
 def join_processes() -> None:
@@ -69,7 +70,7 @@ def join_processes() -> None:
     keras.distribution.initialize()
 
 
-def gather_team(devices: str = "1", batch: int = 1) -> Team:
+def select_devices(devices: str = "1", batch: int = 1) -> Devices:
     """Choose the devices to train on.
 
     Args:
@@ -77,7 +78,7 @@ def gather_team(devices: str = "1", batch: int = 1) -> Team:
         batch: Patches that they share.
 
     Returns:
-        The team.
+        The devices.
 
     Raises:
         ValueError: If there are not so many, or they cannot share a batch equally.
@@ -101,7 +102,7 @@ def gather_team(devices: str = "1", batch: int = 1) -> Team:
     if processes > 1:
         name += f" in {processes} processes"
     if count == 1:
-        return Team(name=name)
+        return Devices(name=name)
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -110,4 +111,4 @@ def gather_team(devices: str = "1", batch: int = 1) -> Team:
         scope = keras.distribution.DataParallel(
             devices=names[:count], auto_shard_dataset=False
         ).scope()
-    return Team(scope, name, count, process, processes)
+    return Devices(scope, name, count, process, processes)

@@ -17,7 +17,7 @@ from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.run.checkpoints import State
 from bdloss.run.config import COMPILED, Experiment, Stage
-from bdloss.run.devices import ALONE, Team
+from bdloss.run.devices import ALONE, Devices
 from bdloss.run.logs import draw_examples
 
 EXAMPLES = 4  # patches that TensorBoard shows
@@ -31,7 +31,7 @@ class Fitting:
         model: The network.
         rows: A row an epoch, as Keras logs them, with the epoch counted from 1.
         verbose: Keras's.
-        team: The devices that train.
+        devices: The devices that train.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Fitting:
         validation: list[datasets.SceneData],
         names: Sequence[str],
         verbose: int = 1,
-        team: Team = ALONE,
+        devices: Devices = ALONE,
     ):
         """Prepare a training.
 
@@ -53,7 +53,7 @@ class Fitting:
             validation: Scenes to validate on, the same grid of patches every epoch.
             names: What the scenes to learn from are called.
             verbose: Keras's.
-            team: The devices that train it; the model was made in its scope.
+            devices: The devices that train it; the model was made in its scope.
 
         Raises:
             ValueError: If the schedule looks at a validation that is not there.
@@ -67,8 +67,8 @@ class Fitting:
             "patch": experiment.patch,
             "batch": experiment.batch,
             "workers": experiment.workers,
-            "process": team.process,
-            "processes": team.processes,
+            "process": devices.process,
+            "processes": devices.processes,
         }
         self.model = model
         self.verbose = verbose
@@ -86,13 +86,13 @@ class Fitting:
             building_bias=experiment.building_bias,
             **common,
         )
-        self.team = team
+        self.devices = devices
         self._validation: patches.Patches | None = None
         self._padding = 1.0  # what a validation loss is too small by
         if validation:
             number = len(patches.Patches(validation, experiment.patch, batch=1))
             blanks = [_blank(validation[0], experiment.patch)] * (
-                -number % team.devices
+                -number % devices.number
             )
             self._validation = patches.Patches([*validation, *blanks], **common)
             self._padding = (number + len(blanks)) / number
@@ -174,7 +174,7 @@ class Fitting:
         before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
         pixels, masks = self._training[0]
         if keras.backend.backend() == "tensorflow":  # which gives all of it to each
-            pixels, masks = (part[:: self.team.devices] for part in (pixels, masks))
+            pixels, masks = (part[:: self.devices.number] for part in (pixels, masks))
         self.model.train_on_batch(pixels, masks)  # this one also traces
         started = time.monotonic()
         self.model.train_on_batch(pixels, masks)

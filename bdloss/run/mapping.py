@@ -106,7 +106,7 @@ class Settings(NamedTuple):
     resume: bool = True
 
 
-class Mapped(NamedTuple):
+class PredictionResult(NamedTuple):
     """What came of one orthophoto.
 
     Attributes:
@@ -191,7 +191,7 @@ def map_buildings(
     shard: tuple[int, int] = (1, 1),
     progress: Callable[[float], Any] | None = None,
     say: Callable[[str], Any] | None = None,
-) -> Mapped:
+) -> PredictionResult:
     """Map the buildings of one orthophoto.
 
     Writes `NAME_mask.tif` (1 building, 0 not, 255 no data) on the grid of the
@@ -233,7 +233,9 @@ def map_buildings(
     if settings.vector == "geojson" and settings.polygons and geobox.crs is None:
         raise InputError(f"GeoJSON is in degrees, the image has no CRS: {image}")
     if say is not None:
-        for line in _oddities(geobox, apart, settings.resolution, predictor.resolution):
+        for line in _input_warnings(
+            geobox, apart, settings.resolution, predictor.resolution
+        ):
             say(f"{image.name} {line}")
     used: dict[str, Any] = {
         "window": window,
@@ -283,13 +285,13 @@ def map_buildings(
                 progress=progress,
             )
             if shard[1] > 1:
-                return Mapped([folder], None)
+                return PredictionResult([folder], None)
             buildings = _write_products(image, strips, paths, settings, truth)
             strips.remove()
     counts = None
     if truth is not None:
         counts = _count(image, paths["mask"], truth, settings.nodata)
-    return Mapped(list(paths.values()), buildings, kept, counts)
+    return PredictionResult(list(paths.values()), buildings, kept, counts)
 
 
 def _batch(predictor: Predictor, window: int, settings: Settings) -> int:
@@ -310,7 +312,7 @@ def _fastest_batch(predictor: Predictor, window: int) -> int:
     return find_batch(predictor.predict, (window, window, predictor.bands))
 
 
-def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
+def merge_buildings(image: Path, out: Path, settings: Settings) -> PredictionResult:
     """Put together what shards have predicted of an orthophoto.
 
     Args:
@@ -337,7 +339,7 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
         ):
             _remove_rows(strips)
             buildings = count_outlines(paths["polygons"]) if settings.polygons else None
-            return Mapped(list(paths.values()), buildings, kept=True)
+            return PredictionResult(list(paths.values()), buildings, kept=True)
     if not strips.folder.exists():
         raise InputError(f"no shards of {image.name} in this folder: {out}")
     there = [path for path in paths.values() if path.exists()]
@@ -349,7 +351,7 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> Mapped:
     with strips.held():
         buildings = _write_products(image, strips, paths, settings, None)
         strips.remove()
-    return Mapped(list(paths.values()), buildings)
+    return PredictionResult(list(paths.values()), buildings)
 
 
 def _count(image: Path, mask: Path, truth: Path, nodata: float | None) -> ImageCounts:
@@ -367,7 +369,7 @@ def _count(image: Path, mask: Path, truth: Path, nodata: float | None) -> ImageC
         return count_image(read_known, height, width)
 
 
-def _oddities(
+def _input_warnings(
     geobox: GeoBox, apart: float | None, wanted: float | None, trained: float | None
 ) -> Iterator[str]:
     """Yield what a person should know of an image before trusting its map."""

@@ -51,8 +51,8 @@ def search_weights(
             end = min(start + (weight.probe_epochs or weight.every), epochs)
             best = _search_once(fitting, weight, end, folder)
             keep()
-            fitting.team.wait()
-            if fitting.team.leads:
+            fitting.devices.wait()
+            if fitting.devices.is_chief:
                 shutil.rmtree(_branches(folder))
             say(f"search      w = {best} is best in epochs {start + 1} to {end}")
         chosen = fitting.rows[-1]["w"]
@@ -90,7 +90,7 @@ def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> fl
         fitting.restore(newest_state(place) or snapshot)
 
         def keep(place: Path = place) -> None:
-            if fitting.team.leads:
+            if fitting.devices.is_chief:
                 save_state(fitting.state(), place)
 
         fitting.go_on(end, keep, ConstantWeight(value), stops_early=False)
@@ -109,12 +109,12 @@ def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> fl
         for i, value in enumerate(weight.values)
         for row in branches[i]
     ]
-    if fitting.team.leads:
+    if fitting.devices.is_chief:
         path = folder / "search.csv"
         before = [row for row in read_search(path) if row["search"] < snapshot.epoch]
         write_history(before + rows, path)
         draw_search(before + rows, folder / "search.png")
-    fitting.team.wait()
+    fitting.devices.wait()
     fitting.restore(read_state(state_path(places[best], end)))
     return weight.values[best]
 

@@ -29,7 +29,7 @@ from bdloss.run.config import (
     read_file,
     write_experiment,
 )
-from bdloss.run.devices import gather_team
+from bdloss.run.devices import select_devices
 from bdloss.run.fitting import Fitting, weight_callback, write_history
 from bdloss.run.logs import log_epochs
 from bdloss.run.prediction import predict_array
@@ -100,8 +100,8 @@ def _train(
     verbose: int,
 ) -> dict[str, Any]:
     """Do what `train` says; what `held` holds is let go when all is done."""
-    team = gather_team(devices, experiment.batch)
-    if not team.leads:
+    group = select_devices(devices, experiment.batch)
+    if not group.is_chief:
         say, verbose = _say_nothing, 0
     _check_is_run(out)
     if not fresh:
@@ -121,20 +121,22 @@ def _train(
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
     names = [scene.name for scene in splits.train]
-    with team.scope:
+    with group.scope:
         model = _build_network(
             experiment,
             bands,
             "mixed_float16" if experiment.mixed_precision else "float32",
             experiment.encoder_weights if state is None else "",
         )
-        if keras.backend.backend() == "tensorflow" and team.devices > 1:
+        if keras.backend.backend() == "tensorflow" and group.number > 1:
             _share_statistics(model)
-        fitting = Fitting(model, experiment, training, validation, names, verbose, team)
+        fitting = Fitting(
+            model, experiment, training, validation, names, verbose, group
+        )
         if state:
             fitting.restore(state)
-        team.wait()  # until all have read what is there
-        if team.leads:
+        group.wait()  # until all have read what is there
+        if group.is_chief:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(out))
             if not fresh:
@@ -152,7 +154,7 @@ def _train(
             f"network     {experiment.backbone}, {model.count_params():,} parameters, "
             f"{experiment.encoder_weights or 'random'} weights"
         )
-        say(f"device      {team.name}, {_compute(experiment)}")
+        say(f"device      {group.name}, {_compute(experiment)}")
         if experiment.loss.extra not in ("boundary", "none"):
             say(
                 f"weight      w = {experiment.weight.baseline} throughout: [weight] "
@@ -165,7 +167,7 @@ def _train(
         rows = _fit(fitting, experiment, out, say)
         weights = model.get_weights()
 
-    if not team.leads:
+    if not group.is_chief:
         return {}
     model = _build_network(experiment, bands)  # float32, and without an optimizer
     model.set_weights(weights)
@@ -189,7 +191,7 @@ def _train(
         },
         "git": _git_state(),
         "machine": f"{platform.machine()}, {platform.system()}, Python "
-        f"{platform.python_version()}, {team.name}",
+        f"{platform.python_version()}, {group.name}",
     }
     _write(out / RESULT, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(out / CHECKPOINTS)
@@ -287,7 +289,7 @@ def _fit(
     folder = out / CHECKPOINTS
 
     def keep() -> None:
-        if not fitting.team.leads:
+        if not fitting.devices.is_chief:
             return
         best = [fitting.best_epoch] if experiment.patience else []
         checkpoints.save_state(fitting.state(), folder, keep=best)
@@ -301,7 +303,7 @@ def _fit(
     logged = experiment.tensorboard and keras.backend.backend() == "tensorflow"
     if experiment.tensorboard and not logged:
         say("logs        none for TensorBoard: they need TensorFlow")
-    if fitting.rows and fitting.team.leads:
+    if fitting.rows and fitting.devices.is_chief:
         report_epochs()  # it may have been killed between checkpoint and report
     if experiment.searches:
         search_weights(fitting, experiment.weight, experiment.epochs, out, keep, say)
@@ -310,7 +312,7 @@ def _fit(
     rows = fitting.rows
     if experiment.patience:
         say(f"best        epoch {fitting.best_epoch} of {len(rows)} is kept")
-        fitting.team.wait()
+        fitting.devices.wait()
         fitting.restore(
             checkpoints.read_state(checkpoints.state_path(folder, fitting.best_epoch))
         )

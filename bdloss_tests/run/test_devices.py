@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from bdloss.run.devices import gather_team, join_processes
+from bdloss.run.devices import join_processes, select_devices
 from bdloss_tests.scenes import write_folder
 
 # Trains in two epochs; arguments: settings as JSON, run folder, number of devices.
@@ -36,7 +36,7 @@ import numpy as np
 fit = training._fit
 def fit_and_save(fitting, *rest):
     rows = fit(fitting, *rest)
-    name = f"weights-{fitting.team.process}.npz"
+    name = f"weights-{fitting.devices.process}.npz"
     np.savez(out / name, *fitting.model.get_weights())
     return rows
 training._fit = fit_and_save
@@ -157,14 +157,14 @@ def test_two_processes_train_as_one(settings, tmp_path):
 )
 def test_devices_that_cannot_train(devices, batch, rule):
     with pytest.raises(ValueError, match=rule):
-        gather_team(devices, batch)
+        select_devices(devices, batch)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="one device")
 def test_devices_share_a_batch_equally(monkeypatch):
     monkeypatch.setattr("keras.distribution.list_devices", lambda: ["cpu:0", "cpu:1"])
     with pytest.raises(ValueError, match="2 devices must share a batch equally, got 3"):
-        gather_team("all", 3)
+        select_devices("all", 3)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can")
