@@ -398,7 +398,9 @@ def predict(
     with _one_line_errors():
         import json
 
+        from bdloss.files import atomic_path
         from bdloss.models import load_predictor
+        from bdloss.orthophotos.orthophoto import Orthophoto
         from bdloss.run import evaluation, mapping
 
         images = mapping.find_images(rasters)
@@ -412,9 +414,10 @@ def predict(
         failures = []
         for image in images:
             try:
-                with _megapixels(image) as bar:
+                orthophoto = Orthophoto.read(image, settings.bands, settings.nodata)
+                with _megapixels(orthophoto) as bar:
                     mapped = mapping.map_buildings(
-                        image,
+                        orthophoto,
                         predictor,
                         out,
                         settings,
@@ -426,7 +429,7 @@ def predict(
             except Exception as error:  # whatever it is, the others are mapped
                 if len(images) == 1:
                     raise
-                known = isinstance(error, (ValueError, OSError))
+                known = isinstance(error, (InputError, OSError))
                 what = f"{error}" if known else _place_of(error)
                 failures.append(f"{image.name}: {what}".splitlines()[0])
                 continue
@@ -442,7 +445,8 @@ def predict(
         scores = {name: evaluation.summarise([one]) for name, one in counted.items()}
         if scores:
             scores["all"] = evaluation.summarise(counted.values())
-            (out / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+            with atomic_path(out / "metrics.json") as partial:
+                partial.write_text(json.dumps(scores, indent=2) + "\n")
     width = max((len(name) for name in scores), default=0)
     for name, values in scores.items():
         click.echo(f"{name:<{width}}  {_scores(values)}")
@@ -503,15 +507,12 @@ def _report_failures(failures: list[str], images: int) -> None:
         raise click.ClickException(f"{len(failures)} of {images} rasters failed")
 
 
-def _megapixels(raster: Path) -> Any:
-    """Return a progress bar over the pixels of a raster."""
+def _megapixels(orthophoto: Any) -> Any:
+    """Return a progress bar over the pixels of an orthophoto."""
     from tqdm import tqdm
 
-    from bdloss.orthophotos.raster import open_raster
-
-    with open_raster(raster) as source:
-        total = source.width * source.height / 1e6
-    return tqdm(total=total, desc=raster.name, bar_format=BAR)
+    total = orthophoto.geobox.width * orthophoto.geobox.height / 1e6
+    return tqdm(total=total, desc=orthophoto.path.name, bar_format=BAR)
 
 
 def _describe(raster: Path, mapped: Any) -> None:

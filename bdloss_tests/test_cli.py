@@ -415,10 +415,10 @@ def test_whatever_is_wrong_with_one_raster_the_others_are_mapped(
     other = write_raster(tmp_path / "odd.tif", pixels)
     real = mapping.map_buildings
 
-    def odd(path, *args, **settings):
-        if path == other:
+    def odd(orthophoto, *args, **settings):
+        if orthophoto.path == other:
             raise TypeError("odd")
-        return real(path, *args, **settings)
+        return real(orthophoto, *args, **settings)
 
     monkeypatch.setattr(mapping, "map_buildings", odd)
     out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """From an orthophoto to what a person opens: mask, outlines, picture, scores."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
-from bdloss.orthophotos.geobox import GeoBox, geobox_of, ground_of
+from bdloss.orthophotos.geobox import GeoBox, ground_of
+from bdloss.orthophotos.orthophoto import Orthophoto
 from bdloss.orthophotos.polygons import (
     count_outlines,
     outline_strips,
@@ -25,20 +27,13 @@ from bdloss.orthophotos.polygons import (
     read_outlines,
     write_outlines,
 )
-from bdloss.orthophotos.raster import (
-    identify,
-    image_bands,
-    open_raster,
-    read_reduced,
-    read_reduced_mask,
-    read_valid,
-)
+from bdloss.orthophotos.raster import open_raster, read_reduced_mask
 from bdloss.orthophotos.strips import IDENTITY, StripStore
 from bdloss.orthophotos.windows import Window
 from bdloss.run import report
 from bdloss.run.evaluation import ImageCounts, Pair, count_image, open_pair
 from bdloss.run.prediction import (
-    describe_settings,
+    InferenceSettings,
     find_batch,
     predict_strips,
     strips_folder,
@@ -175,7 +170,7 @@ def check_outputs(
     outputs = [
         path
         for image in images
-        for path in _name_outputs(image, out, settings).values()
+        for path in _name_outputs(image.stem, out, settings).values()
     ]
     refuse_overlap(outputs, [*images, *read])
     if any(path.is_dir() and path.resolve() == out.resolve() for path in read):
@@ -183,7 +178,7 @@ def check_outputs(
 
 
 def map_buildings(
-    image: Path,
+    image: Path | Orthophoto,
     predictor: Predictor,
     out: Path,
     settings: Settings,
@@ -202,7 +197,8 @@ def map_buildings(
     was stopped has predicted lies in `NAME_mask.partial` and is gone on with.
 
     Args:
-        image: Raster of a format in `trust.DRIVERS`.
+        image: Raster of a format in `trust.DRIVERS`, or its header, read with the bands
+            and nodata of the settings.
         predictor: A model, from `models.load_predictor`.
         out: Folder to write into; made if it does not exist.
         settings: How.
@@ -221,63 +217,53 @@ def map_buildings(
             settings would give.
         ValueError: If image, model, truth and settings do not go together.
     """
-    window = predictor.window if settings.window is None else settings.window
-    overlap = window // OVERLAP if settings.overlap is None else settings.overlap
-    threshold = (
-        predictor.threshold if settings.threshold is None else settings.threshold
-    )
-    predictor.check_window(window)
-    with open_raster(image) as source:
-        geobox, apart = ground_of(source)
-        numbers = settings.bands or image_bands(source)
-    if settings.vector == "geojson" and settings.polygons and geobox.crs is None:
-        raise InputError(f"GeoJSON is in degrees, the image has no CRS: {image}")
+    if not isinstance(image, Orthophoto):
+        image = Orthophoto.read(image, settings.bands, settings.nodata)
+    orthophoto = image
+    inference = _inference_settings(settings, predictor)
+    geojson = settings.vector == "geojson" and settings.polygons
+    if geojson and orthophoto.ground.crs is None:
+        raise InputError(
+            f"GeoJSON is in degrees, the image has no CRS: {orthophoto.path}"
+        )
     if say is not None:
         for line in _input_warnings(
-            geobox, apart, settings.resolution, predictor.resolution
+            orthophoto, inference.resolution, predictor.resolution
         ):
-            say(f"{image.name} {line}")
-    used: dict[str, Any] = {
-        "window": window,
-        "overlap": overlap,
-        "threshold": threshold,
-        "tta": settings.tta or predictor.tta,
-        "mean": settings.mean,
-        "numbers": numbers,
-        "resolution": settings.resolution,
-        "nodata": settings.nodata,
-    }
+            say(f"{orthophoto.path.name} {line}")
     tags = {"model": predictor.name, "model_sha256": predictor.digest}
-    paths = _name_outputs(image, out, settings)
-    check_outputs([image], out, settings, [] if truths is None else [truths])
+    name = orthophoto.path.stem
+    paths = _name_outputs(name, out, settings)
+    read = [] if truths is None else [truths]
+    check_outputs([orthophoto.path], out, settings, read)
     truth = None
     if truths is not None:
-        truth = find_truth(image, truths)
-        with open_pair(Pair(image.stem, image, truth)):
+        truth = find_truth(orthophoto.path, truths)
+        with open_pair(Pair(name, orthophoto.path, truth)):
             pass  # they go together
-    folder = strips_folder(paths["mask"])
+    store = StripStore(strips_folder(paths["mask"]))
     known = {
-        **identify(image),
+        **orthophoto.identity,
         **tags,
-        **describe_settings(**used),
+        **inference.tags(orthophoto),
         **_describe_products(settings),
     }
-    kept = _is_finished(paths, folder, known, settings)
+    kept = _is_finished(paths, store.folder, known, settings)
     if kept:
-        _remove_rows(StripStore(folder), shard)  # killed before it could
+        _remove_rows(store, shard)  # killed before it could
         buildings = count_outlines(paths["polygons"]) if settings.polygons else None
     else:
         with contextlib.ExitStack() as undo:
             if not out.exists():
                 out.mkdir(parents=True)
                 undo.callback(_remove_empty, out)
-            undo.enter_context(StripStore(folder).held(*shard))
-            strips = predict_strips(
-                image,
+            undo.enter_context(store.held(*shard))
+            batch = _batch(predictor, inference.window, settings)
+            predict_strips(
+                orthophoto,
                 predictor.predict,
-                folder,
-                **used,
-                batch=_batch(predictor, window, settings),
+                dataclasses.replace(inference, batch=batch),
+                store,
                 bands=predictor.bands,
                 shard=shard,
                 resume=shard[1] > 1 or (settings.resume and not settings.overwrite),
@@ -285,13 +271,29 @@ def map_buildings(
                 progress=progress,
             )
             if shard[1] > 1:
-                return PredictionResult([folder], None)
-            buildings = _write_products(image, strips, paths, settings, truth)
-            strips.remove()
+                return PredictionResult([store.folder], None)
+            buildings = _write_products(orthophoto, store, paths, settings, truth)
+            store.remove()
     counts = None
     if truth is not None:
-        counts = _count(image, paths["mask"], truth, settings.nodata)
+        counts = _count(orthophoto, paths["mask"], truth)
     return PredictionResult(list(paths.values()), buildings, kept, counts)
+
+
+def _inference_settings(settings: Settings, predictor: Predictor) -> InferenceSettings:
+    """Put the model's own in the place of what was not said."""
+    window = predictor.window if settings.window is None else settings.window
+    predictor.check_window(window)
+    threshold = settings.threshold
+    return InferenceSettings(
+        window=window,
+        overlap=window // OVERLAP if settings.overlap is None else settings.overlap,
+        batch=BATCH if settings.batch is None else settings.batch,
+        threshold=predictor.threshold if threshold is None else threshold,
+        tta=settings.tta or predictor.tta,
+        mean=settings.mean,
+        resolution=settings.resolution,
+    )
 
 
 def _batch(predictor: Predictor, window: int, settings: Settings) -> int:
@@ -328,11 +330,12 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> PredictionRes
         FileExistsError: If an output exists and may not be replaced.
         ValueError: If a shard is missing or not whole.
     """
-    paths = _name_outputs(image, out, settings)
+    orthophoto = Orthophoto.read(image)
+    paths = _name_outputs(image.stem, out, settings)
     refuse_overlap(paths.values(), [image])
     strips = StripStore(strips_folder(paths["mask"]))
     if not strips.folder.exists() and not settings.overwrite:
-        known = {**identify(image), **_describe_products(settings)}
+        known = {**orthophoto.identity, **_describe_products(settings)}
         known.pop("image_time", None)  # shards may be of copies
         if _is_made_of(paths["mask"], known) and all(
             p.exists() for p in paths.values()
@@ -346,41 +349,40 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> PredictionRes
     known = {**strips.settings, **_describe_products(settings)}
     if there and not (settings.overwrite or _is_made_of(paths["mask"], known)):
         raise OutputExistsError(f"{there[0]} exists; give --overwrite")
-    if strips.settings.get("image") != identify(image)["image"]:
+    if strips.settings.get("image") != orthophoto.identity["image"]:
         raise InputError(f"these are shards of another image: {strips.folder}")
     with strips.held():
-        buildings = _write_products(image, strips, paths, settings, None)
+        buildings = _write_products(orthophoto, strips, paths, settings, None)
         strips.remove()
     return PredictionResult(list(paths.values()), buildings)
 
 
-def _count(image: Path, mask: Path, truth: Path, nodata: float | None) -> ImageCounts:
+def _count(orthophoto: Orthophoto, mask: Path, truth: Path) -> ImageCounts:
     """Count a mask against its truth where the image has data."""
-    with (
-        open_pair(Pair(image.stem, mask, truth)) as (read, height, width),
-        open_raster(image) as source,
-    ):
+    pair = Pair(orthophoto.path.stem, mask, truth)
+    with open_pair(pair) as (read, height, width), orthophoto.open() as reader:
 
         def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
             true, pred = read(top, end)
-            valid = read_valid(source, Window(top, 0, *true.shape), nodata)
+            valid = reader.valid(Window(top, 0, *true.shape))
             return np.where(valid, true, IGNORED), pred
 
         return count_image(read_known, height, width)
 
 
 def _input_warnings(
-    geobox: GeoBox, apart: float | None, wanted: float | None, trained: float | None
+    orthophoto: Orthophoto, wanted: float | None, trained: float | None
 ) -> Iterator[str]:
     """Yield what a person should know of an image before trusting its map."""
-    if apart is not None:
+    misfit, ground = orthophoto.misfit, orthophoto.ground
+    if misfit is not None:
         yield (
             "has ground control points, which its mask keeps; its outlines are placed "
-            f"by the affine map nearest to them, {apart:.1f} pixels off at most"
+            f"by the affine map nearest to them, {misfit:.1f} pixels off at most"
         )
-    elif geobox.crs is None:
+    elif ground.crs is None:
         yield "has no CRS, so its mask and outlines have none"
-    given = wanted or geobox.resolution
+    given = wanted or ground.resolution
     if given and trained and not 1 / MISMATCH <= given / trained <= MISMATCH:
         yield (
             f"has {given:g} m a pixel, the model was trained at {trained:g}; "
@@ -388,14 +390,14 @@ def _input_warnings(
         )
 
 
-def _name_outputs(image: Path, out: Path, settings: Settings) -> dict[str, Path]:
+def _name_outputs(name: str, out: Path, settings: Settings) -> dict[str, Path]:
     names = {
-        "mask": f"{image.stem}{'' if settings.format == 'inria' else '_mask'}.tif",
-        "prob": f"{image.stem}_prob.tif" if settings.prob else None,
+        "mask": f"{name}{'' if settings.format == 'inria' else '_mask'}.tif",
+        "prob": f"{name}_prob.tif" if settings.prob else None,
         "polygons": (
-            f"{image.stem}_buildings.{settings.vector}" if settings.polygons else None
+            f"{name}_buildings.{settings.vector}" if settings.polygons else None
         ),
-        "overlay": f"{image.stem}_overlay.png" if settings.overlay else None,
+        "overlay": f"{name}_overlay.png" if settings.overlay else None,
     }
     return {key: out / name for key, name in names.items() if name}
 
@@ -464,7 +466,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _write_products(
-    image: Path,
+    orthophoto: Orthophoto,
     strips: StripStore,
     paths: dict[str, Path],
     settings: Settings,
@@ -472,12 +474,12 @@ def _write_products(
 ) -> int | None:
     """Write all that the settings ask for from finished rows, or nothing."""
     write_maps(
-        image,
+        orthophoto,
         strips,
         paths["mask"],
         paths.get("prob"),
         # Rows of shards, which may be of copies, do not know the time of the image.
-        tags={**identify(image), **_describe_products(settings)},
+        tags={**orthophoto.identity, **_describe_products(settings)},
         benchmark=settings.format == "inria",
         cog=settings.cog,
         overviews=settings.overviews,
@@ -491,7 +493,7 @@ def _write_products(
                 paths["polygons"], paths["mask"], strips, settings
             )
         if settings.overlay:
-            _draw_overlay(paths["overlay"], image, paths["mask"], truth)
+            _draw_overlay(paths["overlay"], orthophoto, paths["mask"], truth)
         undo.pop_all()
     return buildings
 
@@ -527,14 +529,18 @@ def _write_polygons(
     return len(polygons)
 
 
-def _draw_overlay(path: Path, image: Path, mask: Path, truth: Path | None) -> None:
+def _draw_overlay(
+    path: Path, orthophoto: Orthophoto, mask: Path, truth: Path | None
+) -> None:
     """Draw outlines on the image, at a size that a person looks at."""
-    with open_raster(image) as source:
-        pixels, geobox = read_reduced(source, PICTURE), geobox_of(source)
+    with orthophoto.open() as reader:
+        pixels = reader.reduced(PICTURE)
     shape = pixels.shape[0], pixels.shape[1]
     with open_raster(mask) as source:
         pred = read_reduced_mask(source, shape)
-    true = None if truth is None else _read_reduced_truth(truth, geobox, shape)
+    true = (
+        None if truth is None else _read_reduced_truth(truth, orthophoto.geobox, shape)
+    )
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
     report.write_picture(picture, path)

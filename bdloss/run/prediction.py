@@ -23,6 +23,7 @@ from collections.abc import (
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -34,20 +35,12 @@ import rasterio
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.memory import refuse_beyond_memory
-from bdloss.orthophotos.geobox import geobox_of
 from bdloss.orthophotos.merge import merge_windows
-from bdloss.orthophotos.raster import (
-    create_mask,
-    identify,
-    image_bands,
-    open_raster,
-    read_pixels,
-    read_valid,
-    resample,
-)
+from bdloss.orthophotos.orthophoto import Orthophoto
+from bdloss.orthophotos.raster import create_mask
 from bdloss.orthophotos.strips import StripStore
 from bdloss.orthophotos.windows import Window, sliding_windows
-from bdloss.run.tta import augment_prediction
+from bdloss.run.tta import augment_prediction, check_modes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +50,65 @@ BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
 BATCHES = (4, 8, 16, 32, 64)  # numbers of windows that are tried on a GPU
 GAIN = 1.1  # how much faster a larger number must be to be worth its memory
 CACHE = 64  # megabytes of raster that GDAL may keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings:
+    """How a map is predicted, whatever the raster.
+
+    Attributes:
+        window: Side of the windows, in pixels.
+        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
+        batch: Number of windows that the model is given at a time.
+        threshold: Least probability of a building, in [0, 1].
+        tta: Test-time augmentation, a name in `tta.MODES`.
+        mean: Of its answers, a name in `tta.MEANS`.
+        resolution: Side of a pixel on the ground that the model is given, in metres;
+            None for the raster's. Maps are on the grid of the raster anyhow.
+
+    Raises:
+        ValueError: If one is out of its range, or needs more memory than there is.
+    """
+
+    window: int = 512
+    overlap: int = 128
+    batch: int = 4
+    threshold: float = 0.5
+    tta: str = "none"
+    mean: str = "arithmetic"
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise InputError(f"window must be 1 pixel or more, got {self.window}")
+        if not 0 <= self.overlap < self.window:
+            raise InputError(
+                f"overlap must be 0 or more and smaller than the window, "
+                f"{self.window}, got {self.overlap}"
+            )
+        if self.batch < 1:
+            raise InputError(f"batch must be 1 or more, got {self.batch}")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold must be 0 to 1, got {self.threshold}")
+        # A strip and probabilities, in float32, are the least of it.
+        needed = 4 * self.batch * self.window**2 * 2
+        what = f"batch {self.batch} of windows of {self.window} pixels"
+        refuse_beyond_memory(needed, what)
+        check_modes(self.tta, self.mean)
+
+    def tags(self, orthophoto: Orthophoto) -> dict[str, Any]:
+        """Return what a mask must remember, so that it is not taken for another."""
+        resolution, nodata = self.resolution, orthophoto.nodata
+        return {
+            "window": self.window,
+            "overlap": self.overlap,
+            "threshold": self.threshold,
+            "tta": self.tta,
+            "mean": self.mean,
+            "bands": ",".join(str(index) for index in orthophoto.band_indexes),
+            "resampled": "no" if resolution is None else resolution,
+            "declared_nodata": "no" if nodata is None else f"{nodata:g}",
+        }
 
 
 class Prediction(NamedTuple):
@@ -109,10 +161,10 @@ def predict_array(
     """
     if pixels.ndim != 3 or pixels.dtype != np.uint8:
         raise InputError(
-            "an image must be uint8 of shape (height, width, bands): "
-            f"{pixels.dtype} of shape {pixels.shape} came"
+            "an image must be uint8 of shape (height, width, bands), "
+            f"got {pixels.dtype} of shape {pixels.shape}"
         )
-    _check_settings(window, overlap, batch)
+    InferenceSettings(window=window, overlap=overlap, batch=batch, tta=tta)
     height, width, _ = pixels.shape
     probabilities = np.empty((height, width), np.float32)
     blocks = _predict_rows(
@@ -130,13 +182,19 @@ def predict_array(
 
 
 def predict_raster(
-    image: str | PathLike,
+    image: str | PathLike | Orthophoto,
     predict: Callable,
     mask_path: str | PathLike,
     *,
     probability_path: str | PathLike | None = None,
     tags: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    numbers: Sequence[int] | None = None,
+    nodata: float | None = None,
+    bands: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    resume: bool = False,
+    progress: Callable[[float], Any] | None = None,
     **settings: Any,
 ) -> Prediction:
     """Predict the mask of a raster file, in memory that does not grow with its height.
@@ -147,7 +205,7 @@ def predict_raster(
     altogether cost nothing.
 
     Args:
-        image: Raster to read, of a format in `trust.DRIVERS`.
+        image: Raster to read, of a format in `trust.DRIVERS`, or an `Orthophoto`.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
         mask_path: GeoTIFF to write.
@@ -155,7 +213,15 @@ def predict_raster(
             pixels 255; None for none.
         tags: Tags of the files that are written, beside the settings used here.
         overwrite: Whether files that exist may be replaced.
-        **settings: As in `predict_strips`.
+        numbers: Numbers of the bands to read, from 1; None for the picture without
+            alpha. Those of an `Orthophoto` are its own.
+        nodata: What a raster that does not say so has where it has no data. That of an
+            `Orthophoto` is its own.
+        bands: As in `predict_strips`.
+        shard: As in `predict_strips`.
+        resume: As in `predict_strips`.
+        progress: As in `predict_strips`.
+        **settings: As in `InferenceSettings`.
 
     Returns:
         Counts of pixels and the time taken.
@@ -167,27 +233,41 @@ def predict_raster(
             the raster.
     """
     began = time.perf_counter()
+    inference = InferenceSettings(**settings)
+    orthophoto = image
+    if not isinstance(orthophoto, Orthophoto):
+        orthophoto = Orthophoto.read(orthophoto, numbers, nodata)
     outputs = [Path(path) for path in (mask_path, probability_path) if path is not None]
     folder = strips_folder(outputs[0])
     # A run that was killed between two outputs has left one of them, and its strips.
-    half = bool(settings.get("resume")) and folder.exists()
-    _check_outputs(Path(image), outputs, overwrite or half)
-    with StripStore(folder).held(*settings.get("shard", (1, 1))):
-        strips = predict_strips(image, predict, folder, tags=tags, **settings)
+    half = resume and folder.exists()
+    _check_outputs(orthophoto.path, outputs, overwrite or half)
+    store = StripStore(folder)
+    with store.held(*shard):
+        predict_strips(
+            orthophoto,
+            predict,
+            inference,
+            store,
+            bands=bands,
+            shard=shard,
+            resume=resume,
+            tags=tags,
+            progress=progress,
+        )
         try:
-            masked, building = write_maps(image, strips, *outputs)
-            strips.remove()
+            masked, building = write_maps(orthophoto, store, *outputs)
+            store.remove()
         except BaseException:
-            if not settings.get("resume"):
-                strips.remove()
+            if not resume:
+                store.remove()
             raise
-    with open_raster(image) as source:
-        pixels = source.height * source.width
+    pixels = orthophoto.geobox.height * orthophoto.geobox.width
     return Prediction(pixels, masked, building, time.perf_counter() - began)
 
 
 def write_maps(
-    image: str | PathLike,
+    orthophoto: Orthophoto,
     strips: StripStore,
     mask_path: Path,
     probability_path: Path | None = None,
@@ -200,7 +280,7 @@ def write_maps(
     """Write the finished rows of a raster as GeoTIFFs on its grid.
 
     Args:
-        image: The raster.
+        orthophoto: The raster.
         strips: All its rows, from `predict_strips`.
         mask_path: Where the mask goes; a file that exists is replaced.
         probability_path: Where the probabilities go; None for none.
@@ -216,8 +296,7 @@ def write_maps(
     Raises:
         ValueError: If rows are missing.
     """
-    with open_raster(image) as source:
-        geobox, gcps = geobox_of(source), source.gcps
+    geobox = orthophoto.geobox
     there = strips.finished(0, geobox.height)
     if there < geobox.height:
         raise InputError(f"rows from {there} on are missing: {strips.folder}")
@@ -234,7 +313,7 @@ def write_maps(
                     cog=cog,
                     overviews=overviews,
                     probabilities=path == probability_path,
-                    gcps=gcps,
+                    gcps=orthophoto.gcps,
                 )
             )
             for path in outputs
@@ -256,47 +335,29 @@ def strips_folder(mask_path: Path) -> Path:
 
 
 def predict_strips(
-    image: str | PathLike,
+    orthophoto: Orthophoto,
     predict: Callable,
-    folder: Path,
+    settings: InferenceSettings,
+    store: StripStore,
     *,
-    window: int = 512,
-    overlap: int = 128,
-    batch: int = 4,
     bands: int | None = None,
-    threshold: float = 0.5,
-    tta: str = "none",
-    mean: str = "arithmetic",
-    numbers: Sequence[int] | None = None,
-    resolution: float | None = None,
-    nodata: float | None = None,
     shard: tuple[int, int] = (1, 1),
     resume: bool = False,
     tags: Mapping[str, Any] | None = None,
     progress: Callable[[float], Any] | None = None,
-) -> StripStore:
+) -> None:
     """Predict the rows of a raster file and keep them on disk, strip by strip.
 
     Each strip has two layers: the mask (1, 0, and 255 where the raster is masked) and
-    the probability (0 to 254, and 255).
+    the probability (0 to 254, and 255), on the grid of the raster.
 
     Args:
-        image: Raster to read, of a format in `trust.DRIVERS`.
+        orthophoto: Raster to read.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
             to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
-        folder: Where the strips are kept.
-        window: Side of the windows, in pixels.
-        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
-        batch: Number of windows that the model is given at a time.
+        settings: How it is predicted.
+        store: Where the strips are kept.
         bands: Number of bands that the model takes, alpha not counted; None for any.
-        threshold: Least probability of a building, in [0, 1].
-        tta: Test-time augmentation, a name in `tta.MODES`.
-        mean: Of its answers, a name in `tta.MEANS`.
-        numbers: Numbers of the bands to read, from 1; None for the picture without
-            alpha.
-        resolution: Side of a pixel on the ground that the model is given, in metres;
-            None for the raster's. The strips are on the grid of the raster anyhow.
-        nodata: What a raster that does not say so has where it has no data.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
         resume: Whether to go on from the last whole strip of an earlier run, and to
@@ -305,94 +366,75 @@ def predict_strips(
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.
 
-    Returns:
-        The strips.
-
     Raises:
         FileNotFoundError: If there is no such raster.
         ValueError: If the raster has not the bands that the model takes, if a setting
-            is out of its range or not that of the run to resume, or if the model gives
-            something else than probabilities.
+            is not that of the run to resume, or if the model gives something else than
+            probabilities.
     """
-    _check_settings(window, overlap, batch)
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold must be 0 to 1: {threshold} came")
     part, parts = shard
     if not 1 <= part <= parts:
-        raise InputError(f"shard must be from 1/n to n/n: {part}/{parts} came")
-    predict_mean = augment_prediction(predict, tta, mean)
+        raise InputError(f"shard must be from 1/n to n/n, got {part}/{parts}")
+    indexes = orthophoto.band_indexes
+    if bands is not None and len(indexes) != bands:
+        raise InputError(
+            f"the model takes {bands} bands, {orthophoto.path.name} has "
+            f"{len(indexes)}; --bands chooses"
+        )
+    predict_mean = augment_prediction(predict, settings.tta, settings.mean)
+    geobox = orthophoto.geobox
+    identity = dict(orthophoto.identity)
+    if parts > 1:  # each may have a copy of its own, made at another time
+        identity.pop("image_time", None)
+    used = {
+        **identity,
+        **(tags or {}),
+        "size": f"{geobox.width} x {geobox.height}",
+        **settings.tags(orthophoto),
+    }
+    if geobox.resolution is not None:
+        used["resolution"] = geobox.resolution
 
     with ExitStack() as files:
         # Else GDAL keeps what it read in a twentieth of all memory.
         files.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        reader = files.enter_context(orthophoto.open(settings.resolution))
         # A handle for each thread: the writing thread asks for masked pixels.
-        original, masked_source = (
-            files.enter_context(open_raster(image)) for _ in range(2)
-        )
-        if numbers is None:
-            numbers = image_bands(original)
-        elif not set(numbers) <= set(original.indexes):
-            raise InputError(
-                f"bands must be from 1 to {original.count}, got {list(numbers)}: "
-                f"{original.name}"
-            )
-        if bands is not None and len(numbers) != bands:
-            raise InputError(
-                f"the model takes {bands} bands, {Path(image).name} has "
-                f"{len(numbers)}; --bands chooses"
-            )
-        geobox = geobox_of(original)
-        source = files.enter_context(resample(original, resolution))
-        finished = StripStore(folder)
-        identity = identify(image)
-        if parts > 1:  # each may have a copy of its own, made at another time
-            identity.pop("image_time", None)
-        used = {
-            **identity,
-            **(tags or {}),
-            "size": f"{geobox.width} x {geobox.height}",
-            **describe_settings(
-                window, overlap, threshold, tta, mean, numbers, resolution, nodata
-            ),
-        }
-        if geobox.resolution is not None:
-            used["resolution"] = geobox.resolution
-        finished.start(used, resume)
+        masks = files.enter_context(orthophoto.open())
+        store.start(used, resume)
         if not resume:
             undo = files.enter_context(ExitStack())
-            undo.callback(finished.remove)
+            undo.callback(store.remove)
         begin, last = (geobox.height * i // parts for i in (part - 1, part))
-        first = finished.finished(begin, last)
+        first = store.finished(begin, last)
         if progress is not None and first > begin:
             progress((first - begin) * geobox.width / 1e6)
 
-        def read(place: Window) -> np.ndarray | None:
-            if not read_valid(source, place, nodata).any():
-                return None
-            return read_pixels(source, place, numbers)
+        def read(window: Window) -> np.ndarray | None:
+            return reader.pixels(window) if reader.valid(window).any() else None
 
         def write(block: tuple[int, np.ndarray]) -> int:
             row, values = block
-            place = Window(row, 0, *values.shape)
-            masked = ~read_valid(masked_source, place, nodata)
+            masked = ~masks.valid(Window(row, 0, *values.shape))
             layers = np.empty((2, *values.shape), np.uint8)
-            layers[0] = values >= threshold
+            layers[0] = values >= settings.threshold
             layers[1] = np.rint(PROBABILITY_SCALE * values)
             layers[:, masked] = IGNORED
-            finished.write(row, layers)
+            store.write(row, layers)
             return masked.size
 
-        zoom = Stretch(*source.shape, *original.shape)
+        zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
         rows = _predict_rows(
             read,
-            *(source.height, source.width),
+            *(reader.height, reader.width),
             predict_mean,
-            *(window, overlap, batch),
+            *(settings.window, settings.overlap, settings.batch),
             *zoom.needed(first, last),
         )
-        blocks = rows if resolution is None else zoom.stretch(rows, first, last)
+        resampled = settings.resolution is not None
+        blocks = zoom.stretch(rows, first, last) if resampled else rows
         files.enter_context(closing(rows))
-        # Whatever fails, the threads come to rest before the files are closed.
+        # Whatever fails, the threads are joined before the files are closed.
         files.enter_context(closing(blocks))
         written = _map_in_thread(write, blocks, BLOCKS_BEHIND)
         for pixels in files.enter_context(closing(written)):
@@ -400,7 +442,6 @@ def predict_strips(
                 progress(pixels / 1e6)
         if not resume:
             undo.pop_all()
-    return finished
 
 
 def find_batch(predict: Callable, shape: tuple[int, int, int]) -> int:
@@ -429,29 +470,6 @@ def find_batch(predict: Callable, shape: tuple[int, int, int]) -> int:
             break
         best, rate = batch, found
     return best
-
-
-def describe_settings(
-    window: int,
-    overlap: int,
-    threshold: float,
-    tta: str,
-    mean: str,
-    numbers: Sequence[int],
-    resolution: float | None,
-    nodata: float | None,
-) -> dict[str, Any]:
-    """Return the tags that a mask has of the arguments of `predict_strips`."""
-    return {
-        "window": window,
-        "overlap": overlap,
-        "threshold": threshold,
-        "tta": tta,
-        "mean": mean,
-        "bands": ",".join(str(number) for number in numbers),
-        "resampled": "no" if resolution is None else resolution,
-        "declared_nodata": "no" if nodata is None else f"{nodata:g}",
-    }
 
 
 class Stretch(NamedTuple):
@@ -587,26 +605,11 @@ def _pad_patch(pixels: np.ndarray, side: int) -> np.ndarray:
     return pixels
 
 
-def _check_settings(window: int, overlap: int, batch: int) -> None:
-    if window < 1:
-        raise InputError(f"window must be 1 pixel or more: {window} came")
-    if not 0 <= overlap < window:
-        raise InputError(
-            f"overlap must be 0 or more and smaller than the window, {window}: "
-            f"{overlap} came"
-        )
-    if batch < 1:
-        raise InputError(f"batch must be 1 or more: {batch} came")
-    # A strip and probabilities, in float32, are the least of it.
-    needed = 4 * batch * window**2 * 2
-    refuse_beyond_memory(needed, f"batch {batch} of windows of {window} pixels")
-
-
 def _check_outputs(image: Path, outputs: list[Path], overwrite: bool) -> None:
     paths = [path.resolve() for path in (image, *outputs)]
     if len(set(paths)) < len(paths):
         names = ", ".join(str(path) for path in (image, *outputs))
-        raise InputError(f"image and outputs must be different files: {names} came")
+        raise InputError(f"image and outputs must be different files, got {names}")
     for path in outputs:
         if path.exists() and not overwrite:
             raise OutputExistsError(f"output must not exist unless overwritten: {path}")
@@ -614,10 +617,10 @@ def _check_outputs(image: Path, outputs: list[Path], overwrite: bool) -> None:
 
 def _check_maps(maps: np.ndarray, shape: tuple[int, ...]) -> None:
     if maps.shape != shape:
-        raise InputError(f"the model must give maps of {shape}: {maps.shape} came")
+        raise InputError(f"the model must give maps of {shape}, got {maps.shape}")
     # Written so that NaN fails.
     if not (maps.min() >= 0 and maps.max() <= 1):
         raise InputError(
-            "the model must give probabilities from 0 to 1: "
-            f"{maps.min():g} to {maps.max():g} came"
+            "the model must give probabilities from 0 to 1, "
+            f"got {maps.min():g} to {maps.max():g}"
         )

@@ -53,6 +53,14 @@ MODES: dict[str, tuple[Transform, ...]] = {"none": NONE, "flips": FLIPS, "d4": D
 MEANS = ("arithmetic", "geometric")
 
 
+def check_modes(mode: str, mean: str) -> None:
+    """Refuse a mode that is not one of `MODES`, or a mean that is not of `MEANS`."""
+    if mode not in MODES:
+        raise InputError(f"tta must be one of {', '.join(MODES)}, got {mode!r}")
+    if mean not in MEANS:
+        raise InputError(f"mean must be one of {', '.join(MEANS)}, got {mean!r}")
+
+
 def augment_prediction(
     predict: Callable, mode: str, mean: str = "arithmetic"
 ) -> Callable:
@@ -78,10 +86,7 @@ def augment_prediction(
         >>> predict(np.ones((1, 2, 2, 1))).ravel().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
-    if mode not in MODES:
-        raise InputError(f"tta must be one of {', '.join(MODES)}: {mode!r} came")
-    if mean not in MEANS:
-        raise InputError(f"mean must be one of {', '.join(MEANS)}: {mean!r} came")
+    check_modes(mode, mean)
     transforms = MODES[mode]
 
     def predict_mean(batch):

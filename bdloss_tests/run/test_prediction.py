@@ -208,11 +208,11 @@ def test_model_sees_one_shape_of_uint8():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window": 0}, "window must be 1 pixel or more: 0 came"),
-        ({"overlap": 16}, "smaller than the window, 16: 16 came"),
-        ({"overlap": -1}, "0 or more .*: -1 came"),
-        ({"batch": 0}, "batch must be 1 or more: 0 came"),
-        ({"tta": "d8"}, "none, flips, d4: 'd8' came"),
+        ({"window": 0}, "window must be 1 pixel or more, got 0"),
+        ({"overlap": 16}, "smaller than the window, 16, got 16"),
+        ({"overlap": -1}, "0 or more .*, got -1"),
+        ({"batch": 0}, "batch must be 1 or more, got 0"),
+        ({"tta": "d8"}, "none, flips, d4, got 'd8'"),
     ],
 )
 def test_settings_out_of_range(settings, message, tmp_path):
@@ -253,8 +253,8 @@ def test_a_model_that_cannot_take_the_smallest_batch_says_why():
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.zeros((4, 5), np.uint8), r"uint8 of shape \(4, 5\) came"),
-        (np.zeros((4, 5, 3), np.float32), r"float32 of shape \(4, 5, 3\) came"),
+        (np.zeros((4, 5), np.uint8), r"got uint8 of shape \(4, 5\)$"),
+        (np.zeros((4, 5, 3), np.float32), r"got float32 of shape \(4, 5, 3\)$"),
     ],
 )
 def test_array_must_be_an_image(pixels, message):
@@ -265,10 +265,10 @@ def test_array_must_be_an_image(pixels, message):
 @pytest.mark.parametrize(
     ("predict", "message"),
     [
-        (lambda batch: batch / 255, r"\(3, 16, 16, 1\): \(3, 16, 16, 3\) came"),
-        (lambda batch: batch[:, 1:, :, :1] / 255, r"\(3, 15, 16, 1\) came"),
-        (lambda batch: 0.0 * batch[..., :1] - 4, "from 0 to 1: -4 to -4 came"),
-        (lambda batch: 0.0 * batch[..., :1] + np.nan, "nan to nan came"),
+        (lambda batch: batch / 255, r"\(3, 16, 16, 1\), got \(3, 16, 16, 3\)"),
+        (lambda batch: batch[:, 1:, :, :1] / 255, r"got \(3, 15, 16, 1\)"),
+        (lambda batch: 0.0 * batch[..., :1] - 4, "from 0 to 1, got -4 to -4"),
+        (lambda batch: 0.0 * batch[..., :1] + np.nan, "got nan to nan"),
     ],
 )
 def test_model_must_give_probabilities(predict, message):
@@ -470,7 +470,7 @@ def test_band_count_unlike_the_models(tmp_path):
 
 def test_threshold_out_of_range(tmp_path):
     image = write_raster(tmp_path / "image.tif", draw_image(20, 20))
-    with pytest.raises(ValueError, match="threshold must be 0 to 1: 127 came"):
+    with pytest.raises(ValueError, match="threshold must be 0 to 1, got 127"):
         predict_raster(image, pointwise, tmp_path / "mask.tif", threshold=127)
 
 
@@ -578,7 +578,7 @@ def test_errors_of_the_threads_surface(tmp_path, monkeypatch, thread):
             return np.ones((window.height, window.width), bool)  # the reading thread
         raise OSError("disk lost")
 
-    monkeypatch.setattr(f"bdloss.run.prediction.{thread}", fail)
+    monkeypatch.setattr(f"bdloss.orthophotos.raster.{thread}", fail)
     with pytest.raises(OSError, match="disk lost"):
         predict_raster(image, pointwise, tmp_path / "mask.tif", **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["image.tif"]

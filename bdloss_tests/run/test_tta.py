@@ -73,10 +73,10 @@ def test_geometric_mean(mode):
     maps = [undo(ramp) for _, undo in MODES[mode]]
     expected = np.prod(maps, axis=0) ** (1 / len(maps))
     np.testing.assert_allclose(predict(draw_batch()), expected, atol=1e-6)
-    with pytest.raises(ValueError, match="arithmetic, geometric: 'median' came"):
+    with pytest.raises(ValueError, match="arithmetic, geometric, got 'median'"):
         augment_prediction(np.asarray, mode, "median")
 
 
 def test_unknown_mode():
-    with pytest.raises(ValueError, match="none, flips, d4: 'D8' came"):
+    with pytest.raises(ValueError, match="none, flips, d4, got 'D8'"):
         augment_prediction(np.asarray, "D8")
