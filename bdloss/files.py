@@ -98,7 +98,12 @@ def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
     Names that begin with a dot are none of the user's: what is being written, and
     what macOS puts beside each file on foreign disks (`._town.tif`).
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
     return sorted(
         path
         for path in folder.iterdir()

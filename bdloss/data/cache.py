@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from bdloss.data import datasets
-from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, SceneData
+from bdloss.data.datasets import Scene, SceneData
+from bdloss.data.ground_truth import GroundTruth
 from bdloss.errors import InputError
 from bdloss.files import DAMAGED
 from bdloss.orthophotos.raster import open_raster
@@ -207,7 +208,7 @@ def _digest(*values: object) -> str:
 def _stamps(scene: Scene) -> Iterator[tuple[str, int, int, int]]:
     """Yield each file of a scene with its size and times, files beside it too."""
     for path in _paths(scene):
-        if path.suffix.lower() in OUTLINE_SUFFIXES:
+        if GroundTruth(path).is_vector:
             beside = path.parent.glob(f"{glob.escape(path.stem)}.*")
             files = {str(file) for file in beside}
         else:

@@ -11,6 +11,7 @@ import numpy as np
 from bdloss.constants import IGNORED
 from bdloss.data import datasets
 from bdloss.data.datasets import Scene, Splits
+from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.orthophotos import raster
 from bdloss.orthophotos.geobox import GeoBox, geobox_of
@@ -179,7 +180,7 @@ def _find_strangers(
             path.name
             for path in folder.iterdir()
             if path not in used
-            and path.suffix.lower() in datasets.IMAGE_SUFFIXES
+            and path.suffix.lower() in IMAGE_SUFFIXES
             and not (names and names.fullmatch(path.name))
         )
         if strangers:
@@ -201,7 +202,7 @@ def _check_headers(
     for path in (scene.image, scene.heights, scene.truth):
         if path is None:
             continue
-        if path.suffix.lower() in datasets.OUTLINE_SUFFIXES and path.is_file():
+        if GroundTruth(path).is_vector and path.is_file():
             continue
         try:
             with raster.open_raster(path) as source:
@@ -294,8 +295,7 @@ def _check_pixels(scene: Scene) -> Iterator[Fault]:
 
 def _check_values(scene: Scene) -> Iterator[Fault]:
     """Find masks of more than two values, all but 0 of which count as building."""
-    outlines = scene.truth.suffix.lower() in datasets.OUTLINE_SUFFIXES
-    if outlines or scene.colours:
+    if GroundTruth(scene.truth).is_vector or scene.colours:
         return
     with raster.open_raster(scene.truth) as source:
         values = np.unique(source.read(1, masked=True).compressed())

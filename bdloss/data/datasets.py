@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from rasterio.transform import array_bounds
 
 from bdloss.constants import IGNORED
 from bdloss.data import synthetic
+from bdloss.data.ground_truth import (
+    IMAGE_SUFFIXES,
+    OUTLINE_SUFFIXES,
+    GroundTruth,
+    by_stem,
+)
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import visible_files
-from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos import raster
 from bdloss.orthophotos.geobox import GeoBox, geobox_of
 from bdloss.orthophotos.windows import Window
-
-IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
-OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
 
 INRIA_TILE = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
 INRIA_CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
@@ -174,12 +176,12 @@ def read_folder(
             train on, or a resolution is wanted of images without a CRS.
     """
     root = _part_of(Path(root), "images", "folder")
-    images = _by_stem(_files(root / "images", IMAGE_SUFFIXES))
+    images = by_stem(visible_files(root / "images", IMAGE_SUFFIXES))
     if not images:
         raise InputError(f"no images in {root / 'images'}")
     masks = root / "masks"
     if masks.is_dir():
-        truths = _by_stem(_files(masks, IMAGE_SUFFIXES))
+        truths = by_stem(visible_files(masks, IMAGE_SUFFIXES))
         for name, image in images.items():
             if name not in truths:
                 raise InputError(f"an image needs a mask {masks / name}.*: {image}")
@@ -342,7 +344,7 @@ def read_aicd(
         if shadows != "both" or (root / synthetic.IMAGES[cast]).is_dir()
     ]
     for folder in there:
-        for image in _files(folder, IMAGE_SUFFIXES):
+        for image in visible_files(folder, IMAGE_SUFFIXES):
             match = AICD_IMAGE.fullmatch(image.name)
             if match and (wanted is None or int(match["scene"]) in wanted):
                 truth = root / "GroundTruth" / f"{match['stem']}_gtmask{image.suffix}"
@@ -513,38 +515,9 @@ def load_mask(scene: Scene) -> np.ndarray:
         area, shape = _area_of(scene, source.shape)
         alpha_is_data = set(scene.bands or ()) - set(raster.image_bands(source))
         valid = True if alpha_is_data else raster.read_valid(source, area)
-    if scene.truth.suffix.lower() in OUTLINE_SUFFIXES:
-        mask = _draw_outlines(scene, geobox, area)
-    else:
-        mask = _read_mask(scene, geobox, area)
+    mask = _read_truth(scene, geobox, area)
     mask = np.where(valid, mask, IGNORED).astype(np.uint8)
     return _resample(mask, shape, cv2.INTER_NEAREST_EXACT)
-
-
-def find_truth(image: Path, truths: Path) -> Path:
-    """Return the truth of an image.
-
-    Args:
-        image: An orthophoto.
-        truths: A folder of masks, one of which has the image's name (or that and
-            `_mask`), a mask, or a vector file of outlines.
-
-    Returns:
-        The mask or the file of outlines.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If no mask in the folder has the image's name.
-    """
-    if not truths.is_dir():
-        if not truths.exists():
-            raise FileNotFoundError(f"no such file or folder: {truths}")
-        return truths
-    masks = _by_stem(_files(truths, IMAGE_SUFFIXES))
-    for name in (image.stem, f"{image.stem}_mask"):
-        if name in masks:
-            return masks[name]
-    raise InputError(f"an image needs a mask {truths / image.stem}.*: {image}")
 
 
 def _part_of(root: Path, needed: str, dataset: str) -> Path:
@@ -567,23 +540,8 @@ def _nested(root: Path, name: str) -> Path:
     return _unpacked(path.parent) / path.name
 
 
-def _files(folder: Path, suffixes: set[str]) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    return visible_files(folder, suffixes)
-
-
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    stems: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in stems:
-            raise InputError(f"two files of one name: {stems[path.stem]} and {path}")
-        stems[path.stem] = path
-    return stems
-
-
 def _only_outlines(root: Path) -> Path:
-    found = _files(root, OUTLINE_SUFFIXES)
+    found = visible_files(root, OUTLINE_SUFFIXES)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "neither"
         raise InputError(
@@ -686,16 +644,24 @@ def _split_rows(splits: Splits, fraction: float) -> Splits:
     return splits._replace(train=upper, validation=lower)
 
 
-def _read_mask(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
+def _read_truth(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
+    size = (geobox.height, geobox.width)
+    truth = GroundTruth(scene.truth)
+    try:
+        with truth.open(geobox) as reader:
+            if reader.geobox[:2] != size:
+                raise InputError(
+                    f"a mask is of the size of its image {size}, "
+                    f"got {reader.geobox[:2]}: {scene.truth}"
+                )
+            if not scene.colours:
+                return reader.read(area)
+    except InputError as error:
+        if truth.is_vector:  # one for all images: say of which
+            raise InputError(f"{scene.image}: {error}") from error
+        raise
     with raster.open_raster(scene.truth) as source:
-        if source.shape != (geobox.height, geobox.width):
-            raise InputError(
-                f"a mask is of the size of its image {(geobox.height, geobox.width)}, "
-                f"got {source.shape}: {scene.truth}"
-            )
-        if scene.colours:
-            return _decode_colours(raster.read_pixels(source, area), scene.truth)
-        return raster.read_mask(source, area)
+        return _decode_colours(raster.read_pixels(source, area), scene.truth)
 
 
 def _decode_colours(label: np.ndarray, path: Path) -> np.ndarray:
@@ -727,12 +693,3 @@ def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarra
         heights = raster.read_pixels(source, there, [1])
     rim = ((0, area.height - height), (0, area.width - width), (0, 0))
     return np.pad(heights, rim, mode="edge")
-
-
-def _draw_outlines(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
-    bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
-    try:
-        outlines = polygons.read_outlines(scene.truth, geobox.crs, bounds)
-    except InputError as error:
-        raise InputError(f"{scene.image}: {error}") from error
-    return polygons.rasterise(outlines, geobox, area)

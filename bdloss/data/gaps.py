@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from bdloss.data.datasets import OUTLINE_SUFFIXES, Scene, load_mask
+from bdloss.data.datasets import Scene, load_mask
+from bdloss.data.ground_truth import GroundTruth
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.orthophotos import polygons, raster
@@ -275,7 +276,7 @@ def _measure(
 
 
 def _read_truth(path: Path, resolution: float | None) -> np.ndarray:
-    if path.suffix.lower() in OUTLINE_SUFFIXES:
+    if GroundTruth(path).is_vector:
         return _draw_outlines(path, resolution)
     with raster.open_raster(path) as source:
         return raster.read_mask(source, Window(0, 0, source.height, source.width))

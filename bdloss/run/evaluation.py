@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from rasterio.transform import array_bounds
 
 from bdloss.constants import IGNORED
-from bdloss.data.datasets import IMAGE_SUFFIXES, OUTLINE_SUFFIXES
+from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import (
     atomic_folder,
@@ -31,7 +30,7 @@ from bdloss.metrics import (
     count_pixels,
     find_boundary,
 )
-from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos import raster
 from bdloss.orthophotos.geobox import GeoBox, geobox_of
 from bdloss.orthophotos.windows import Window, sliding_windows
 from bdloss.run import report
@@ -167,7 +166,7 @@ def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]
     if not preds:
         raise InputError(f"no rasters in {predictions}")
     if truths.is_file():  # one for all: outlines, or a mask of whatever name
-        if truths.suffix.lower() not in OUTLINE_SUFFIXES and len(preds) > 1:
+        if not GroundTruth(truths).is_vector and len(preds) > 1:
             raise InputError(
                 f"{len(preds)} predictions need a folder of truths or outlines, "
                 f"got one mask: {truths}"
@@ -359,22 +358,12 @@ def open_pair(
         read_pred = raster.read_mask
         if probabilities and raster.holds_probabilities(pred):
             read_pred = raster.read_probabilities
-        if pair.truth.suffix.lower() in OUTLINE_SUFFIXES:
-            bounds = array_bounds(*geobox[:3])
-            outlines = polygons.read_outlines(pair.truth, geobox.crs, bounds)
-
-            def read_truth(window: Window) -> np.ndarray:
-                return polygons.rasterise(outlines, geobox, window)
-        else:
-            truth = stack.enter_context(raster.open_raster(pair.truth))
-            _check_geoboxes(pair, geobox, geobox_of(truth))
-
-            def read_truth(window: Window) -> np.ndarray:
-                return raster.read_mask(truth, window)
+        truth = stack.enter_context(GroundTruth(pair.truth).open(geobox))
+        _check_geoboxes(pair, geobox, truth.geobox)
 
         def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
             window = Window(top, 0, end - top, geobox.width)
-            return read_truth(window), read_pred(pred, window)
+            return truth.read(window), read_pred(pred, window)
 
         yield read, geobox.height, geobox.width
 

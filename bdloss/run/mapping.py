@@ -10,21 +10,17 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import shapely
-from rasterio import Affine
-from rasterio.transform import array_bounds
 
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
-from bdloss.data.datasets import OUTLINE_SUFFIXES, find_truth
+from bdloss.data.ground_truth import GroundTruth, find_truth
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.models import Predictor
-from bdloss.orthophotos.geobox import GeoBox, ground_of
+from bdloss.orthophotos.geobox import ground_of
 from bdloss.orthophotos.orthophoto import Orthophoto
 from bdloss.orthophotos.polygons import (
     count_outlines,
     outline_strips,
-    rasterise,
-    read_outlines,
     write_outlines,
 )
 from bdloss.orthophotos.raster import open_raster, read_reduced_mask
@@ -538,22 +534,10 @@ def _draw_overlay(
     shape = pixels.shape[0], pixels.shape[1]
     with open_raster(mask) as source:
         pred = read_reduced_mask(source, shape)
-    true = (
-        None if truth is None else _read_reduced_truth(truth, orthophoto.geobox, shape)
-    )
+    true = None
+    if truth is not None:
+        with GroundTruth(truth).open(orthophoto.geobox) as ground_truth:
+            true = ground_truth.read_reduced(shape)
     zoom = max(1, PICTURE // max(shape))
     picture = report.draw_outlines(pixels, pred, true, zoom)
     report.write_picture(picture, path)
-
-
-def _read_reduced_truth(
-    truth: Path, geobox: GeoBox, shape: tuple[int, int]
-) -> np.ndarray:
-    """Return the true mask of a grid at a smaller shape."""
-    if truth.suffix.lower() not in OUTLINE_SUFFIXES:
-        with open_raster(truth) as source:
-            return read_reduced_mask(source, shape)
-    outlines = read_outlines(truth, geobox.crs, array_bounds(*geobox[:3]))
-    height, width = shape
-    scale = Affine.scale(geobox.width / width, geobox.height / height)
-    return rasterise(outlines, GeoBox(*shape, geobox.transform @ scale, geobox.crs))

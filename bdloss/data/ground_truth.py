@@ -1,0 +1,140 @@
+"""Ground truth: a mask or a file of outlines, read as a mask on a given geobox."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+import shapely
+from rasterio import Affine
+from rasterio.transform import array_bounds
+
+from bdloss.errors import InputError
+from bdloss.files import visible_files
+from bdloss.orthophotos import polygons, raster
+from bdloss.orthophotos.geobox import GeoBox, geobox_of
+from bdloss.orthophotos.windows import Window
+
+IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
+OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
+
+
+class GroundTruth(NamedTuple):
+    """What is known of the buildings of an image.
+
+    Attributes:
+        path: A raster of 0 and another value, or a vector file of polygons.
+    """
+
+    path: Path
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a file of outlines, by its suffix."""
+        return self.path.suffix.lower() in OUTLINE_SUFFIXES
+
+    @contextmanager
+    def open(self, geobox: GeoBox) -> Iterator["MaskReader | OutlineReader"]:
+        """Open it to read it as a mask.
+
+        Args:
+            geobox: Where the pixels of the image lie. A mask has a geobox of its own,
+                for the caller to hold against this one.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, or outlines do not overlap the image.
+        """
+        if self.is_vector:
+            bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
+            outlines = polygons.read_outlines(self.path, geobox.crs, bounds)
+            yield OutlineReader(outlines, geobox)
+            return
+        with raster.open_raster(self.path) as source:
+            yield MaskReader(source)
+
+
+class MaskReader:
+    """Reads a mask by windows.
+
+    Attributes:
+        geobox: Where its pixels lie.
+    """
+
+    def __init__(self, source: rasterio.DatasetReader):
+        self.geobox = geobox_of(source)
+        self._source = source
+
+    def read(self, window: Window) -> np.ndarray:
+        """Return a window as `raster.read_mask` does."""
+        return raster.read_mask(self._source, window)
+
+    def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return the whole mask at a smaller shape."""
+        return raster.read_reduced_mask(self._source, shape)
+
+
+class OutlineReader:
+    """Draws outlines as a mask, by windows.
+
+    Attributes:
+        geobox: Where the pixels of the mask lie.
+    """
+
+    def __init__(self, outlines: list[shapely.Polygon], geobox: GeoBox):
+        self.geobox = geobox
+        self._outlines = outlines
+
+    def read(self, window: Window) -> np.ndarray:
+        """Return a window as `polygons.rasterise` draws it."""
+        return polygons.rasterise(self._outlines, self.geobox, window)
+
+    def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return the whole mask at a smaller shape."""
+        height, width = shape
+        box = self.geobox
+        scale = Affine.scale(box.width / width, box.height / height)
+        smaller = GeoBox(*shape, box.transform @ scale, box.crs)
+        return polygons.rasterise(self._outlines, smaller)
+
+
+def find_truth(image: Path, truths: Path) -> Path:
+    """Return the truth of an image.
+
+    Args:
+        image: An orthophoto.
+        truths: A folder of masks, one of which has the image's name (or that and
+            `_mask`), a mask, or a vector file of outlines.
+
+    Returns:
+        The mask or the file of outlines.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If no mask in the folder has the image's name.
+    """
+    if not truths.is_dir():
+        if not truths.exists():
+            raise FileNotFoundError(f"no such file or folder: {truths}")
+        return truths
+    masks = by_stem(visible_files(truths, IMAGE_SUFFIXES))
+    for name in (image.stem, f"{image.stem}_mask"):
+        if name in masks:
+            return masks[name]
+    raise InputError(f"an image needs a mask {truths / image.stem}.*: {image}")
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return files by their name without the suffix.
+
+    Raises:
+        ValueError: If two have one name.
+    """
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in stems:
+            raise InputError(f"two files of one name: {stems[path.stem]} and {path}")
+        stems[path.stem] = path
+    return stems
