@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import bdloss
 from bdloss import cli
 from bdloss_tests.archives import write_inria
 from bdloss_tests.scenes import write_folder
@@ -245,3 +246,8 @@ def test_cheap_commands_of_the_readme_run(tmp_path, monkeypatch):
         assert done.exit_code in (0, 1), done.output
         assert "Error" not in done.output
         assert done.output
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {bdloss.__version__}\n" in text
