@@ -411,37 +411,29 @@ def predict(
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
         counted = {}
-        failures = []
-        for image in images:
-            try:
-                orthophoto = Orthophoto.read(image, settings.bands, settings.nodata)
-                with _megapixels(orthophoto) as bar:
-                    mapped = mapping.map_buildings(
-                        orthophoto,
-                        predictor,
-                        out,
-                        settings,
-                        masks,
-                        shard,
-                        bar.update,
-                        bar.write,
-                    )
-            except Exception as error:  # whatever it is, the others are mapped
-                if len(images) == 1:
-                    raise
-                known = isinstance(error, (InputError, OSError))
-                what = f"{error}" if known else _place_of(error)
-                failures.append(f"{image.name}: {what}".splitlines()[0])
-                continue
-            if shard[1] > 1:
-                part = "{}/{}".format(*shard)
-                click.echo(
-                    f"{image.name}: part {part} of its rows, for merge, in {out}"
+
+        def map_one(image: Path) -> None:
+            orthophoto = Orthophoto.read(image, settings.bands, settings.nodata)
+            with _megapixels(orthophoto) as bar:
+                mapped = mapping.map_buildings(
+                    orthophoto,
+                    predictor,
+                    out,
+                    settings,
+                    masks,
+                    shard,
+                    bar.update,
+                    bar.write,
                 )
-                continue
+            if shard[1] > 1:
+                part = f"part {shard[0]}/{shard[1]} of its rows, for merge, in {out}"
+                click.echo(f"{image.name}: {part}")
+                return
             _describe(image, mapped)
             if mapped.counts is not None:
                 counted[image.stem] = mapped.counts
+
+        failures = _for_each(images, map_one)
         scores = {name: evaluation.summarise([one]) for name, one in counted.items()}
         if scores:
             scores["all"] = evaluation.summarise(counted.values())
@@ -471,8 +463,13 @@ def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
         settings = mapping.Settings(**options)
         images = mapping.find_images(rasters)
         mapping.check_outputs(images, out, settings)
-        for image in images:
-            _describe(image, mapping.merge_buildings(image, out, settings))
+        failures = _for_each(
+            images,
+            lambda image: _describe(
+                image, mapping.merge_buildings(image, out, settings)
+            ),
+        )
+    _report_failures(failures, len(images))
 
 
 @main.command()
@@ -497,6 +494,21 @@ def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -
     click.echo(f"{path}")
     for key, value in metadata.items():
         click.echo(f"  {key:<20}  {value}")
+
+
+def _for_each(images: list[Path], work: Callable[[Path], Any]) -> list[str]:
+    """Do the work for each raster; return a line for each that it failed with."""
+    failures = []
+    for image in images:
+        try:
+            work(image)
+        except Exception as error:  # whatever it is, the others are done
+            if len(images) == 1:
+                raise
+            known = isinstance(error, (InputError, OSError))
+            what = f"{error}" if known else _place_of(error)
+            failures.append(f"{image.name}: {what}".splitlines()[0])
+    return failures
 
 
 def _report_failures(failures: list[str], images: int) -> None:

@@ -243,6 +243,19 @@ def test_shards_merge_to_the_unsharded_result(model, image, tmp_path):
         np.testing.assert_array_equal(merged, whole)
 
 
+def test_a_merge_that_fails_does_not_stop_the_others(model, image, tmp_path):
+    other = write_raster(tmp_path / "alone.tif", make_scene(3, 50, 70)[0])
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        words = ["predict", image, "--model", model, "--out", out, "--shard", shard]
+        assert invoke(*words).exit_code == 0
+    done = invoke("merge", other, image, "--out", out)
+    assert done.exit_code == 1
+    assert "Error: alone.tif: no shards of alone.tif in this folder" in done.stderr
+    assert "Error: 1 of 2 rasters failed" in done.stderr
+    assert (out / "town_mask.tif").is_file()
+
+
 def test_shards_of_a_list_are_files(model, tmp_path):
     for name in "abc":
         write_raster(tmp_path / "towns" / f"{name}.tif", make_scene(3, 50, 70)[0])
