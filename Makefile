@@ -31,7 +31,7 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	    bdloss_tests/test_backends.py bdloss_tests/losses \
 	    bdloss_tests/test_callbacks.py \
 	    bdloss_tests/test_metrics.py \
-	    bdloss_tests/data/test_patches.py bdloss_tests/run/test_devices.py \
+	    bdloss_tests/data/test_patches.py bdloss_tests/training/test_devices.py \
 	    bdloss_tests/test_resnet.py || exit 1; \
 	done
 

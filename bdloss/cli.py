@@ -80,7 +80,7 @@ class Fault(click.ClickException):
 def _allow_remote(ctx: click.Context, _: click.Parameter, allowed: bool) -> None:
     """Let the process, and those that it starts, open what files name."""
     if allowed:
-        from bdloss.orthophotos.trust import ALLOW_REMOTE
+        from bdloss.geo.trust import ALLOW_REMOTE
 
         os.environ[ALLOW_REMOTE] = "1"
 
@@ -168,7 +168,7 @@ def _start_keras(together: bool = False) -> None:
         import keras
 
         if together:
-            from bdloss.run import devices
+            from bdloss.training import devices
 
             devices.join_processes()
         keras.ops.zeros(())  # looks for devices
@@ -228,16 +228,18 @@ def train(
     """
     with _one_line_errors():
         _start_keras(together=True)
-        from bdloss.run import config as configs
-        from bdloss.run import training
+        from bdloss.training import experiment as experiments
+        from bdloss.training import run as training
 
         if dataset and config:
             raise InputError("give --dataset or --config, not both")
         name = config.stem if config else dataset or DEFAULT
-        settings = configs.read_file(config) if config else configs.read_named(name)
+        settings = (
+            experiments.read_file(config) if config else experiments.read_named(name)
+        )
         options = {"data": data, "seed": seed, "mixed_precision": mixed_precision}
         _change(settings, options, loss, changes)
-        experiment = configs.make_experiment(settings)
+        experiment = experiments.make_experiment(settings)
         folder = out or Path("runs") / name
         result = training.train(
             experiment, folder, devices=devices, fresh=fresh, say=click.echo
@@ -258,7 +260,7 @@ def _change(
     changes: tuple[str, ...],
 ) -> None:
     """Put the options of the command line into the settings of a file."""
-    from bdloss.run.config import change
+    from bdloss.training.experiment import change
 
     for key, value in options.items():
         if value is not None:
@@ -398,15 +400,16 @@ def predict(
     with _one_line_errors():
         import json
 
+        from bdloss.evaluation import scoring
         from bdloss.files import atomic_path
+        from bdloss.geo.orthophoto import Orthophoto
+        from bdloss.inference import pipeline
         from bdloss.models import load_predictor
-        from bdloss.orthophotos.orthophoto import Orthophoto
-        from bdloss.run import evaluation, mapping
 
-        images = mapping.find_images(rasters)
-        settings = mapping.Settings(**options)
+        images = pipeline.find_images(rasters)
+        settings = pipeline.Settings(**options)
         read = [model, *([masks] if masks else [])]
-        mapping.check_outputs(images, out, settings, read)
+        pipeline.check_outputs(images, out, settings, read)
         if len(images) > 1:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
@@ -415,7 +418,7 @@ def predict(
         def map_one(image: Path) -> None:
             orthophoto = Orthophoto.read(image, settings.bands, settings.nodata)
             with _megapixels(orthophoto) as bar:
-                mapped = mapping.map_buildings(
+                mapped = pipeline.map_buildings(
                     orthophoto,
                     predictor,
                     out,
@@ -434,9 +437,9 @@ def predict(
                 counted[image.stem] = mapped.counts
 
         failures = _for_each(images, map_one)
-        scores = {name: evaluation.summarise([one]) for name, one in counted.items()}
+        scores = {name: scoring.summarise([one]) for name, one in counted.items()}
         if scores:
-            scores["all"] = evaluation.summarise(counted.values())
+            scores["all"] = scoring.summarise(counted.values())
             with atomic_path(out / "metrics.json") as partial:
                 partial.write_text(json.dumps(scores, indent=2) + "\n")
     width = max((len(name) for name in scores), default=0)
@@ -458,15 +461,15 @@ def merge(rasters: tuple[Path, ...], out: Path, **options: Any) -> None:
     """
     _start_keras()
     with _one_line_errors():
-        from bdloss.run import mapping
+        from bdloss.inference import pipeline
 
-        settings = mapping.Settings(**options)
-        images = mapping.find_images(rasters)
-        mapping.check_outputs(images, out, settings)
+        settings = pipeline.Settings(**options)
+        images = pipeline.find_images(rasters)
+        pipeline.check_outputs(images, out, settings)
         failures = _for_each(
             images,
             lambda image: _describe(
-                image, mapping.merge_buildings(image, out, settings)
+                image, pipeline.merge_buildings(image, out, settings)
             ),
         )
     _report_failures(failures, len(images))
@@ -485,8 +488,8 @@ def export(model: Path, out: Path | None, window: int | None, overwrite: bool) -
     _start_keras()
     with _one_line_errors():
         from bdloss.files import refuse_overlap
+        from bdloss.inference.onnx import export_onnx
         from bdloss.models import load_predictor
-        from bdloss.run.export import export_onnx
 
         path = out or model.with_suffix(".onnx")
         refuse_overlap([path], [model])
@@ -555,12 +558,13 @@ def score(
     """
     _start_keras()
     with _one_line_errors():
-        from bdloss.run import evaluation, report
+        from bdloss import plots
+        from bdloss.evaluation import scoring
 
-        result = evaluation.score_rasters(
+        result = scoring.score_rasters(
             predictions, truths, out, images, overwrite=overwrite
         )
-    table = report.tabulate_scores(result)
+    table = plots.tabulate_scores(result)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for first, *values in table:
         cells = zip(values, widths[1:], strict=True)
@@ -569,7 +573,7 @@ def score(
             *(f"{text:>{width}}" for text, width in cells),
         ]
         click.echo("  ".join(texts))
-    for note in report.note_scores(result):
+    for note in plots.note_scores(result):
         click.echo(note)
     if out:
         click.echo(f"written: {out / 'scores.json'}, scores.md and pictures")
@@ -610,9 +614,9 @@ def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
     """
     _start_keras()
     with _one_line_errors():
-        from bdloss.run import evaluation
+        from bdloss.evaluation import scoring
 
-        window = evaluation.draw_stages(prediction, truth, out, **options)
+        window = scoring.draw_stages(prediction, truth, out, **options)
     click.echo(f"{out}: row {window.row}, column {window.col}")
 
 
@@ -643,7 +647,8 @@ def theta(
 ) -> None:
     """Say which theta the gaps between buildings allow."""
     with _one_line_errors():
-        from bdloss.data import datasets, gaps
+        from bdloss.data import datasets
+        from bdloss.evaluation import gaps
         from bdloss.files import refuse_overlap
 
         refuse_overlap([out] if out else [], truths)
@@ -700,14 +705,14 @@ def check_data(dataset: str, data: Path, quick: bool, changes: tuple[str, ...]) 
     _start_keras()
     with _one_line_errors():
         from bdloss.data import check
-        from bdloss.run import config as configs
-        from bdloss.run import training
+        from bdloss.training import experiment as experiments
+        from bdloss.training import run as training
 
         settings: dict[str, Any] = {}
         for assignment in changes:
-            configs.change(settings, assignment)
+            experiments.change(settings, assignment)
         settings |= {"dataset": dataset, "data": str(data)}
-        splits = training.read_splits(configs.make_experiment(settings))
+        splits = training.read_splits(experiments.make_experiment(settings))
         found = []
         for fault in check.check_splits(splits, dataset, quick):
             click.echo(f"{fault.kind:<10}  {fault.text}")
@@ -754,20 +759,20 @@ def show(
     _start_keras()
     with _one_line_errors():
         from bdloss.data import cache
+        from bdloss.data.contact_sheet import draw_contact_sheet
         from bdloss.files import refuse_overlap
-        from bdloss.run import config as configs
-        from bdloss.run import training
-        from bdloss.run.contact_sheet import draw_contact_sheet
+        from bdloss.training import experiment as experiments
+        from bdloss.training import run as training
 
         if dataset and config:
             raise InputError("give --dataset or --config, not both")
         settings = (
-            configs.read_file(config)
+            experiments.read_file(config)
             if config
-            else configs.read_named(dataset or DEFAULT)
+            else experiments.read_named(dataset or DEFAULT)
         )
         _change(settings, {"data": data, "seed": seed}, None, changes)
-        experiment = configs.make_experiment(settings)
+        experiment = experiments.make_experiment(settings)
         folder = cache.default_folder()
         scenes = training.read_splits(experiment).train
         refuse_overlap([out], [path for scene in scenes for path in scene[1:3]])

@@ -12,7 +12,7 @@ import rasterio
 from click.testing import CliRunner
 
 from bdloss import cli, models
-from bdloss.run import mapping
+from bdloss.inference import pipeline
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
 HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
@@ -405,7 +405,7 @@ def test_a_fault_of_our_own_is_one_line_and_exit_code_70(
     def fail(*_, **__):
         raise kind("no such thing\nand more")
 
-    monkeypatch.setattr(mapping, "map_buildings", fail)
+    monkeypatch.setattr(pipeline, "map_buildings", fail)
     words = ("predict", image, "--model", model, "--out", image.parent / "out")
     done = invoke(*words)
     assert done.exit_code == 70
@@ -426,14 +426,14 @@ def test_whatever_is_wrong_with_one_raster_the_others_are_mapped(
 ):
     pixels, _ = make_scene(3, 50, 70)
     other = write_raster(tmp_path / "odd.tif", pixels)
-    real = mapping.map_buildings
+    real = pipeline.map_buildings
 
     def odd(orthophoto, *args, **settings):
         if orthophoto.path == other:
             raise TypeError("odd")
         return real(orthophoto, *args, **settings)
 
-    monkeypatch.setattr(mapping, "map_buildings", odd)
+    monkeypatch.setattr(pipeline, "map_buildings", odd)
     out = tmp_path / "out"
     done = invoke("predict", other, image, "--model", model, "--out", out)
     assert done.exit_code == 1

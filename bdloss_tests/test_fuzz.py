@@ -25,10 +25,10 @@ from rasterio.shutil import copy
 from bdloss import cli, models
 from bdloss.data.cache import load_cached
 from bdloss.data.datasets import Scene
-from bdloss.orthophotos.ogr import pyogrio
-from bdloss.orthophotos.polygons import write_outlines
-from bdloss.run import config
-from bdloss.run.checkpoints import State, newest_state, save_state
+from bdloss.geo.ogr import pyogrio
+from bdloss.geo.vector import write_outlines
+from bdloss.training import experiment as experiments
+from bdloss.training.checkpoints import State, newest_state, save_state
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
 EXAMPLES = int(os.environ.get("FUZZ", "25"))
@@ -304,16 +304,16 @@ VALUES = st.one_of(
 @given(assignments=st.lists(st.tuples(KEYS, VALUES).map("=".join), max_size=3))
 @settings(DRAWN, max_examples=8 * EXAMPLES)
 def test_any_settings_make_an_experiment_or_are_refused(assignments):
-    changed = config.read_named("banepa")
+    changed = experiments.read_named("banepa")
     try:
         for assignment in assignments:
-            config.change(changed, assignment)
-        experiment = config.make_experiment(changed)
+            experiments.change(changed, assignment)
+        experiment = experiments.make_experiment(changed)
     except ValueError as error:
         assert str(error)
         return
-    text = config.write_experiment(experiment)
-    assert config.make_experiment(config.tomllib.loads(text)) == experiment
+    text = experiments.write_experiment(experiment)
+    assert experiments.make_experiment(experiments.tomllib.loads(text)) == experiment
 
 
 @given(how=DAMAGES)

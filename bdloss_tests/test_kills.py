@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "30"))  # of each command
 # Forks of a server that has imported TensorFlow: real processes, without its start-up.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bdloss.cli", "bdloss.run.training"])
+PROCESSES.set_forkserver_preload(["bdloss.cli", "bdloss.training.run"])
 TRAINING = {
     "validation": "0.4",
     "filters": "2",

@@ -14,9 +14,9 @@ from study.specials import SPECIALS
 
 from bdloss import losses
 from bdloss.losses import boundary
-from bdloss.run import training
-from bdloss.run.config import make_experiment
-from bdloss.run.fitting import make_loss
+from bdloss.training import run as training
+from bdloss.training.experiment import make_experiment
+from bdloss.training.trainer import make_loss
 from bdloss_tests.losses.test_pooling import gradient
 from bdloss_tests.scenes import make_scene, write_folder
 

@@ -24,8 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import rasterio
 
-from bdloss.orthophotos.windows import Window, starts
-from bdloss.run.prediction import predict_raster
+from bdloss.geo.windows import Window, starts
+from bdloss.inference.raster_prediction import predict_raster
 
 SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
 WINDOW, OVERLAP, BATCH = 512, 128, 4
@@ -71,8 +71,8 @@ def measure_memory(path: Path, polygons: bool) -> None:
     """Print seconds and the peak of memory, in megabytes, of one raster."""
     began = time.perf_counter()
     if polygons:
+        from bdloss.inference.pipeline import Settings, map_buildings
         from bdloss.models import Predictor
-        from bdloss.run.mapping import Settings, map_buildings
 
         predictor = Predictor("pointwise", pointwise, 3, WINDOW, 1, 0.85, 0.3)
         map_buildings(path, predictor, path.parent / f"{path.stem}_out", Settings())

@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bdloss import plots
 from bdloss.data.datasets import Scene, load_scene
-from bdloss.orthophotos.raster import open_raster, read_mask
-from bdloss.orthophotos.windows import Window
-from bdloss.run import report
+from bdloss.geo.raster import open_raster, read_mask
+from bdloss.geo.windows import Window
 
 SAMPLE = Path("samples/banepa")
 PART = Window(row=285, col=20, height=260, width=330)
@@ -29,9 +29,9 @@ def main(mask: Path) -> None:
         pred = read_mask(source, PART)
     empty = np.zeros_like(pred)
     panels = [
-        report.draw_outlines(scene.pixels, empty, zoom=ZOOM),
-        report.draw_outlines(scene.pixels, empty, scene.mask, zoom=ZOOM),
-        report.draw_outlines(scene.pixels, pred, zoom=ZOOM),
+        plots.draw_outlines(scene.pixels, empty, zoom=ZOOM),
+        plots.draw_outlines(scene.pixels, empty, scene.mask, zoom=ZOOM),
+        plots.draw_outlines(scene.pixels, pred, zoom=ZOOM),
     ]
     gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
     picture = np.hstack([panels[0], gap, panels[1], gap, panels[2]])

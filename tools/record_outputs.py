@@ -137,7 +137,7 @@ def _digest(path: Path) -> str:
             tags = sorted(source.tags().items())
             content = source.read().tobytes() + repr((source.profile, tags)).encode()
     elif path.suffix == ".gpkg":
-        from bdloss.orthophotos.ogr import pyogrio
+        from bdloss.geo.ogr import pyogrio
 
         meta, _, shapes, columns = pyogrio.raw.read(path)
         table = (meta["crs"], list(shapes), [list(column) for column in columns])

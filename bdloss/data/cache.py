@@ -21,9 +21,9 @@ from bdloss.data.datasets import Scene, SceneData
 from bdloss.data.ground_truth import GroundTruth
 from bdloss.errors import InputError
 from bdloss.files import DAMAGED
-from bdloss.orthophotos.raster import open_raster
-from bdloss.orthophotos.trust import local_sources
-from bdloss.orthophotos.windows import Window
+from bdloss.geo.raster import open_raster
+from bdloss.geo.trust import local_sources
+from bdloss.geo.windows import Window
 
 VERSION = 1  # of what is stored; another one makes every scene anew
 LIMIT = 50 * 2**30  # bytes that a cache may hold; INRIA's training split is 16 GB

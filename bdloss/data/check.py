@@ -13,8 +13,8 @@ from bdloss.data import datasets
 from bdloss.data.datasets import Scene, Splits
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.errors import DamagedFileError, InputError
-from bdloss.orthophotos import raster
-from bdloss.orthophotos.geobox import GeoBox, geobox_of
+from bdloss.geo import raster
+from bdloss.geo.geobox import GeoBox, geobox_of
 
 GRAVE = ("missing", "unreadable", "mismatched")  # what training cannot do with
 FEW = 3  # more names than that are not all said

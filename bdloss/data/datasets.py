@@ -21,9 +21,9 @@ from bdloss.data.ground_truth import (
 )
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import visible_files
-from bdloss.orthophotos import raster
-from bdloss.orthophotos.geobox import GeoBox, geobox_of
-from bdloss.orthophotos.windows import Window
+from bdloss.geo import raster
+from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.windows import Window
 
 INRIA_TILE = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
 INRIA_CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")

@@ -13,9 +13,9 @@ from rasterio.transform import array_bounds
 
 from bdloss.errors import InputError
 from bdloss.files import visible_files
-from bdloss.orthophotos import polygons, raster
-from bdloss.orthophotos.geobox import GeoBox, geobox_of
-from bdloss.orthophotos.windows import Window
+from bdloss.geo import raster, vector
+from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.windows import Window
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
 OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
@@ -49,7 +49,7 @@ class GroundTruth(NamedTuple):
         """
         if self.is_vector:
             bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
-            outlines = polygons.read_outlines(self.path, geobox.crs, bounds)
+            outlines = vector.read_outlines(self.path, geobox.crs, bounds)
             yield OutlineReader(outlines, geobox)
             return
         with raster.open_raster(self.path) as source:
@@ -88,8 +88,8 @@ class OutlineReader:
         self._outlines = outlines
 
     def read(self, window: Window) -> np.ndarray:
-        """Return a window as `polygons.rasterise` draws it."""
-        return polygons.rasterise(self._outlines, self.geobox, window)
+        """Return a window as `vector.rasterise` draws it."""
+        return vector.rasterise(self._outlines, self.geobox, window)
 
     def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the whole mask at a smaller shape."""
@@ -97,7 +97,7 @@ class OutlineReader:
         box = self.geobox
         scale = Affine.scale(box.width / width, box.height / height)
         smaller = GeoBox(*shape, box.transform @ scale, box.crs)
-        return polygons.rasterise(self._outlines, smaller)
+        return vector.rasterise(self._outlines, smaller)
 
 
 def find_truth(image: Path, truths: Path) -> Path:

@@ -10,7 +10,7 @@ from bdloss.constants import IGNORED
 from bdloss.data.augment import Augment
 from bdloss.data.datasets import SceneData
 from bdloss.errors import InputError
-from bdloss.orthophotos.windows import Window, sliding_windows
+from bdloss.geo.windows import Window, sliding_windows
 
 DRAWS = 10  # how often a patch is drawn before it is taken as it is
 SEEDS = 2**32

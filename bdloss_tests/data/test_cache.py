@@ -13,8 +13,8 @@ from rasterio.shutil import copy
 from bdloss.data import cache, datasets
 from bdloss.data.cache import cache_size, clear_cache, load_cached
 from bdloss.data.datasets import Scene, load_scene
-from bdloss.orthophotos.polygons import write_outlines
-from bdloss.orthophotos.windows import Window
+from bdloss.geo.vector import write_outlines
+from bdloss.geo.windows import Window
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
 HEIGHT, WIDTH = 60, 84

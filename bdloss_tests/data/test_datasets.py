@@ -20,8 +20,8 @@ from bdloss.data.datasets import (
     read_potsdam,
     resolution_of,
 )
-from bdloss.orthophotos.polygons import write_outlines
-from bdloss.orthophotos.windows import Window
+from bdloss.geo.vector import write_outlines
+from bdloss.geo.windows import Window
 from bdloss_tests import archives
 
 BANEPA = Path(__file__).parents[2] / "samples" / "banepa"

@@ -166,12 +166,12 @@ def choose_runs(
 
 def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
     """Return the settings of a run's experiment, as they would stand in a file."""
-    from bdloss.run import config
+    from bdloss.training import experiment as experiments
 
     settings = copy.deepcopy(study.datasets[run.dataset])
     settings["seed"] = run.seed
     for assignment in run.variant.changes:
-        config.change(settings, assignment)
+        experiments.change(settings, assignment)
     if settings.get("loss", {}).get("vgg") == RANDOM:
         settings["loss"]["vgg"] = str(out / RANDOM_WEIGHTS)
     return settings

@@ -95,7 +95,7 @@ def digest_settings(study: Study, run: Run) -> str:
 
 def _is_of_study(study: Study, run: Run, runs: Path) -> bool:
     """Return whether a run folder has just the settings of the study."""
-    from bdloss.run.config import make_experiment, read_file
+    from bdloss.training.experiment import make_experiment, read_file
 
     path = run.folder(runs) / "experiment.toml"
     if not path.is_file():

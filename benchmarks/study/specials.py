@@ -21,7 +21,7 @@ def _give_ties_to_the_first() -> None:
 def _narrow_theta() -> None:
     """Let theta begin wide, where bands that lie apart still meet."""
     from bdloss.callbacks import BoundaryWeight
-    from bdloss.run import training
+    from bdloss.training import run as training
 
     class Narrowing(BoundaryWeight):
         def on_epoch_begin(self, epoch, logs=None):

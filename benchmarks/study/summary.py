@@ -200,7 +200,7 @@ def show_difference(gain: Difference) -> str:
 
 def draw_study(study: Study, runs: Path, out: Path) -> None:
     """Write `tables.md` and its pictures from the runs that are finished."""
-    from bdloss.run import report
+    from bdloss import plots
 
     check_starts(study, runs)
     results, missing = read_results(study, runs, out / "runs.json")
@@ -218,7 +218,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
 
     def add(heading: str, table: list[list[str]]) -> None:
         if len(table) > 1:
-            parts.append(f"## {heading}\n\n{report.as_markdown(table)}")
+            parts.append(f"## {heading}\n\n{plots.as_markdown(table)}")
 
     def add_losses(
         heading: str, datasets: Sequence[str], measures: Sequence[str]
@@ -256,7 +256,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
 
 def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list[str]:
     """Draw validation IoU and BF1 over epochs; return the files (Figs. 3, 4, 7, 8)."""
-    from bdloss.run import report
+    from bdloss import plots
 
     names = []
     labels = {"val_iou": "IoU", "val_bf1": "BF1, 3 px"}
@@ -269,7 +269,7 @@ def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list
         }
         histories = {name: some for name, some in histories.items() if some}
         names.append(f"{dataset}_{key}.png")
-        report.draw_comparison(
+        plots.draw_comparison(
             histories, key, out / names[-1], f"{label}, patches of validation"
         )
     return names
@@ -283,11 +283,12 @@ def draw_windows(
     Of the first seed that both have; which windows, `choose_windows` says. Returns the
     file, if there is one.
     """
+    from bdloss import plots
     from bdloss.data import datasets
+    from bdloss.inference.raster_prediction import predict_array
     from bdloss.models import load_predictor
-    from bdloss.run import report, training
-    from bdloss.run.config import make_experiment, read_file
-    from bdloss.run.prediction import predict_array
+    from bdloss.training import run as training
+    from bdloss.training.experiment import make_experiment, read_file
 
     pair = (study.reference, study.compared)
     name = f"{dataset}_windows.png"
@@ -328,7 +329,7 @@ def draw_windows(
         true, *preds = (mask[window.slices] for mask in masks[place])
         samples.append((title, data.pixels[window.slices], true, preds))
     labels = [variant.label for variant in variants]
-    report.draw_side_by_side(samples, labels, out / name)
+    plots.draw_side_by_side(samples, labels, out / name)
     return [name]
 
 
@@ -346,8 +347,8 @@ def choose_windows(
         Place of the scene and window, those of most pixels first.
     """
     from bdloss.constants import IGNORED
-    from bdloss.orthophotos.windows import sliding_windows
-    from bdloss.run.evaluation import choose_apart
+    from bdloss.evaluation.scoring import choose_apart
+    from bdloss.geo.windows import sliding_windows
 
     places = []
     for place, (true, first, second) in enumerate(masks):

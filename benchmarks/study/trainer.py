@@ -68,8 +68,8 @@ def _take_threads(threads: int) -> None:
 
 def train_one(study: Study, run: Run, out: Path) -> None:
     """Train one run, in a process of its own."""
-    from bdloss.run import training
-    from bdloss.run.config import make_experiment
+    from bdloss.training import run as training
+    from bdloss.training.experiment import make_experiment
 
     settings = make_settings(study, run, out)
     experiment = make_experiment(settings)
@@ -100,9 +100,10 @@ def score_edges(experiment: Any, folder: Path) -> None:
     """
     from bdloss.constants import IGNORED
     from bdloss.data import datasets
+    from bdloss.evaluation import scoring
+    from bdloss.inference.raster_prediction import predict_array
     from bdloss.models import load_predictor
-    from bdloss.run import evaluation, training
-    from bdloss.run.prediction import predict_array
+    from bdloss.training import run as training
 
     if (folder / "edge.json").is_file():
         return
@@ -125,7 +126,7 @@ def score_edges(experiment: Any, folder: Path) -> None:
         near[EDGE:-EDGE, EDGE:-EDGE] = IGNORED
         pairs.append((near, pred))
     np.savez_compressed(folder / "test_masks.npz", **masks)
-    scores = evaluation.score_masks(pairs)
+    scores = scoring.score_masks(pairs)
     (folder / "edge.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
@@ -144,7 +145,7 @@ def write_random_features(path: Path) -> None:
 
 def _record_starts(path: Path) -> None:
     """Have a run write down what it starts from: see `check_starts`."""
-    from bdloss.run import training
+    from bdloss.training import run as training
 
     class Recorded(training.Fitting):
         def __init__(self, model, *settings):
@@ -199,7 +200,7 @@ def measure_costs(study: Study, out: Path) -> None:
     _take_threads(study.threads)
     from timing import time_steps
 
-    from bdloss.run.config import make_experiment
+    from bdloss.training.experiment import make_experiment
 
     out.mkdir(parents=True, exist_ok=True)
     costs = {}
@@ -219,7 +220,7 @@ def measure_costs(study: Study, out: Path) -> None:
 def _make_step(experiment: Any) -> Callable[[], object]:
     """Return what trains a step with the loss of an experiment."""
     from bdloss import models
-    from bdloss.run.fitting import make_loss
+    from bdloss.training.trainer import make_loss
 
     model = models.build_model(
         experiment.backbone, filters=experiment.filters, blocks=experiment.blocks

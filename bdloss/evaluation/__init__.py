@@ -1,0 +1,1 @@
+"""Predictions against ground truth: scores, where they are wrong, gaps."""

@@ -1,0 +1,574 @@
+"""Scores of predictions against truth: pooled, averaged over images, in pictures."""
+
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from bdloss import plots
+from bdloss.constants import IGNORED
+from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
+from bdloss.errors import InputError, OutputExistsError
+from bdloss.files import (
+    atomic_folder,
+    atomic_path,
+    folder_aside,
+    refuse_overlap,
+    visible_files,
+)
+from bdloss.geo import raster
+from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.windows import Window, sliding_windows
+from bdloss.metrics import (
+    BoundaryCounts,
+    Counts,
+    InstanceCounter,
+    InstanceCounts,
+    add_counts,
+    count_boundary,
+    count_pixels,
+    find_boundary,
+)
+
+TOLERANCES = (3, 5)  # pixels
+AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours, pixels
+STRIP_HEIGHT = 1024  # rows in memory at a time, about
+SIDE = 256  # pixels of the windows that are drawn
+DRAWN = 4  # of the worst windows, and of the best
+OVERLAPPING = 3  # windows of a grid that a window may share pixels with, at its edges
+SHARE = 0.05  # of a window that is building at least for the window to be drawn
+PICTURE = 2000  # pixels: the most of the longer side of an error map
+SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
+# the cities of INRIA's Aerial Image Labeling, for training and for testing
+INRIA_TILE = re.compile(
+    r"(?P<city>austin|chicago|kitsap|tyrol-w|vienna"
+    r"|bellingham|bloomington|innsbruck|sfo|tyrol-e)\d+"
+)
+
+Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+Chosen = TypeVar("Chosen", bound=tuple[Any, ...])
+
+
+class ImageCounts(NamedTuple):
+    """What is counted on one image.
+
+    Attributes:
+        pixels: Pixels of building and ground.
+        boundaries: Boundary pixels at each of `TOLERANCES`.
+        instances: Buildings.
+    """
+
+    pixels: Counts
+    boundaries: tuple[BoundaryCounts, ...]
+    instances: InstanceCounts
+
+
+class Pair(NamedTuple):
+    """A predicted mask and its truth, a mask or a file of outlines."""
+
+    name: str
+    pred: Path
+    truth: Path
+
+
+class Place(NamedTuple):
+    """A window of a pair of masks, and its IoU."""
+
+    iou: float
+    pair: Pair
+    window: Window
+
+
+class Strip(NamedTuple):
+    """Rows of truth and prediction with some of their neighbours."""
+
+    true: np.ndarray
+    pred: np.ndarray
+    rows: slice  # those of the strip itself
+
+
+def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """Score predicted masks against true ones.
+
+    Args:
+        pairs: True and predicted mask of each image, of shape `(height, width)`; 255
+            marks an ignored pixel in the truth and a masked one in the prediction,
+            and neither counts.
+
+    Returns:
+        The scores, as `summarise` names them.
+    """
+    return summarise(_count_arrays(true, pred) for true, pred in pairs)
+
+
+def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
+    """Turn the counts of images into scores.
+
+    Args:
+        images: Counts of each.
+
+    Returns:
+        `iou` and `accuracy`, pooled over all pixels; `bf1_3`, `bf1_5` and the
+        `precision` and `recall` they are made of, means over the images that have a
+        boundary in truth or prediction, at tolerances of 3 and 5 pixels;
+        `boundary_ratio`, the predicted boundary pixels of all images over the true
+        ones, which teeth along an edge raise where BF1 does not see them; `images`,
+        `images_with_boundary` and `pixels`, over how many they were taken; and the
+        sums of `InstanceCounts`. A score that nothing speaks for is None.
+    """
+    images = list(images)
+    pixels = add_counts(Counts(), *(image.pixels for image in images))
+    instances = add_counts(InstanceCounts(), *(image.instances for image in images))
+    scores: dict[str, Any] = {"iou": _known(pixels.iou)}
+    seen = 0
+    for place, tolerance in enumerate(TOLERANCES):
+        found = [image.boundaries[place].score for image in images]
+        found = [score for score in found if not math.isnan(score.f1)]
+        seen = len(found)
+        for name, part in (("bf1", "f1"), ("precision", "precision"), ("recall",) * 2):
+            values = [getattr(score, part) for score in found]
+            scores[f"{name}_{tolerance}"] = float(np.mean(values)) if values else None
+    edges = add_counts(BoundaryCounts(), *(image.boundaries[0] for image in images))
+    return {
+        **scores,
+        "boundary_ratio": edges.pred / edges.true if edges.true else None,
+        "accuracy": _known(pixels.accuracy),
+        "images": len(images),
+        "images_with_boundary": seen,
+        "pixels": pixels.total,
+        **instances._asdict(),
+        "missed": instances.missed,
+    }
+
+
+def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]:
+    """Pair predicted masks with their truth.
+
+    Args:
+        predictions: A mask or a folder of them.
+        truths: A mask, a folder of masks, or a file of outlines.
+
+    Returns:
+        The pairs by name, and the masks of the truth that have no prediction. In a
+        folder with files `NAME_mask.*` only these are masks, else all rasters
+        are; the name is that without `_mask`.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If there is no prediction, or one has no truth.
+    """
+    preds, known = _masks_by_name(predictions), _masks_by_name(truths)
+    if not preds:
+        raise InputError(f"no rasters in {predictions}")
+    if truths.is_file():  # one for all: outlines, or a mask of whatever name
+        if not GroundTruth(truths).is_vector and len(preds) > 1:
+            raise InputError(
+                f"{len(preds)} predictions need a folder of truths or outlines, "
+                f"got one mask: {truths}"
+            )
+        return [Pair(name, pred, truths) for name, pred in preds.items()], []
+    if predictions.is_file() and len(known) == 1:
+        preds = dict(zip(known, preds.values(), strict=True))
+    for name, pred in preds.items():
+        if name not in known:
+            raise InputError(f"no truth named {name} in {truths}: {pred}")
+    pairs = [Pair(name, pred, known[name]) for name, pred in preds.items()]
+    return pairs, [truth for name, truth in known.items() if name not in preds]
+
+
+def score_rasters(
+    predictions: Path,
+    truths: Path,
+    out: Path | None = None,
+    images: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], Any] = lambda name: None,
+) -> dict[str, Any]:
+    """Score rasters of predicted masks, and show where they are wrong.
+
+    Rasters are read by strips of rows, so that memory grows with their width only.
+
+    Args:
+        predictions: As in `find_pairs`.
+        truths: As in `find_pairs`.
+        out: Folder to write `scores.json`, `scores.md`, `NAME_errors.png` and, if any
+            window has enough buildings, `worst.png` and `best.png`; None for nothing.
+        images: An orthophoto or a folder of those of the same names, for the pictures.
+        overwrite: Whether files that exist may be replaced.
+        progress: Told the name of each image when it is done.
+
+    Returns:
+        `images`: the scores of each, as `summarise` names them; `cities`: those of
+        INRIA's cities, if all names are of its tiles; `all`; and
+        `without_prediction`: the truths that nothing was scored against.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        FileExistsError: If there are files in `out` that may not be replaced.
+        ValueError: If predictions and truths do not go together.
+    """
+    pairs, left = find_pairs(predictions, truths)
+    pictures = {} if images is None else _images_by_name(images)
+    if out is not None:
+        shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end
+    if out is not None and (out / "scores.json").exists() and not overwrite:
+        raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
+    counted: dict[str, ImageCounts] = {}
+    places: list[Place] = []
+    with ExitStack() as stack:
+        folder = None
+        if out is not None:
+            folder = stack.enter_context(atomic_folder(out, last="scores.json"))
+        for pair in pairs:
+            with open_pair(pair) as (read, height, width):
+                errors = _ErrorMap(pair, height, width) if folder else None
+                counted[pair.name] = count_image(
+                    read, height, width, errors.add if errors else None
+                )
+            if folder and errors:
+                plots.write_picture(
+                    errors.picture(), folder / f"{pair.name}_errors.png"
+                )
+                places = _keep_extremes([*places, *errors.places])
+            progress(pair.name)
+        result: dict[str, Any] = {
+            "images": {name: summarise([one]) for name, one in counted.items()},
+            "cities": _score_cities(counted),
+            "all": summarise(counted.values()),
+            "without_prediction": [path.name for path in left],
+        }
+        if folder and out is not None:
+            for name, chosen in _worst_and_best(places).items():
+                samples = [_read_sample(place, pictures) for place in chosen]
+                plots.draw_windows(samples, folder / f"{name}.png")
+            plots.write_scores(result, folder)
+    return result
+
+
+def draw_stages(
+    pred: Path,
+    truth: Path,
+    path: Path,
+    image: Path | None = None,
+    corner: tuple[int, int] | None = None,
+    side: int = SIDE,
+    theta0: int = 3,
+    theta: int = 5,
+    overwrite: bool = False,
+) -> Window:
+    """Draw the steps of the boundary loss (Fig. 1) on a window of a prediction.
+
+    Args:
+        pred: A mask, or a `NAME_prob.tif` of probabilities that `predict` wrote.
+        truth: A mask or a file of outlines.
+        path: PNG file to write.
+        image: The orthophoto, to stand beside them.
+        corner: Row and column of the window; None for the window of a grid that has
+            most of the true boundary.
+        side: Side of the window, in pixels.
+        theta0: Side of the window of Eq. 1, in pixels.
+        theta: Side of the window of Eq. 2, in pixels.
+        overwrite: Whether the file may be replaced.
+
+    Returns:
+        The window.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        FileExistsError: If `path` exists and may not be replaced.
+        ValueError: If the files do not go together, the corner lies outside, or the
+            windows of the loss cannot be used.
+    """
+    refuse_overlap([path], [pred, truth, *([image] if image else [])])
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists; give --overwrite")
+    pair = Pair(path.stem, pred, truth)
+    if corner is None:
+        corner = _longest_boundary(pair, side)
+    row, col = corner
+    with open_pair(pair, probabilities=True) as (read, height, width):
+        if not (0 <= row < height and 0 <= col < width):
+            raise InputError(
+                f"the corner must lie in {height} rows and {width} columns, "
+                f"got row {row}, column {col}"
+            )
+        window = Window(row, col, min(side, height - row), min(side, width - col))
+        true, shown = (
+            part[:, window.slices[1]] for part in read(row, row + window.height)
+        )
+    pixels = None
+    if image is not None:
+        with raster.open_raster(image) as source:
+            _check_inside(source, window, image)
+            pixels = raster.read_pixels(source, window)
+    with atomic_path(path) as partial:
+        plots.draw_stages(true, shown, partial, theta0, theta, pixels)
+    return window
+
+
+def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
+    """Return the corner of the window with most of the true boundary."""
+    best, corner = -1, (0, 0)
+    with open_pair(pair, probabilities=True) as (read, height, width):
+        edge, above = np.zeros((0, 0), bool), -1
+        for window in sliding_windows(height, width, side, side):
+            if window.row != above:  # the first window of a row of them
+                above = window.row
+                true, _ = read(above, above + window.height)
+                edge = find_boundary(true, ignore=IGNORED)
+            length = np.count_nonzero(edge[:, window.slices[1]])
+            if length > best:
+                best, corner = int(length), (window.row, window.col)
+    return corner
+
+
+def _check_inside(source: Any, window: Window, image: Path) -> None:
+    rows, cols = source.shape
+    if window.row + window.height > rows or window.col + window.width > cols:
+        raise InputError(f"an image is of the size of its masks, got less: {image}")
+
+
+@contextmanager
+def open_pair(
+    pair: Pair, probabilities: bool = False
+) -> Iterator[tuple[Rows, int, int]]:
+    """Open a prediction and its truth to read rows of both.
+
+    Args:
+        pair: The files.
+        probabilities: Whether the prediction may be a map of probabilities, which is
+            then read as such.
+
+    Yields:
+        A function of first row and end to truth and prediction of these rows, masks
+        of 0, 1 and 255; the height and the width of both.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If they are not of one size or lie at different places.
+    """
+    with ExitStack() as stack:
+        pred = stack.enter_context(raster.open_raster(pair.pred))
+        geobox = geobox_of(pred)
+        read_pred = raster.read_mask
+        if probabilities and raster.holds_probabilities(pred):
+            read_pred = raster.read_probabilities
+        truth = stack.enter_context(GroundTruth(pair.truth).open(geobox))
+        _check_geoboxes(pair, geobox, truth.geobox)
+
+        def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+            window = Window(top, 0, end - top, geobox.width)
+            return truth.read(window), read_pred(pred, window)
+
+        yield read, geobox.height, geobox.width
+
+
+def _check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:
+    if (pred.height, pred.width) != (truth.height, truth.width):
+        raise InputError(
+            f"a mask is of the size of its truth {(truth.height, truth.width)}, "
+            f"got {(pred.height, pred.width)}: {pair.pred}"
+        )
+    if pred.crs and truth.crs:
+        apart = ~truth.transform @ pred.transform
+        far = pred.crs != truth.crs or any(
+            math.dist(apart @ corner, corner) > SHIFT
+            for corner in ((0.0, 0.0), (float(pred.width), float(pred.height)))
+        )
+        if far:
+            raise InputError(
+                f"a mask lies where its truth does, {pair.truth} does not: {pair.pred}"
+            )
+
+
+def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
+    if true.shape != pred.shape:
+        raise InputError(
+            f"a mask is of the shape of its truth {true.shape}, got {pred.shape}"
+        )
+
+    def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        return true[top:end], pred[top:end]
+
+    return count_image(read, *true.shape)
+
+
+def count_image(
+    read: Rows,
+    height: int,
+    width: int,
+    see: Callable[[Strip, int], None] | None = None,
+) -> ImageCounts:
+    """Count an image in strips of rows, so that memory grows with its width only.
+
+    Args:
+        read: Function of first row and end to truth and prediction of these rows, as
+            `open_pair` gives it.
+        height: Height of the image, in pixels.
+        width: Its width.
+        see: Shown each strip and its first row.
+
+    Returns:
+        The counts, for `summarise`.
+    """
+    pixels, instances = Counts(), InstanceCounter(IGNORED)
+    boundaries = [BoundaryCounts() for _ in TOLERANCES]
+    strips = math.ceil(height / STRIP_HEIGHT)
+    strip = math.ceil(height / strips)  # none is a thin remainder
+    for top in range(0, height, strip):
+        first, end = max(0, top - AROUND), min(height, top + strip)
+        true, pred = read(first, min(height, end + AROUND))
+        true = np.where(pred == IGNORED, IGNORED, true)
+        rows = slice(top - first, end - first)
+        pixels = add_counts(pixels, count_pixels(true[rows], pred[rows], IGNORED))
+        instances.add(true[rows], pred[rows])
+        for place, tolerance in enumerate(TOLERANCES):
+            boundaries[place] = add_counts(
+                boundaries[place],
+                count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
+            )
+        if see:
+            see(Strip(true, pred, rows), top)
+    return ImageCounts(pixels, tuple(boundaries), instances.counts())
+
+
+class _ErrorMap:
+    """The error map of an image, at a size that a person looks at, and its windows."""
+
+    def __init__(self, pair: Pair, height: int, width: int):
+        self.places: list[Place] = []
+        self._pair = pair
+        self._step = math.ceil(max(height, width) / PICTURE)
+        self._rows: list[np.ndarray] = []
+
+    def add(self, strip: Strip, top: int) -> None:
+        """Add the next strip of rows."""
+        step = self._step
+        marks = plots.mark_errors(strip.true, strip.pred, TOLERANCES[0])[strip.rows]
+        # A copy: a view would hold the whole strip.
+        self._rows.append(marks[-top % step :: step, ::step].copy())
+        true, pred = strip.true[strip.rows], strip.pred[strip.rows]
+        height, width = true.shape
+        for part in sliding_windows(height, width, SIDE, SIDE):
+            counts = count_pixels(true[part.slices], pred[part.slices], IGNORED)
+            if counts.union >= SHARE * SIDE**2:
+                window = part._replace(row=top + part.row)
+                self.places.append(Place(counts.iou, self._pair, window))
+
+    def picture(self) -> np.ndarray:
+        """Return the map as an RGB picture."""
+        return plots.colour_errors(np.vstack(self._rows))
+
+
+def _keep_extremes(places: list[Place]) -> list[Place]:
+    """Return, by IoU, those places that may still be drawn."""
+    ordered = sorted(places)
+    kept = DRAWN * (1 + OVERLAPPING)
+    return ordered if len(ordered) <= 2 * kept else ordered[:kept] + ordered[-kept:]
+
+
+def _worst_and_best(places: list[Place]) -> dict[str, list[Place]]:
+    ordered = sorted(places)
+    chosen = {
+        "worst": choose_apart(ordered, DRAWN),
+        "best": choose_apart(ordered[::-1], DRAWN),
+    }
+    return {name: some for name, some in chosen.items() if some}
+
+
+def choose_apart(places: Sequence[Chosen], number: int) -> list[Chosen]:
+    """Return the first places whose windows do not overlap.
+
+    Args:
+        places: Tuples that end with an image and a window of it, in order.
+        number: How many to return at most.
+
+    Example:
+        >>> windows = [Window(0, col, 4, 4) for col in (0, 3, 4)]
+        >>> chosen = choose_apart([("a", window) for window in windows], 2)
+        >>> [window.col for _, window in chosen]
+        [0, 4]
+    """
+    chosen: list[Chosen] = []
+    for place in places:
+        *_, image, window = place
+        free = all(
+            image != other or not _overlap(window, taken) for *_, other, taken in chosen
+        )
+        if free and len(chosen) < number:
+            chosen.append(place)
+    return chosen
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return (
+        one.row < other.row + other.height
+        and other.row < one.row + one.height
+        and one.col < other.col + other.width
+        and other.col < one.col + one.width
+    )
+
+
+def _read_sample(place: Place, pictures: Mapping[str, Path]) -> plots.Sample:
+    """Read what is drawn of a window."""
+    window, pair = place.window, place.pair
+    columns = window.slices[1]
+    with open_pair(pair) as (read, *_):
+        true, pred = (
+            part[:, columns] for part in read(window.row, window.row + window.height)
+        )
+    pixels = None
+    if pair.name in pictures:
+        with raster.open_raster(pictures[pair.name]) as source:
+            _check_inside(source, window, pictures[pair.name])
+            pixels = raster.read_pixels(source, window)
+    title = f"{pair.name}, IoU {place.iou:.2f}\nrow {window.row}, column {window.col}"
+    return plots.Sample(title, pixels, np.where(pred == IGNORED, pred, true), pred)
+
+
+def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, dict[str, Any]]:
+    """Return the scores of INRIA's cities; none if a name is not of its tiles."""
+    cities: dict[str, list[ImageCounts]] = {}
+    for name, counts in counted.items():
+        match = INRIA_TILE.fullmatch(name)
+        if not match:
+            return {}
+        cities.setdefault(match["city"], []).append(counts)
+    return {city: summarise(images) for city, images in sorted(cities.items())}
+
+
+def _masks_by_name(path: Path) -> dict[str, Path]:
+    files = _rasters(path)
+    marked = [file for file in files if file.stem.endswith("_mask")]
+    return _by_name(marked or files)
+
+
+def _images_by_name(path: Path) -> dict[str, Path]:
+    return _by_name(file for file in _rasters(path) if not file.stem.endswith("_mask"))
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    names: dict[str, Path] = {}
+    for file in files:
+        name = file.stem.removesuffix("_mask")
+        if name in names:
+            raise InputError(f"two files of one name: {names[name]} and {file}")
+        names[name] = file
+    return names
+
+
+def _rasters(path: Path) -> Sequence[Path]:
+    if path.is_dir():
+        return visible_files(path, IMAGE_SUFFIXES)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    return [path]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Geography: rasters and vectors, no learning."""

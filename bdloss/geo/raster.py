@@ -1,0 +1,538 @@
+"""Rasters: orthophotos and masks in the formats of `trust`, bands last."""
+
+import hashlib
+import math
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import rasterio
+from rasterio import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
+
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.errors import DamagedFileError, InputError
+from bdloss.files import atomic_path
+from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.trust import gdal_name, local_sources
+from bdloss.geo.windows import Window
+
+DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
+SAMPLES = 8  # windows along each axis that the percentiles are taken from
+SAMPLE_SIDE = 256  # pixels
+BLOCKS = 5  # along each axis that a raster is told from another by
+BLOCK_SIDE = 64  # pixels
+SMALLEST = 512  # pixels: no overview is needed below
+RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
+PROBABILITY_STEP = 1 / PROBABILITY_SCALE  # the scale of the band of such a map
+MASK_RULE = "a mask must have whole numbers, 0 for background"
+MASK_PROFILE = {
+    "driver": "GTiff",
+    "dtype": "uint8",
+    "count": 1,
+    "nodata": IGNORED,
+    "tiled": True,
+    "blockxsize": 512,
+    "blockysize": 512,
+    "compress": "deflate",
+    "bigtiff": "if_safer",  # if_needed fails with compression
+    "num_threads": "all_cpus",  # that compress
+}
+
+_ranges: WeakKeyDictionary[rasterio.DatasetReader, tuple[float, float]] = (
+    WeakKeyDictionary()
+)
+
+
+def open_raster(path: str | PathLike) -> rasterio.DatasetReader:
+    """Open a raster for reading; the caller closes it.
+
+    Args:
+        path: A file of one of `trust.DRIVERS`, a virtual raster of such, a `/vsi` path,
+            a URL.
+
+    Returns:
+        The open dataset.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a raster, names what it may not (see `trust`),
+            its values are complex, or its transform does not place its pixels.
+    """
+    for part in local_sources(path):
+        _open(part).close()
+    source = _open(path)
+    if not source.count:
+        source.close()
+        raise InputError(f"not a raster, but several or none: {path}")
+    fault = None
+    area = source.transform.determinant
+    if not math.isfinite(area + source.transform.c + source.transform.f) or not area:
+        fault = "a raster must have a transform that can be inverted"
+    elif any(dtype.startswith("complex") for dtype in source.dtypes):
+        fault = "a raster must have real values, not complex ones"
+    if fault:
+        source.close()
+        raise InputError(f"{fault}: {path}")
+    return source
+
+
+def _open(path: str | PathLike) -> rasterio.DatasetReader:
+    name, drivers = gdal_name(path)
+    if Path(path).is_fifo():  # which would wait for somebody to write
+        raise InputError(f"not a raster: {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.Env():  # `rasterio.open` would try every format
+                source = rasterio.DatasetReader(name, driver=drivers)
+    except RasterioIOError as error:
+        if Path(path).exists():
+            raise InputError(f"not a raster: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
+    return source
+
+
+def identify(path: str | PathLike) -> dict[str, str]:
+    """Return what tells a raster from another of the same name.
+
+    It is cheap on a raster of any size: blocks spread over it are looked at, not all.
+
+    Args:
+        path: A raster.
+
+    Returns:
+        `image`, a digest of size, place, bands and pixels of the blocks, which is that
+        of a copy too; and `image_time`, when the file was last changed, in seconds
+        since 1970 (nothing for what is no file).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a raster, or damaged.
+    """
+    whole = hashlib.sha256()
+    with open_raster(path) as source:
+        geobox = geobox_of(source)
+        header = (*geobox[:3], geobox.crs and geobox.crs.to_wkt(), source.dtypes)
+        whole.update(repr(header).encode())
+        for row in _spread(source.height, BLOCK_SIDE, BLOCKS):
+            for col in _spread(source.width, BLOCK_SIDE, BLOCKS):
+                height, width = (min(BLOCK_SIDE, side) for side in source.shape)
+                block = _read(source, source.indexes, Window(row, col, height, width))
+                whole.update(block.tobytes())
+    identity = {"image": whole.hexdigest()[:16]}
+    if Path(path).is_file():
+        identity["image_time"] = str(round(Path(path).stat().st_mtime, 3))
+    return identity
+
+
+@contextmanager
+def resample(
+    source: rasterio.DatasetReader, resolution: float | None
+) -> Iterator[rasterio.DatasetReader]:
+    """Let a raster be read at another resolution, window by window.
+
+    Args:
+        source: The open raster.
+        resolution: Side of a pixel on the ground, in metres; None for its own.
+
+    Yields:
+        A raster of the same ground: averaged if its pixels are larger, else bilinear.
+
+    Raises:
+        ValueError: If the resolution is not above 0, or the raster has no CRS.
+    """
+    if resolution is None:
+        yield source
+        return
+    geobox = geobox_of(source)
+    finest, coarsest = RESOLUTIONS
+    if not finest <= resolution <= coarsest or geobox.resolution is None:
+        raise InputError(
+            f"resampling takes a resolution from {finest} to {coarsest} metres and a "
+            f"raster with a CRS, got {resolution} and {geobox.crs}: {source.name}"
+        )
+    factor = geobox.resolution / resolution
+    height, width = (max(1, round(side * factor)) for side in source.shape)
+    scale = Affine.scale(source.width / width, source.height / height)
+    resampling = Resampling.average if factor < 1 else Resampling.bilinear
+    with WarpedVRT(
+        source,
+        crs=geobox.crs,
+        transform=geobox.transform @ scale,
+        height=height,
+        width=width,
+        resampling=resampling,
+    ) as resampled:
+        yield resampled
+
+
+def image_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Return the numbers of the bands of the picture, from 1, without alpha."""
+    return [
+        band
+        for band, colour in zip(source.indexes, source.colorinterp, strict=True)
+        if colour != ColorInterp.alpha
+    ]
+
+
+def read_pixels(
+    source: rasterio.DatasetReader,
+    window: Window,
+    bands: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Read a window of an orthophoto.
+
+    Bands of 8 bits come as they are. Others (16 bits, floating point) are scaled by one
+    rule for the whole raster: the 1st percentile of its values becomes 0 and the
+    99th 255, taken over all bands of the picture in windows spread evenly over it.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+        bands: Numbers of the bands, from 1; None for the picture without alpha.
+
+    Returns:
+        Pixels of shape `(height, width, bands)`, uint8, values in [0, 255].
+
+    Raises:
+        ValueError: If a band does not exist, the raster has a palette instead of
+            colours, or its data are damaged.
+    """
+    picture = image_bands(source)
+    chosen = picture if bands is None else list(bands)
+    if not set(chosen) <= set(source.indexes):
+        raise InputError(
+            f"bands must be from 1 to {source.count}, got {chosen}: {source.name}"
+        )
+    if ColorInterp.palette in source.colorinterp:
+        raise InputError(
+            "an image has colours, not a palette (gdal_translate -expand rgb makes "
+            f"them): {source.name}"
+        )
+    return _to_bytes(source, _read(source, chosen, window))
+
+
+def _to_bytes(source: rasterio.DatasetReader, pixels: np.ndarray) -> np.ndarray:
+    """Return bands-first values as bands-last pixels 0..255."""
+    if pixels.dtype != np.uint8:
+        low, high = _range_of(source, image_bands(source))
+        with np.errstate(over="ignore", invalid="ignore"):  # of values beyond both
+            scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+        pixels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def read_reduced(source: rasterio.DatasetReader, longest: int) -> np.ndarray:
+    """Read the whole picture at a size that a person looks at.
+
+    Args:
+        source: The open raster.
+        longest: Most pixels of the longer side; a smaller raster comes as it is.
+
+    Returns:
+        Pixels of shape `(height, width, bands)`, uint8, averaged.
+
+    Raises:
+        ValueError: As in `read_pixels`.
+    """
+    factor = min(1.0, longest / max(source.shape))
+    shape = tuple(max(1, round(side * factor)) for side in source.shape)
+    whole = Window(0, 0, source.height, source.width)
+    return _to_bytes(source, _read(source, image_bands(source), whole, shape))
+
+
+def read_valid(
+    source: rasterio.DatasetReader, window: Window, nodata: float | None = None
+) -> np.ndarray:
+    """Read where a raster has data.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+        nodata: What a raster that does not say so has where it has no data.
+
+    Returns:
+        Array of shape `(height, width)`, bool: False where every band is nodata, where
+        alpha is 0, or where the mask of the file says so.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    alpha = sorted(set(source.indexes) - set(image_bands(source)))
+    hidden = source.nodata if alpha else None  # GDAL: either alpha or nodata
+    if all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
+        valid = np.ones((window.height, window.width), bool)
+    elif hidden is not None:
+        valid = np.all(_read(source, alpha, window) > 0, axis=0)
+    else:
+        with _read_errors(source, window):
+            valid = source.dataset_mask(window=_rasterio_window(window)) > 0
+    for value in [each for each in (nodata, hidden) if each is not None]:
+        values = _read(source, image_bands(source), window)
+        known = ~np.isnan(values) if math.isnan(value) else values != value
+        valid &= known.any(axis=0)
+    return valid
+
+
+def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+    """Read a window of a mask of buildings.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8: 1 where any band is not zero, else 0,
+        and `IGNORED` where the raster has no data or is not a number. A mask that calls
+        0 its nodata value means background by it, so nothing is ignored there.
+
+    Raises:
+        ValueError: If the data are damaged, or fractions.
+    """
+    if holds_probabilities(source):
+        raise InputError(f"{MASK_RULE}, got probabilities: {source.name}")
+    values = _read(source, image_bands(source), window)
+    mask = (values != 0).any(axis=0).astype(np.uint8)
+    if values.dtype.kind == "f":
+        unknown = np.isnan(values).any(axis=0)
+        if (values != np.rint(values))[:, ~unknown].any():
+            raise InputError(
+                f"{MASK_RULE}, got fractions (probabilities?): {source.name}"
+            )
+        mask[unknown] = IGNORED
+    if source.nodata != 0:
+        mask[~read_valid(source, window)] = IGNORED
+    return mask
+
+
+def holds_probabilities(source: rasterio.DatasetReader) -> bool:
+    """Return whether a raster is a map of probabilities that `create_mask` wrote.
+
+    Its band says so by its scale; those of version 0.1, by their name and tags.
+    """
+    return source.scales[0] == PROBABILITY_STEP or (
+        Path(source.name).stem.endswith("_prob") and "threshold" in source.tags()
+    )
+
+
+def read_probabilities(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+    """Read a window of a map of probabilities.
+
+    Args:
+        source: The open raster, of which `holds_probabilities` is true.
+        window: Where to read; it lies inside the raster.
+
+    Returns:
+        Array of shape `(height, width)`, float64, in [0, 1], and `IGNORED` where
+        nothing is known.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    values = _read(source, [1], window)[0]
+    return np.where(values == IGNORED, float(IGNORED), values / PROBABILITY_SCALE)
+
+
+def read_reduced_mask(
+    source: rasterio.DatasetReader, shape: tuple[int, int]
+) -> np.ndarray:
+    """Read a whole mask of buildings at a smaller shape, of every so many pixels.
+
+    Args:
+        source: The open raster.
+        shape: Height and width of the result.
+
+    Returns:
+        Mask of this shape, uint8, as `read_mask` gives it.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    whole = Window(0, 0, *source.shape)
+    band = _read(source, [1], whole, shape, Resampling.nearest)[0]
+    mask = (band != 0).astype(np.uint8)
+    if source.nodata == IGNORED:
+        mask[band == IGNORED] = IGNORED
+    return mask
+
+
+class MaskWriter:
+    """What `create_mask` gives: writes a mask window by window."""
+
+    def __init__(self, target: rasterio.io.DatasetWriter):
+        self._target = target
+        self._written: list[tuple[rasterio.windows.Window, int]] = []
+
+    def write(self, mask: np.ndarray, window: Window) -> None:
+        """Write a window of the mask.
+
+        Args:
+            mask: Array of shape `(height, width)`, uint8: 0, 1 or `IGNORED`.
+            window: Where to write it; it lies inside the raster, and apart from the
+                windows written before.
+
+        Raises:
+            OSError: If the disk is full, or fails.
+        """
+        place = _rasterio_window(window)
+        with _write_errors(self._target.name):
+            self._target.write(mask, 1, window=place)
+        self._written.append((place, zlib.crc32(mask.tobytes())))
+
+    def check(self, path: Path) -> None:
+        """Refuse a file that does not hold what was written."""
+        # GDAL keeps to itself what fails when a file is closed.
+        with rasterio.open(path) as source:
+            for place, checksum in self._written:
+                if zlib.crc32(source.read(1, window=place).tobytes()) != checksum:
+                    raise RasterioIOError(f"not as it was written: {path}")
+
+
+@contextmanager
+def create_mask(
+    path: str | PathLike,
+    geobox: GeoBox,
+    tags: Mapping[str, object] | None = None,
+    nodata: int | None = IGNORED,
+    cog: bool = False,
+    overviews: bool = False,
+    probabilities: bool = False,
+    gcps: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None),
+) -> Iterator[MaskWriter]:
+    """Create a mask as a GeoTIFF that is there only when it is whole.
+
+    Args:
+        path: Where to write it; a file that exists is replaced.
+        geobox: Where its pixels lie on the ground.
+        tags: Metadata to write into the file.
+        nodata: The value that means that nothing is known; None for no such value.
+        cog: Whether it becomes a cloud-optimised GeoTIFF, which has overviews.
+        overviews: Whether it gets overviews, to be drawn fast at any size.
+        probabilities: Whether its values are probabilities, 0 to `PROBABILITY_SCALE`,
+            as the scale of the band then says: GIS programs show them from 0 to 1.
+        gcps: Ground control points and their CRS, for a grid without a transform.
+
+    Yields:
+        The writer. What it is not given stays `IGNORED`, the nodata value.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        OSError: If the disk is full, or fails.
+    """
+    with atomic_path(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        profile = {**MASK_PROFILE, **geobox._asdict(), "nodata": nodata}
+        with _write_errors(path):
+            target = rasterio.open(partial, "w", **profile)
+        with target:
+            target.update_tags(**(tags or {}))
+            if probabilities:
+                target.scales = (PROBABILITY_STEP,)
+            if gcps[0]:
+                target.gcps = gcps
+            writer = MaskWriter(target)
+            yield writer
+        with _write_errors(path):
+            if overviews and not cog:
+                with rasterio.open(partial, "r+") as target:
+                    halvings = max(target.shape) // SMALLEST
+                    factors = [2**i for i in range(1, halvings.bit_length() + 1)]
+                    target.build_overviews(factors, Resampling.mode)
+            if cog:
+                with atomic_path(partial) as copied:
+                    copy(
+                        partial,
+                        copied,
+                        driver="COG",
+                        compress="deflate",
+                        bigtiff="if_safer",
+                        overview_resampling="mode",
+                    )
+            writer.check(partial)
+
+
+@contextmanager
+def _write_errors(path: str | PathLike) -> Iterator[None]:
+    """Say in one line which file GDAL cannot write."""
+    try:
+        yield
+    except (RasterioIOError, CPLE_BaseError) as error:
+        raise OSError(f"cannot write {path}: is the disk full?") from error
+
+
+def _rasterio_window(window: Window) -> rasterio.windows.Window:
+    return rasterio.windows.Window(
+        col_off=window.col,
+        row_off=window.row,
+        width=window.width,
+        height=window.height,
+    )
+
+
+@contextmanager
+def _read_errors(source: rasterio.DatasetReader, window: Window) -> Iterator[None]:
+    try:
+        yield
+    except RasterioIOError as error:
+        raise DamagedFileError(
+            f"damaged raster: {source.name}, between row {window.row} and "
+            f"{window.row + window.height}, column {window.col} and "
+            f"{window.col + window.width}"
+        ) from error
+
+
+def _read(
+    source: rasterio.DatasetReader,
+    bands: Sequence[int],
+    window: Window,
+    shape: tuple[int, ...] | None = None,
+    resampling: Resampling = Resampling.average,
+) -> np.ndarray:
+    with _read_errors(source, window):
+        return source.read(
+            bands,
+            window=_rasterio_window(window),
+            out_shape=shape and (len(bands), *shape),
+            resampling=resampling,
+        )
+
+
+def _range_of(
+    source: rasterio.DatasetReader, bands: Sequence[int]
+) -> tuple[float, float]:
+    """Return the values that become 0 and 255, found once for an open raster."""
+    if source not in _ranges:
+        samples = []
+        for row in _spread(source.height, SAMPLE_SIDE, SAMPLES):
+            for col in _spread(source.width, SAMPLE_SIDE, SAMPLES):
+                side = SAMPLE_SIDE
+                window = Window(
+                    row, col, min(side, source.height), min(side, source.width)
+                )
+                values = _read(source, bands, window)[:, read_valid(source, window)]
+                samples.append(values[np.isfinite(values)])
+        values = np.concatenate(samples).astype(float)
+        low, high = (
+            np.percentile(values, (DARKEST, BRIGHTEST)) if values.size else (0, 1)
+        )
+        least = 1e-6 * max(1.0, abs(low))  # of a raster of one value
+        _ranges[source] = float(low), float(max(high, low + least))
+    return _ranges[source]
+
+
+def _spread(length: int, side: int, number: int) -> list[int]:
+    """Return where so many windows along an axis begin."""
+    last = max(length - side, 0)
+    return sorted({round(last * step / (number - 1)) for step in range(number)})

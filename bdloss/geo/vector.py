@@ -1,0 +1,496 @@
+"""Outlines: buildings as polygons, to masks and from masks."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+from rasterio import Affine, features, windows
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform, transform_bounds
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from bdloss.errors import DamagedFileError, InputError
+from bdloss.files import atomic_path
+from bdloss.geo.geobox import GeoBox
+from bdloss.geo.ogr import named_for_ogr, pyogrio
+from bdloss.geo.trust import HEAD
+from bdloss.geo.windows import Window
+
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+# Names that a GeoPackage's layer may have; QGIS shows them.
+LAYER = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
+POLYGON = 3  # shapely's number of the type
+PIECE = 4_000_000  # pixels that are outlined at a time
+REACH = 2  # times the tolerance: how near outlines must be to hinder each other
+
+
+def read_outlines(
+    path: str | PathLike,
+    crs: CRS | None,
+    bounds: tuple[float, float, float, float] | None = None,
+) -> list[shapely.Polygon]:
+    """Read the outlines of buildings in the coordinates of an orthophoto.
+
+    Args:
+        path: A vector file in any CRS and format that GDAL reads, but a virtual one.
+        crs: The CRS to bring the outlines to; None for a raster without one, which
+            takes only outlines without one.
+        bounds: Left, bottom, right and top in `crs`; only outlines that reach into
+            them are read. None for all.
+
+    Returns:
+        The polygons; a multipolygon gives one for each part. Points and lines that lie
+        among them are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, holds no outlines or several layers of them,
+            only one of file and raster has a CRS or they cannot be related, or the
+            outlines lie wholly outside `bounds`.
+    """
+    source, extent = read_extent(path)
+    if (source is None) != (crs is None):
+        raise InputError(
+            "outlines and raster both have a CRS or both have none, "
+            f"the outlines have {source} and the raster {crs}: {path}"
+        )
+    with _transform_errors(path, source, crs):
+        box = _reproject_bounds(crs, source, bounds) if bounds else None
+    if box and extent is not None and not _overlap(np.array([extent]), box).any():
+        raise InputError(
+            f"outlines must overlap the raster, which covers {_round(box)}, "
+            f"they cover {_round(extent)} ({source}): {path}"
+        )
+    with _read_errors(path), named_for_ogr(path) as named:
+        layer = _layer_of(path)
+        read = pyogrio.raw.read(named, layer=layer, columns=[], bbox=box, force_2d=True)
+        geometries = shapely.from_wkb(read[2])
+    known = geometries[~shapely.is_missing(geometries)]
+    if len(geometries) and not len(known):
+        raise InputError(f"outlines must be polygons, got none that is whole: {path}")
+    parts = _parts_of(known)
+    polygons = parts[shapely.get_type_id(parts) == POLYGON]
+    if len(parts) and not len(polygons):
+        raise InputError(
+            f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
+        )
+    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+        raise InputError(f"outlines must have finite coordinates: {path}")
+    with _transform_errors(path, source, crs):
+        polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
+    if bounds:
+        polygons = polygons[_overlap(shapely.bounds(polygons), bounds)]
+    return polygons.tolist()
+
+
+def read_extent(
+    path: str | PathLike,
+) -> tuple[CRS | None, tuple[float, float, float, float] | None]:
+    """Return the CRS of a file of outlines, and the bounds of them all in it.
+
+    Args:
+        path: A vector file in any format that GDAL reads, but a virtual one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds no layer of outlines or several.
+    """
+    layer = _layer_of(path)
+    with _read_errors(path), named_for_ogr(path) as named:
+        info = pyogrio.read_info(named, layer=layer, force_total_bounds=True)
+    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
+    bounds = info["total_bounds"]
+    if bounds is not None and not np.isfinite(bounds).all():
+        raise InputError(f"outlines must have finite coordinates: {path}")
+    return crs, bounds
+
+
+@contextmanager
+def _read_errors(path: str | PathLike) -> Iterator[None]:
+    """Say in one line which file of outlines cannot be read."""
+    try:
+        yield
+    except (
+        *(pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError),
+        *(pyogrio.errors.FeatureError, pyogrio.errors.GeometryError),
+        *(shapely.errors.ShapelyError, IndexError, UnicodeDecodeError),
+    ) as error:
+        raise DamagedFileError(
+            f"damaged file of outlines, or geometries that are no polygons: {path}"
+        ) from error
+
+
+@contextmanager
+def _transform_errors(
+    path: str | PathLike, source: CRS | None, target: CRS | None
+) -> Iterator[None]:
+    """Say in one line which two CRSs cannot be related."""
+    try:
+        yield
+    except (CPLE_BaseError, RasterioError) as error:
+        raise InputError(
+            "outlines and raster must have CRSs that can be related, "
+            f"got {source} and {target}: {path}"
+        ) from error
+
+
+def _parts_of(geometries: np.ndarray) -> np.ndarray:
+    """Return the single geometries of collections, and of collections in those."""
+    while (shapely.get_type_id(geometries) > POLYGON).any():
+        geometries = shapely.get_parts(geometries)
+    return geometries
+
+
+def rasterise(
+    outlines: Sequence[shapely.Polygon], geobox: GeoBox, window: Window | None = None
+) -> np.ndarray:
+    """Draw outlines as a mask.
+
+    Args:
+        outlines: Polygons in the CRS of the grid.
+        geobox: Where the pixels lie.
+        window: The part of the grid to draw; None for all of it.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8: 1 where the centre of the pixel lies in
+        a polygon, else 0.
+
+    Example:
+        >>> from rasterio import Affine
+        >>> house = shapely.box(1, 1, 3.4, 2)
+        >>> rasterise([house], GeoBox(3, 5, Affine.identity(), None))
+        array([[0, 0, 0, 0, 0],
+               [0, 1, 1, 0, 0],
+               [0, 0, 0, 0, 0]], dtype=uint8)
+    """
+    window = window or Window(0, 0, geobox.height, geobox.width)
+    part = windows.Window(window.col, window.row, window.width, window.height)
+    mask = np.zeros((window.height, window.width), np.uint8)
+    if len(outlines):
+        placed = windows.transform(part, geobox.transform)
+        features.rasterize(outlines, out=mask, transform=placed, default_value=1)
+    return mask
+
+
+def mask_to_polygons(
+    mask: np.ndarray, geobox: GeoBox, min_area: float = 0.0, simplify: float = 0.0
+) -> list[shapely.Polygon]:
+    """Outline the buildings of a mask.
+
+    Pixels that share an edge are one building, pixels that share a corner are two.
+    Simplified polygons that touch still touch, without gap or overlap.
+
+    Args:
+        mask: Array of shape `(height, width)`, uint8; 1 is building.
+        geobox: Where its pixels lie.
+        min_area: Smaller polygons are left out, in square metres.
+        simplify: How far an outline may move, in pixels.
+
+    Returns:
+        Valid polygons in the CRS of the grid, with their holes.
+
+    Raises:
+        ValueError: If the mask is not of the size of the grid, or `min_area` is given
+            and the grid has no CRS.
+
+    Example:
+        >>> from rasterio import Affine
+        >>> mask = np.array([[0, 1, 1, 0]], np.uint8)
+        >>> house, = mask_to_polygons(mask, GeoBox(1, 4, Affine.identity(), None))
+        >>> house.bounds
+        (1.0, 0.0, 3.0, 1.0)
+    """
+    size = (geobox.height, geobox.width)
+    if mask.shape != size:
+        raise InputError(f"mask must be of the size {size}, got {mask.shape}")
+    strips = [(0, np.stack([mask, mask]))]
+    return [
+        polygon
+        for outlines in outline_strips(strips, geobox, min_area, simplify)
+        for polygon in outlines.polygons
+    ]
+
+
+class Outlines(NamedTuple):
+    """Buildings that are finished.
+
+    Attributes:
+        polygons: Valid polygons in the CRS of the grid, with their holes.
+        area: Their areas in square metres; None without a CRS.
+        probability: Mean of the second layer over the pixels of each.
+    """
+
+    polygons: np.ndarray
+    area: np.ndarray | None
+    probability: np.ndarray
+
+
+def outline_strips(
+    strips: Iterable[tuple[int, np.ndarray]],
+    geobox: GeoBox,
+    min_area: float = 0.0,
+    simplify: float = 0.0,
+) -> Iterator[Outlines]:
+    """Outline the buildings of a mask that comes as strips of rows.
+
+    The buildings are those of the whole mask: what a strip cuts is joined again. In
+    memory are a few rows and the buildings that reach into them.
+
+    Args:
+        strips: The row that a strip begins with and its layers `(2, rows, width)`,
+            uint8, from the top without a gap: the mask, where 1 is building, and any
+            values.
+        geobox: Where the pixels lie.
+        min_area: Smaller polygons are left out, in square metres.
+        simplify: How far an outline may move, in pixels. Polygons that touch still
+            touch, without gap or overlap.
+
+    Yields:
+        Buildings, as they are finished.
+
+    Raises:
+        ValueError: If `min_area` is given and the grid has no CRS.
+    """
+    metres = geobox.resolution
+    if min_area and metres is None:
+        raise InputError("min_area is in square metres, which a grid without CRS lacks")
+    a, b, c, d, e, f = geobox.transform[:6]
+    matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
+    finished = _trace(_cut(strips))
+    for polygons, values in _wait_for_neighbours(finished, simplify):
+        if simplify:
+            # The tolerance is the root of the area of a triangle that may be cut off.
+            polygons = shapely.coverage_simplify(polygons, simplify)
+        area = None
+        if metres is not None:
+            area = shapely.area(polygons) * metres**2
+            large = area >= min_area
+            polygons, values, area = polygons[large], values[large], area[large]
+        placed = shapely.transform(polygons, lambda xy: xy @ matrix.T + origin)
+        yield Outlines(placed, area, values)
+
+
+class _Building:
+    """The parts of a building in pixels, the sum of its values and its size."""
+
+    def __init__(self, part: shapely.Polygon, total: float, size: float):
+        self.parts, self.total, self.size = [part], total, size
+
+    def add(self, other: "_Building") -> None:
+        self.parts += other.parts
+        self.total += other.total
+        self.size += other.size
+
+    def join(self) -> shapely.Polygon:
+        whole = self.parts[0]
+        if len(self.parts) > 1:
+            joined = shapely.union_all(self.parts)
+            rings = [_corners(ring) for ring in (joined.exterior, *joined.interiors)]
+            whole = shapely.Polygon(rings[0], rings[1:])
+        # Where a ring begins decides on how it is simplified.
+        return shapely.normalize(whole)
+
+
+def _corners(ring: shapely.LinearRing) -> np.ndarray:
+    """Return a ring along pixels without the points in the midst of its edges."""
+    xy = shapely.get_coordinates(ring)[:-1]
+    turns = (np.roll(xy, 1, axis=0) != np.roll(xy, -1, axis=0)).all(axis=1)
+    return xy[turns]
+
+
+def _cut(strips: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips in pieces of at most `PIECE` pixels."""
+    for row, layers in strips:
+        rows = max(1, PIECE // layers.shape[2])
+        for first in range(0, layers.shape[1], rows):
+            yield row + first, layers[:, first : first + rows]
+
+
+def _trace(
+    strips: Iterable[tuple[int, np.ndarray]],
+) -> Iterator[tuple[list[_Building], list[_Building]]]:
+    """Yield, for each strip, the buildings it finishes and those it leaves open."""
+    opened: list[_Building] = []
+    above = None  # which of them the last row holds, from 1
+    for row, (mask, values) in strips:
+        if above is None:
+            above = np.zeros(mask.shape[1], np.int64)
+        labels, count = ndimage.label(mask == 1)
+        total = np.bincount(labels.ravel(), values.ravel(), count + 1)
+        size = np.bincount(labels.ravel(), minlength=count + 1)
+        shapes = features.shapes(
+            labels, labels > 0, connectivity=4, transform=Affine.translation(0, row)
+        )
+        texts, numbers = [], []
+        for shape, number in shapes:
+            texts.append(json.dumps(shape))
+            numbers.append(int(number))
+        # Labels of this strip are 1 to count, open buildings follow.
+        known = {
+            number: _Building(part, total[number], size[number])
+            for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
+        } | {count + 1 + i: building for i, building in enumerate(opened)}
+        meet = (above > 0) & (labels[0] > 0)
+        edges = labels[0][meet], above[meet] + count
+        nodes = count + 1 + len(opened)
+        graph = coo_array((np.ones(len(edges[0])), edges), (nodes, nodes))
+        group = connected_components(graph, directed=False)[1]
+        buildings: dict[int, _Building] = {}
+        for number, building in known.items():
+            if group[number] in buildings:
+                buildings[group[number]].add(building)
+            else:
+                buildings[group[number]] = building
+        below = np.where(labels[-1] > 0, group[labels[-1]], -1)
+        names = [name for name in np.unique(below).tolist() if name >= 0]
+        opened = [buildings.pop(name) for name in names]
+        above = np.where(below >= 0, np.searchsorted(names, below) + 1, 0)
+        yield list(buildings.values()), opened
+    yield opened, []
+
+
+def _wait_for_neighbours(
+    traced: Iterable[tuple[list[_Building], list[_Building]]], simplify: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield finished polygons with their mean values, neighbours together.
+
+    What lies so near to an open building that its simplified outline could touch it
+    waits for it, and what lies near to that.
+    """
+    polygons, means = np.empty(0, object), np.empty(0)
+    for finished, opened in traced:
+        polygons = np.append(polygons, [building.join() for building in finished])
+        means = np.append(means, [each.total / each.size for each in finished])
+        ready = np.ones(len(polygons), bool)
+        if simplify and opened:
+            parts = [part for building in opened for part in building.parts]
+            shapes = np.append(polygons, parts)
+            pairs = shapely.STRtree(shapes).query(
+                shapes, "dwithin", distance=REACH * simplify
+            )
+            graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
+            group = connected_components(graph, directed=False)[1]
+            ready = ~np.isin(group[: len(polygons)], group[len(polygons) :])
+        if ready.any():
+            yield polygons[ready], means[ready]
+        polygons, means = polygons[~ready], means[~ready]
+
+
+def write_outlines(
+    path: str | PathLike,
+    polygons: Sequence[shapely.Polygon],
+    crs: CRS | None,
+    **attributes: np.ndarray,
+) -> None:
+    """Write polygons as a vector file that is there only when it is whole.
+
+    Args:
+        path: Where to write them; the suffix (.gpkg, .geojson or .fgb) says the format.
+            A file that exists is replaced.
+        polygons: The polygons.
+        crs: Their CRS. GeoJSON is written in degrees (EPSG:4326), whatever it is.
+        **attributes: Columns of the table, arrays of one value for each polygon.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        OSError: If the disk is full, or fails.
+        ValueError: If the suffix is unknown, or GeoJSON is asked for without a CRS.
+    """
+    path = Path(path)
+    if path.suffix not in DRIVERS:
+        raise InputError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
+    if path.suffix == ".geojson" and crs is None:
+        raise InputError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
+    with (
+        atomic_path(path) as partial,
+        named_for_ogr(partial) as named,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        try:
+            pyogrio.raw.write(
+                named,
+                shapely.to_wkb(np.array(polygons, dtype=object)),
+                list(attributes.values()),
+                list(attributes),
+                layer=path.stem if LAYER.fullmatch(path.stem) else "buildings",
+                driver=DRIVERS[path.suffix],
+                geometry_type="Polygon",
+                crs=crs.to_wkt() if crs else None,
+                layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
+            )
+            # GDAL keeps to itself what fails when a file is closed.
+            whole = len(pyogrio.raw.read(named)[2]) == len(polygons)
+        except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
+            raise OSError(f"cannot write {path}: is the disk full?") from error
+        if not whole:
+            raise OSError(f"cannot write {path}: is the disk full?")
+
+
+def count_outlines(path: str | PathLike) -> int:
+    """Return how many outlines a file holds."""
+    with named_for_ogr(path) as named:
+        return pyogrio.read_info(named, force_feature_count=True)["features"]
+
+
+def _layer_of(path: str | PathLike) -> str:
+    """Return the name of the one layer that may hold polygons."""
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            if b"<OGRVRT" in file.read(HEAD):
+                raise InputError(f"outlines must not be a virtual source: {path}")
+    try:
+        with named_for_ogr(path) as named:
+            layers = pyogrio.list_layers(named)
+    except pyogrio.errors.DataSourceError as error:
+        if Path(path).exists():
+            raise InputError(f"not a file of outlines: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
+    names = [
+        name
+        for name, kind in layers
+        if kind and "Point" not in kind and "Line" not in kind
+    ]
+    if len(names) != 1:
+        raise InputError(
+            f"outlines must be one layer of polygons, got {names or 'none'}: {path}"
+        )
+    return names[0]
+
+
+def _overlap(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
+    """Return which boxes of shape `(n, 4)` overlap the bounds."""
+    left, bottom, right, top = bounds
+    return (
+        (boxes[:, 0] < right)
+        & (boxes[:, 2] > left)
+        & (boxes[:, 1] < top)
+        & (boxes[:, 3] > bottom)
+    )
+
+
+def _round(bounds: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(float(bound), 4) for bound in bounds)
+
+
+def _reproject(xy: np.ndarray, source: CRS | None, target: CRS | None) -> np.ndarray:
+    if source == target:
+        return xy
+    return np.stack(transform(source, target, xy[:, 0], xy[:, 1]), axis=1)
+
+
+def _reproject_bounds(
+    source: CRS | None, target: CRS | None, bounds: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    return bounds if source == target else transform_bounds(source, target, *bounds)

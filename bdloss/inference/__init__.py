@@ -1,0 +1,1 @@
+"""From an orthophoto to its map: windows, model, seamless rows, products."""

@@ -1,1 +1,0 @@
-"""Geography: rasters, windows, seamless merging, polygons."""

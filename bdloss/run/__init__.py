@@ -1,1 +1,0 @@
-"""Experiments: training, prediction, evaluation, reports."""

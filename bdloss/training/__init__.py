@@ -1,0 +1,1 @@
+"""From an experiment to a model: settings, stages, checkpoints, the search of w."""

@@ -1,0 +1,466 @@
+import json
+import warnings
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio import Affine, features
+from rasterio.crs import CRS
+from rasterio.transform import array_bounds, from_origin
+from rasterio.warp import transform
+from scipy import ndimage
+
+from bdloss.geo import vector
+from bdloss.geo.geobox import GeoBox
+from bdloss.geo.vector import (
+    count_outlines,
+    mask_to_polygons,
+    outline_strips,
+    rasterise,
+    read_outlines,
+    write_outlines,
+)
+from bdloss.geo.windows import Window
+from bdloss_tests.drawing import draw
+from bdloss_tests.scenes import full_disk
+
+UTM = CRS.from_epsg(32645)
+HEIGHT, WIDTH = 60, 90
+GRID = GeoBox(HEIGHT, WIDTH, from_origin(353875, 3057565, 0.3, 0.3), UTM)
+BOUNDS = array_bounds(HEIGHT, WIDTH, GRID.transform)
+PIXELS = GeoBox(HEIGHT, WIDTH, Affine.identity(), None)
+
+
+def on_ground(*polygons):
+    """Bring polygons from pixels of `GRID` to metres."""
+    return [
+        shapely.transform(polygon, lambda xy: xy * (0.3, -0.3) + (353875, 3057565))
+        for polygon in polygons
+    ]
+
+
+def write(path, polygons, crs):
+    """Write polygons whose coordinates are UTM in another CRS, with pyogrio alone."""
+    moved = shapely.transform(
+        np.array(polygons, dtype=object),
+        lambda xy: np.stack(transform(UTM, crs, *xy.T), axis=1) if crs else xy,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no CRS is what one test is about
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(moved),
+            [],
+            [],
+            geometry_type="Unknown",
+            crs=crs.to_wkt() if crs else None,
+        )
+    return path
+
+
+# Edges half a pixel from every centre, so that an error of half a pixel shows.
+HOUSES = [shapely.box(10, 5, 31, 22), shapely.box(40, 30, 77, 58)]
+HOUSES[1] = HOUSES[1].difference(shapely.box(50, 40, 60, 47))
+MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
+MASK[5:22, 10:31] = 1
+MASK[30:58, 40:77] = 1
+MASK[40:47, 50:60] = 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "epsg"),
+    [
+        (".geojson", 4326),
+        (".gpkg", 4326),
+        (".shp", 3857),
+        (".fgb", 32644),  # the next zone
+        (".gpkg", 32645),  # the raster's own
+    ],
+)
+def test_outlines_in_any_crs_land_on_their_pixels(tmp_path, suffix, epsg):
+    path = write(tmp_path / f"a{suffix}", on_ground(*HOUSES), CRS.from_epsg(epsg))
+    mask = rasterise(read_outlines(path, UTM, BOUNDS), GRID)
+    np.testing.assert_array_equal(mask, MASK)
+
+
+@pytest.mark.parametrize(
+    ("shift", "moved"), [(0.4, 0), (0.6, 1), (-0.4, 0), (-0.6, -1)]
+)
+def test_a_pixel_belongs_to_the_outline_that_holds_its_centre(shift, moved):
+    house = shapely.box(10 + shift, 5, 31 + shift, 22)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[5:22, 10 + moved : 31 + moved] = 1
+    np.testing.assert_array_equal(rasterise([house], PIXELS), expected)
+
+
+def test_a_window_is_that_part_of_the_whole_mask():
+    window = Window(15, 20, 31, 44)
+    mask = rasterise(on_ground(*HOUSES), GRID, window)
+    np.testing.assert_array_equal(mask, MASK[window.slices])
+
+
+def test_no_outlines_make_an_empty_mask():
+    assert rasterise([], GRID).shape == (HEIGHT, WIDTH)
+    assert not rasterise([], GRID).any()
+
+
+def test_parts_that_overlap_are_building(tmp_path):
+    parts = shapely.multipolygons([HOUSES[0], shapely.box(20, 10, 50, 18)])
+    path = write(tmp_path / "a.gpkg", on_ground(parts), UTM)
+    outlines = read_outlines(path, UTM)
+    assert len(outlines) == 2
+    assert rasterise(outlines, GRID)[12, 25] == 1
+
+
+def test_only_outlines_within_the_bounds_are_read(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), CRS.from_epsg(3857))
+    north = array_bounds(25, WIDTH, GRID.transform)
+    assert len(read_outlines(path, UTM)) == 2
+    (house,) = read_outlines(path, UTM, north)
+    assert house.hausdorff_distance(on_ground(HOUSES[0])[0]) < 0.001  # metres
+
+
+def test_only_the_parts_within_the_bounds_are_read(tmp_path):
+    parts = shapely.multipolygons([HOUSES[0], HOUSES[1]])
+    path = write(tmp_path / "a.gpkg", on_ground(parts), UTM)
+    north = array_bounds(25, WIDTH, GRID.transform)
+    assert len(read_outlines(path, UTM, north)) == 1
+
+
+def test_a_site_without_buildings_among_the_outlines_is_empty(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), UTM)
+    left, _, _, top = BOUNDS
+    between = (left + 9.9, top - 8.4, left + 11.4, top - 7.2)
+    assert read_outlines(path, UTM, between) == []
+
+
+def test_points_and_lines_among_outlines_are_left_out(tmp_path):
+    line = shapely.linestrings([(1, 1), (20, 20)])
+    mixed = on_ground(HOUSES[0], shapely.points(50, 10), line)
+    path = write(tmp_path / "a.gpkg", mixed, UTM)
+    assert [shape.geom_type for shape in read_outlines(path, UTM)] == ["Polygon"]
+
+
+LOCAL = CRS.from_wkt(
+    'LOCAL_CS["site",UNIT["metre",1],AXIS["East",EAST],AXIS["North",NORTH]]'
+)
+
+
+def as_geojson(path, *geometries):
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": geometry}
+        for geometry in geometries
+    ]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    path.write_text(text)
+    return path
+
+
+def test_collections_in_collections_keep_their_buildings(tmp_path):
+    inner = shapely.GeometryCollection([shapely.MultiPolygon(HOUSES), HOUSES[0]])
+    path = write(tmp_path / "a.gpkg", on_ground(inner), UTM)
+    again = read_outlines(path, UTM)
+    assert sorted(round(p.area, 2) for p in again) == sorted(
+        round(p.area, 2) for p in on_ground(*HOUSES, HOUSES[0])
+    )
+
+
+def test_damaged_files_of_outlines_are_named(tmp_path):
+    whole = write(tmp_path / "a.fgb", on_ground(*HOUSES), UTM).read_bytes()
+    cut = tmp_path / "cut.fgb"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    text = as_geojson(
+        tmp_path / "text.geojson",
+        {"type": "Polygon", "coordinates": [[["a", 0], [1, 0], [1, 1], ["a", 0]]]},
+    )
+    for path, crs in ((cut, UTM), (text, CRS.from_epsg(4326))):
+        with pytest.raises(ValueError, match=f"outlines.*: .*{path.name}") as refused:
+            read_outlines(path, crs)
+        assert "\n" not in str(refused.value)
+
+
+def test_outlines_have_finite_coordinates(tmp_path):
+    far = shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])
+    path = tmp_path / "a.gpkg"
+    wkb = shapely.to_wkb(np.array([far]))
+    pyogrio.raw.write(
+        path, wkb, [], [], driver="GPKG", geometry_type="Polygon", crs="EPSG:32645"
+    )
+    with pytest.raises(ValueError, match="must have finite coordinates"):
+        read_outlines(path, UTM)
+
+
+def test_outlines_of_a_site_lie_on_its_own_raster_only(tmp_path):
+    path = tmp_path / "a.gpkg"
+    wkb = shapely.to_wkb(np.array(on_ground(*HOUSES)))
+    crs = LOCAL.to_wkt()
+    pyogrio.raw.write(path, wkb, [], [], geometry_type="Polygon", crs=crs)
+    assert len(read_outlines(path, LOCAL, BOUNDS)) == len(HOUSES)
+    with pytest.raises(ValueError, match="must have CRSs that can be related"):
+        read_outlines(path, UTM, BOUNDS)
+
+
+def test_outlines_must_overlap_the_raster(tmp_path):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), UTM)
+    with pytest.raises(ValueError, match=f"^outlines must overlap the raster.*{path}$"):
+        read_outlines(path, UTM, (0, 0, 100, 100))
+
+
+@pytest.mark.parametrize(("crs", "wanted"), [(None, UTM), (UTM, None)])
+def test_one_crs_alone_is_an_error(tmp_path, crs, wanted):
+    path = write(tmp_path / "a.gpkg", on_ground(*HOUSES), crs)
+    with pytest.raises(ValueError, match=f"both have a CRS or both have none.*{path}$"):
+        read_outlines(path, wanted)
+
+
+def test_without_any_crs_outlines_are_in_pixels(tmp_path):
+    path = write(tmp_path / "a.gpkg", HOUSES, None)
+    np.testing.assert_array_equal(rasterise(read_outlines(path, None), PIXELS), MASK)
+
+
+def test_a_file_must_be_there_and_hold_one_layer_of_polygons(tmp_path):
+    text = tmp_path / "a.gpkg"
+    text.write_text("no outlines")
+    points = write(tmp_path / "b.gpkg", [shapely.points(0, 0)], None)
+    two = write(tmp_path / "c.gpkg", HOUSES, UTM)
+    pyogrio.raw.write(
+        two,
+        shapely.to_wkb(HOUSES),
+        [],
+        [],
+        layer="roads",
+        geometry_type="Polygon",
+        crs="EPSG:32645",
+        append=True,
+    )
+    with pytest.raises(FileNotFoundError, match=f"^no such file: {tmp_path}/d.gpkg$"):
+        read_outlines(tmp_path / "d.gpkg", UTM)
+    with pytest.raises(ValueError, match=f"^not a file of outlines: {text}$"):
+        read_outlines(text, UTM)
+    with pytest.raises(ValueError, match=f"^outlines must be polygons, .*: {points}$"):
+        read_outlines(points, None)
+    with pytest.raises(ValueError, match=f"one layer of polygons, .*'roads'.*: {two}$"):
+        read_outlines(two, UTM)
+
+
+@given(arrays(np.uint8, (13, 17), elements=st.sampled_from([0, 1, 255])))
+@settings(max_examples=50, deadline=None)
+def test_polygons_of_a_mask_are_valid_and_draw_the_same_mask(mask):
+    geobox = GRID._replace(height=13, width=17)
+    polygons = mask_to_polygons(mask, geobox)
+    assert all(polygon.is_valid for polygon in polygons)
+    np.testing.assert_array_equal(rasterise(polygons, geobox), mask == 1)
+
+
+@pytest.mark.parametrize("simplify", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_simplified_polygons_stay_valid_and_apart(share, simplify):
+    random = np.random.default_rng(2)
+    mask = (random.random((HEIGHT, WIDTH)) < share).astype(np.uint8)
+    polygons = mask_to_polygons(mask, PIXELS, simplify=simplify)
+    assert len(polygons) == len(mask_to_polygons(mask, PIXELS))
+    assert all(polygon.is_valid for polygon in polygons)
+    together = shapely.union_all(polygons).area
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(together)
+
+
+def test_simplifying_straightens_a_slanted_wall():
+    wall = shapely.Polygon([(5, 5), (70, 21), (70, 50), (5, 34)])
+    mask = rasterise([wall], PIXELS)
+    (stairs,) = mask_to_polygons(mask, PIXELS)
+    (straight,) = mask_to_polygons(mask, PIXELS, simplify=1.5)
+    assert shapely.get_num_coordinates(stairs) > 60
+    assert shapely.get_num_coordinates(straight) < 20
+    assert straight.hausdorff_distance(wall) < 1.5
+
+
+def test_a_hole_stays_and_a_corner_does_not_join():
+    mask = draw(
+        """
+        ###..
+        #.#..
+        ###..
+        ...##
+        """
+    ).astype(np.uint8)
+    ring, house = mask_to_polygons(mask, GeoBox(4, 5, Affine.identity(), None))
+    assert (ring.area, len(ring.interiors)) == (8, 1)
+    assert (house.area, len(house.interiors)) == (2, 0)
+
+
+def test_small_buildings_are_left_out_by_their_area_on_the_ground():
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[3:13, 4:14] = 1  # 9 square metres
+    mask[30:41, 4:14] = 1  # 9.9
+    assert len(mask_to_polygons(mask, GRID, min_area=8.9)) == 2
+    (larger,) = mask_to_polygons(mask, GRID, min_area=9.1)
+    assert larger.area == pytest.approx(9.9)
+    with pytest.raises(ValueError, match="min_area is in square metres"):
+        mask_to_polygons(mask, PIXELS, min_area=1)
+
+
+def trace_whole(mask):
+    """The polygons of a whole mask by GDAL alone."""
+    shapes = features.shapes(mask, mask=mask == 1, connectivity=4)
+    return shapely.from_geojson([json.dumps(shape) for shape, _ in shapes])
+
+
+def cut(layers, rows):
+    """Cut layers `(2, height, width)` into bands that begin at these rows."""
+    ends = [*rows[1:], layers.shape[1]]
+    return [(r, layers[:, r:end]) for r, end in zip(rows, ends, strict=True)]
+
+
+def outline(bands, height, width, **settings):
+    found = list(outline_strips(bands, GeoBox(height, width, *PIXELS[2:]), **settings))
+    if not found:
+        return np.array([]), np.array([])
+    return (
+        np.concatenate([each.polygons for each in found]),
+        np.concatenate([each.probability for each in found]),
+    )
+
+
+def same_order(polygons):
+    """Polygons and their rings begun at the same point and in the same order."""
+    return sorted(shapely.to_wkb(shapely.normalize(polygons)).tolist())
+
+
+@given(
+    arrays(np.uint8, (19, 11), elements=st.sampled_from([0, 1, 1, 255])),
+    st.sets(st.integers(1, 18)),
+)
+@settings(max_examples=150, deadline=None)
+def test_bands_give_the_polygons_of_the_whole_mask(mask, rows):
+    values = np.random.default_rng(3).integers(0, 255, mask.shape, np.uint8)
+    bands = cut(np.stack([mask, values]), [0, *sorted(rows)])
+    polygons, means = outline(bands, *mask.shape)
+    assert same_order(polygons) == same_order(trace_whole(mask))
+    assert shapely.is_valid(polygons).all()
+    for polygon, mean in zip(polygons, means, strict=True):
+        inside = rasterise([polygon], PIXELS._replace(height=19, width=11)) == 1
+        assert mean == pytest.approx(values[inside].mean())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 25])
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.6])
+def test_simplified_polygons_of_bands_stay_valid_and_apart(share, rows):
+    mask = (np.random.default_rng(4).random((HEIGHT, WIDTH)) < share).astype(np.uint8)
+    bands = cut(np.stack([mask, mask]), list(range(0, HEIGHT, rows)))
+    polygons, _ = outline(bands, HEIGHT, WIDTH, simplify=1.0)
+    assert len(polygons) == len(trace_whole(mask))
+    assert shapely.is_valid(polygons).all()
+    assert shapely.area(polygons).sum() == pytest.approx(
+        shapely.union_all(polygons).area
+    )
+
+
+@given(st.sets(st.integers(1, 149), max_size=9))
+@settings(max_examples=20, deadline=None)
+def test_simplified_polygons_are_the_same_however_the_mask_is_cut(rows):
+    noise = np.random.default_rng(2).random((150, 110))
+    mask = (ndimage.gaussian_filter(noise, 2.0) > 0.51).astype(np.uint8)
+    layers = np.stack([mask, mask])
+    whole, _ = outline(cut(layers, [0]), 150, 110, simplify=1.0)
+    parts, _ = outline(cut(layers, [0, *sorted(rows)]), 150, 110, simplify=1.0)
+    assert len(whole) > 20
+    assert same_order(parts) == same_order(whole)
+
+
+def test_finished_buildings_do_not_wait_for_the_last_band():
+    mask = np.zeros((90, 40), np.uint8)
+    mask[3::10] = mask[4::10] = 1  # a bar in each band
+    bands = cut(np.stack([mask, mask]), list(range(0, 90, 10)))
+    read = []
+    stream = outline_strips(
+        (read.append(1) or band for band in bands), GRID, simplify=1.0
+    )
+    for found in range(1, 10):
+        assert len(next(stream).polygons) == 1
+        assert len(read) == found
+
+
+def test_large_bands_are_outlined_in_pieces(monkeypatch):
+    monkeypatch.setattr(vector, "PIECE", 3 * WIDTH)
+    polygons = mask_to_polygons(MASK, PIXELS)
+    assert same_order(polygons) == same_order(trace_whole(MASK))
+
+
+def test_a_mask_has_the_size_of_its_grid():
+    with pytest.raises(ValueError, match=r"size \(60, 90\), got \(60, 89\)"):
+        mask_to_polygons(MASK[:, 1:], GRID)
+
+
+def test_an_empty_mask_has_no_polygons():
+    assert mask_to_polygons(np.zeros_like(MASK), GRID, min_area=1, simplify=1) == []
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def test_written_outlines_read_the_same(tmp_path, suffix):
+    path = tmp_path / f"roofs{suffix}"
+    path.write_text("old")
+    written = on_ground(*HOUSES)
+    write_outlines(path, written, UTM, storeys=np.array([2, 5]))
+    read = sorted(read_outlines(path, UTM), key=lambda polygon: polygon.area)
+    for before, after in zip(written, read, strict=True):
+        assert before.hausdorff_distance(after) < 0.02  # metres
+    _, _, _, (storeys,) = pyogrio.raw.read(path)
+    assert sorted(storeys.tolist()) == [2, 5]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_geojson_is_in_degrees(tmp_path):
+    write_outlines(tmp_path / "a.geojson", on_ground(HOUSES[0]), UTM)
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    lon, lat = content["features"][0]["geometry"]["coordinates"][0][0]
+    assert (lon, lat) == pytest.approx((85.519, 27.634), abs=0.001)
+    with pytest.raises(ValueError, match="GeoJSON is in degrees"):
+        write_outlines(tmp_path / "b.geojson", HOUSES, None)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def test_no_outlines_are_a_layer_without_features(tmp_path, suffix):
+    write_outlines(tmp_path / f"a{suffix}", [], UTM, area=np.array([]))
+    assert read_outlines(tmp_path / f"a{suffix}", UTM, BOUNDS) == []
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_outlines_that_do_not_fit_on_the_disk_are_an_error(tmp_path, suffix, size):
+    corners = np.random.default_rng(3).uniform(0, 500, (900, 2))
+    houses = on_ground(*(shapely.Point(corner).buffer(9) for corner in corners))
+    path = tmp_path / f"a{suffix}"
+    with (
+        full_disk(size),
+        pytest.raises(OSError, match=rf"cannot write .*a{suffix}: is the disk full\?$"),
+    ):
+        write_outlines(path, houses, UTM)
+    assert not list(tmp_path.iterdir())
+    write_outlines(path, houses, UTM)
+    assert count_outlines(path) == 900
+
+
+def test_outlines_that_nearly_fit_on_the_disk_are_an_error(tmp_path):
+    """FlatGeobuf is then written without a word, and cannot be read."""
+    houses = on_ground(*(shapely.box(col, 3, col + 9, 40) for col in range(0, 900, 10)))
+    path = tmp_path / "a.fgb"
+    write_outlines(path, houses, UTM)
+    size = path.stat().st_size
+    path.unlink()
+    with full_disk(size - 1), pytest.raises(OSError, match="is the disk full"):
+        write_outlines(path, houses, UTM)
+    assert not list(tmp_path.iterdir())
+
+
+def test_outlines_that_cannot_be_written_leave_nothing(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"to \.gpkg, \.geojson, \.fgb, got .*/a\.shp$"
+    ):
+        write_outlines(tmp_path / "a.shp", HOUSES, None)
+    with pytest.raises(ValueError):
+        write_outlines(tmp_path / "a.gpkg", HOUSES, UTM, storeys=np.array([1]))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,132 @@
+import importlib.util
+import json
+
+import keras
+import numpy as np
+import pytest
+import rasterio
+from keras import layers
+
+from bdloss import models
+from bdloss.inference import onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+
+SAMPLE = "samples/banepa/images/banepa_south.tif"
+FACTS = {"window": 64, "multiple": 32, "threshold": 0.3, "resolution": 0.15}
+
+
+def with_custom_layers():
+    """A network with the layers that are ours."""
+    pixels = keras.Input((None, None, 3))
+    x = models.Caffe()(pixels)
+    x = models.ScaledSum(0.02)([x, layers.Conv2D(3, 3, padding="same")(x)])
+    return keras.Model(pixels, layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+NETWORKS = {
+    "plain": lambda: models.build_model("plain", filters=4, blocks=2),
+    "four bands": lambda: models.build_model("convnn", bands=4, filters=4, blocks=2),
+    "mobilenetv2": lambda: models.build_model("mobilenetv2"),
+    "custom layers": with_custom_layers,
+}
+
+
+def read_sample(bands):
+    with rasterio.open(SAMPLE) as source:
+        pixels = source.read(window=rasterio.windows.Window(100, 200, 64, 128))
+    patches = np.stack([pixels[:, :64], pixels[:, 64:]])
+    return np.concatenate([patches, patches[:, : bands - 3]], axis=1)
+
+
+@pytest.fixture(params=NETWORKS)
+def predictor(request, tmp_path):
+    path = tmp_path / "model.keras"
+    keras.utils.set_random_seed(3)
+    model = NETWORKS[request.param]()
+    pixels = np.moveaxis(read_sample(model.input_shape[-1]), 1, -1)
+    for _ in range(20):  # batch norm comes to know them
+        model(pixels, training=True)
+    models.save_model(model, path, FACTS)
+    return models.load_predictor(path)
+
+
+def test_the_file_gives_what_keras_gives(predictor, tmp_path):
+    path = tmp_path / "model.onnx"
+    metadata = onnx.export_onnx(predictor, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,), (taken,) = session.get_outputs(), session.get_inputs()
+    assert (taken.name, taken.type) == ("image", "tensor(float)")
+    assert taken.shape == ["batch", predictor.bands, 64, 64]
+    assert (given.name, given.shape) == ("maps", ["batch", 2, 64, 64])
+
+    patches = read_sample(predictor.bands)
+    expected = predictor.predict(np.moveaxis(patches, 1, -1))[..., 0]
+    assert expected.std() > 0.01
+    image = patches.astype(np.float32) / 255  # as Deepness and GeoDeep do
+    (maps,) = session.run(None, {"image": image})
+    np.testing.assert_allclose(maps[:, 1], expected, rtol=0, atol=1e-4)
+    (one,) = session.run(None, {"image": image[:1]})
+    np.testing.assert_allclose(one, maps[:1], rtol=0, atol=1e-5)
+
+    texts = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(text) for key, text in texts.items()} == metadata
+    assert metadata["resolution"] == 15  # centimetres
+    # As they make classes of probabilities.
+    threshold = float(np.median(expected))
+    maps[maps < threshold] = 0
+    np.testing.assert_array_equal(maps.argmax(axis=1), maps[:, 1] >= threshold)
+    assert [path.name for path in tmp_path.iterdir()].count("model.onnx") == 1
+
+
+@pytest.mark.parametrize("predictor", ["plain"], indirect=True)
+def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
+    files = [tmp_path / f"{number}.onnx" for number in (1, 2)]
+    for path in files:
+        onnx.export_onnx(predictor, path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_what_the_readers_are_told():
+    predictor = models.Predictor("town", None, 4, 64, 16, 0.3, 0.075)
+    assert onnx.describe_model(predictor, 128) == {
+        "model_type": "Segmentor",
+        "class_names": {"0": "background", "1": "building"},
+        "resolution": 7.5,
+        "tile_size": 128,
+        "tiles_overlap": 25,
+        "seg_thresh": 0.3,
+        "seg_small_segment": 0,
+        "standardization_mean": [0, 0, 0, 0],
+        "standardization_std": [1, 1, 1, 1],
+    }
+    unknown = predictor._replace(resolution=None)
+    assert "resolution" not in onnx.describe_model(unknown, 128)
+
+
+def test_bad_input_leaves_nothing(tmp_path, monkeypatch):
+    network = with_custom_layers()
+    predictor = models.Predictor(
+        "town", network.predict_on_batch, 3, 64, 16, 0.5, 0.3, network=network
+    )
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
+        onnx.export_onnx(predictor, path, window=40)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        onnx.export_onnx(predictor, tmp_path / "none" / "model.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.backend, "backend", lambda: "jax")
+        with pytest.raises(ValueError, match="TensorFlow, got Keras on jax"):
+            onnx.export_onnx(predictor, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"needs onnx and tf2onnx: pip install"):
+            onnx.export_onnx(predictor, path)
+    with pytest.raises(ValueError, match="only a Keras model is exported"):
+        onnx.export_onnx(predictor._replace(network=None), path)
+    assert not list(tmp_path.iterdir())
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match=r"model\.onnx exists"):
+        onnx.export_onnx(predictor, path)
+    assert path.read_text() == "precious"

@@ -1,0 +1,290 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from bdloss import losses, models
+from bdloss.data.datasets import SceneData
+from bdloss.training import trainer, weight_search
+from bdloss.training.experiment import Experiment, Loss, Stage, Weight, make_experiment
+from bdloss.training.trainer import Fitting
+from bdloss_tests.scenes import make_scene
+
+SCENES = [SceneData(*make_scene(seed, 48, 64)) for seed in (1, 2)]
+
+
+def prepare(stages=({"epochs": 3, "learning_rate": 1e-2},), validation=True, **changes):
+    settings = {"filters": 2, "blocks": 1, "patch": 32, "batch": 2, "steps": 2}
+    experiment = make_experiment(
+        {**settings, "augment": "none", "stage": list(stages), **changes}
+    )
+    keras.utils.set_random_seed(1)
+    model = models.build_model("plain", filters=2, blocks=1)
+    scenes = SCENES[1:] if validation else []
+    fitted = Fitting(model, experiment, SCENES[:1], scenes, ["town"], verbose=0)
+    return fitted, experiment
+
+
+def rates(fitted):
+    return [row["learning_rate"] for row in fitted.rows]
+
+
+def test_plateau_lowers_the_rate_within_its_stage(monkeypatch):
+    monkeypatch.setattr(trainer, "IMPROVED", 1e9)  # than the first
+    stages = [
+        {"epochs": 4, "learning_rate": 1e-2, "plateau": 2, "factor": 0.1},
+        {"epochs": 1, "learning_rate": 5e-3},
+    ]
+    fitted, _ = prepare(stages)
+    fitted.go_on(5, lambda: None)
+    assert rates(fitted) == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 5e-3])
+
+
+STAGE = Stage(epochs=30, learning_rate=1.0, plateau=3, factor=0.1)
+
+
+def rates_of(rows):
+    return [trainer.reduced_rate(STAGE, rows[:n]) for n in range(len(rows) + 1)]
+
+
+def test_plateau_does_not_compare_losses_of_different_weights():
+    # Falling within each w, and each w has a larger loss than the one before.
+    falling = [
+        {"val_loss": 1.0 + w - 0.01 * i, "w": w} for w in (0.1, 0.5) for i in range(7)
+    ]
+    assert rates_of(falling) == [1.0] * 15
+    unweighted = [{"val_loss": row["val_loss"]} for row in falling]
+    assert rates_of(unweighted)[-1] == pytest.approx(0.01)  # compared, it falls twice
+
+
+def test_plateau_waits_anew_when_the_weight_changes():
+    flat = [{"val_loss": 1.0, "w": w} for w in (0.1, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5)]
+    # The first epoch of a w is its best; three without a better one lower the rate.
+    assert rates_of(flat) == pytest.approx([*[1.0] * 7, 0.1])
+
+
+def test_plateau_does_not_reset_the_rate_when_the_weight_changes():
+    rows = [{"val_loss": 1.0, "w": w} for w in (0.1, 0.1, 0.1, 0.1, 0.5, 0.5)]
+    assert rates_of(rows)[4:] == pytest.approx([0.1] * 3)
+
+
+def test_grid_of_patches_is_an_epoch():
+    fitted, _ = prepare(sampling="grid", steps=0)
+    steps, _ = fitted.steps()
+    assert steps == 2  # 2 x 2 patches of 32 cover 48 x 64
+    seen = {window for i in range(steps) for window in fitted._training.windows(i)}
+    corners = {(window.row, window.col) for _, window in seen}
+    assert corners == {(0, 0), (0, 32), (16, 0), (16, 32)}
+    random, _ = prepare(steps=0)
+    assert random.steps()[0] == round(48 * 64 / 32**2 / 2)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_what_was_good():
+    fitted, _ = prepare()
+    kept = []
+
+    def keep():
+        kept.append(fitted.epoch)
+        weights = fitted.model.get_weights()
+        fitted.model.set_weights([w * np.nan for w in weights])
+
+    with pytest.raises(ValueError, match=r"not finite in epoch 2, .*; .* clip = ") as e:
+        fitted.go_on(3, keep)
+    assert kept == [1]
+    found = re.findall(r"town\[(\d+):(\d+), (\d+):(\d+)\]", str(e.value))
+    windows = [np.s_[int(a) : int(b), int(c) : int(d)] for a, b, c, d in found]
+    for window, mask in zip(windows, fitted._training[0][1], strict=True):
+        np.testing.assert_array_equal(SCENES[0].mask[window], mask[..., 0])
+
+
+def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
+    fitted, _ = prepare()
+    monkeypatch.setattr(
+        fitted.model, "evaluate", lambda *_, **__: {"loss": np.inf, "iou": 0.0}
+    )
+    kept = []
+    with pytest.raises(ValueError, match="not finite in epoch 1, validation"):
+        fitted.go_on(3, lambda: kept.append(1))
+    assert not kept
+
+
+@pytest.mark.parametrize(
+    ("choice", "compiled"),
+    [
+        ("auto", False),  # on a CPU, where it takes twice as long
+        ("on", True),
+        ("off", False),
+    ],
+)
+def test_compiled_by_xla_where_it_is_faster(choice, compiled):
+    fitted, experiment = prepare(jit_compile=choice)
+    fitted._compile(experiment.stage[0])
+    assert fitted.model.jit_compile == compiled
+
+
+def test_new_stage_forgets_the_optimizer_of_the_one_before():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        fitted, _ = prepare([{"epochs": 1}, {"epochs": 1, "learning_rate": 2e-3}])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fitted.go_on(1, lambda: None)
+    optimizer = fitted.model.optimizer
+    optimizer.dynamic_scale.assign(2.0)
+    fitted._renew_optimizer()
+    assert float(optimizer.dynamic_scale) == optimizer.initial_scale
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert {variable.name for variable in optimizer.variables if np.any(variable)} == {
+        "dynamic_scale",
+        "learning_rate",
+    }
+
+
+def test_gradients_are_clipped_if_asked():
+    for clip, norm in ((0.5, 0.5), (0.0, None)):
+        fitted, experiment = prepare(clip=clip)
+        fitted._compile(experiment.stage[0])
+        assert fitted.model.optimizer.global_clipnorm == norm
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "finished", "best"),
+    [
+        ([0.1, 0.5, 0.4, 0.3], 2, True, 2),
+        ([0.1, 0.5, 0.4, 0.3], 3, False, 2),
+        ([0.5, 0.1, 0.4, 0.3], 3, False, 1),  # the last stage began with epoch 3
+        ([0.1, 0.5, 0.4, 0.3], 0, False, 2),
+    ],
+)
+def test_patience_is_lost_in_the_last_stage(scores, patience, finished, best):
+    fitted, _ = prepare([{"epochs": 2}, {"epochs": 9}], patience=patience)
+    fitted.rows = [{"epoch": i + 1, "val_iou": s} for i, s in enumerate(scores)]
+    assert (fitted.finished, fitted.best_epoch) == (finished, best)
+
+
+def test_without_validation_nothing_may_look_at_it():
+    for changes in (
+        {"patience": 1},
+        {"weight": {"policy": "search"}},
+        {"stages": [{"plateau": 1}]},
+    ):
+        with pytest.raises(ValueError, match="there are none"):
+            prepare(validation=False, **changes)
+    fitted, _ = prepare(validation=False)
+    fitted.rows = [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 0.2}]
+    assert fitted.best_epoch == 2
+
+
+def test_measuring_a_step_leaves_everything_as_it_was():
+    fitted, experiment = prepare()
+    fitted._compile(experiment.stage[0])
+    before = fitted.state()
+    assert fitted.measure_step() > 0
+    after = fitted.state()
+    for part in ("network", "optimizer"):
+        for old, new in zip(getattr(before, part), getattr(after, part), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_state_of_another_network_is_refused():
+    fitted, _ = prepare()
+    state = fitted.state()
+    with pytest.raises(ValueError, match="that of another network"):
+        fitted.restore(state._replace(network=state.network[1:]))
+
+
+@pytest.mark.parametrize(
+    ("policy", "weights"),
+    [
+        ({"policy": "constant", "start": 0.3}, [0.3, 0.3, 0.3]),
+        ({"start": 0.1, "end": 0.5, "last": 2}, [0.1, 0.3, 0.5]),
+        (
+            {"policy": "steps", "values": [0.4, 1], "first": 1, "every": 1},
+            [0.1, 0.4, 1],
+        ),
+    ],
+)
+def test_policies(policy, weights):
+    callback = trainer.weight_callback(make_experiment({"weight": policy}))
+    assert [callback.weight(epoch) for epoch in range(3)] == pytest.approx(weights)
+
+
+@pytest.mark.parametrize("policy", ["search", "ramp", "steps", "constant"])
+@pytest.mark.parametrize("extra", ["dice", "ss"])
+def test_weight_of_other_losses_is_not_adjusted(policy, extra):
+    experiment = make_experiment(
+        {"loss": {"extra": extra}, "weight": {"policy": policy, "baseline": 0.4}}
+    )
+    assert not experiment.searches
+    callback = trainer.weight_callback(experiment)
+    assert {callback.weight(epoch) for epoch in range(40)} == {0.4}
+    assert float(trainer.make_loss(experiment).w.value) == pytest.approx(0.4)
+
+
+def test_search_goes_on_with_the_best_branch(tmp_path):
+    weight = {"policy": "search", "start": 0.2, "first": 1, "every": 3}
+    weight |= {"values": [0.1, 0.5, 0.9], "probe_epochs": 2}
+    fitted, experiment = prepare([{"epochs": 5, "learning_rate": 0.03}], weight=weight)
+    kept, said = [], []
+    weight_search.search_weights(
+        fitted,
+        experiment.weight,
+        5,
+        tmp_path,
+        lambda: kept.append(fitted.epoch),
+        said.append,
+    )
+    # epoch 1; a search of two epochs; the rest; a search of the one that is left
+    assert kept == [1, 3, 4, 5]
+    rows = weight_search.read_search(tmp_path / "search.csv")
+    assert len(rows) == 3 * 2 + 3 * 1
+    for start, end in ((1, 3), (4, 5)):
+        ends = [row for row in rows if (row["search"], row["epoch"]) == (start, end)]
+        best = max(ends, key=lambda row: row["val_iou"])
+        assert best["chosen"] == 1
+        assert sum(row["chosen"] for row in ends) == 1
+        assert fitted.rows[end - 1]["val_iou"] == best["val_iou"]
+        assert fitted.rows[end - 1]["w"] == pytest.approx(best["weight"])
+        assert f"w = {best['weight']} is best in epochs {start + 1} to {end}" in str(
+            said
+        )
+    assert fitted.rows[3]["w"] == fitted.rows[2]["w"]
+    assert (tmp_path / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_loss_is_made_from_the_settings():
+    loss = trainer.make_loss(
+        Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
+    )
+    assert isinstance(loss.extra, losses.BoundaryLoss)
+    assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
+    assert float(loss.w.value) == pytest.approx(0.2)
+    for name in ("dice", "ss"):
+        made = trainer.make_loss(Experiment(loss=Loss(extra=name, lam=0.2)))
+        assert isinstance(made.extra, losses.EXTRAS[name])
+        assert getattr(made.extra, "lam", 0.2) == 0.2
+    assert trainer.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
+    with pytest.raises(FileNotFoundError, match="no such file of VGG19 weights"):
+        trainer.make_loss(Experiment(loss=Loss(extra="vgg", vgg="none.h5")))
+
+
+def test_history_may_have_more_columns_than_it_began_with(tmp_path):
+    path = tmp_path / "history.csv"
+    trainer.write_history([{"epoch": 1}, {"epoch": 2, "w": 0.5}], path)
+    assert path.read_text().split() == ["epoch,w", "1,", "2,0.5"]
+
+
+def test_cosine_falls_to_zero_within_its_stage():
+    schedule = trainer._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
+    values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
+    assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["epoch,w\n1\n", "epoch,w\n1,x\n", "epoch\n1,2\n"])
+def test_a_damaged_search_is_named(tmp_path, text):
+    path = tmp_path / "search.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"damaged; give --fresh .*search\.csv"):
+        weight_search.read_search(path)
