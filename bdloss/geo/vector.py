@@ -1,24 +1,19 @@
-"""Outlines: buildings as polygons, to masks and from masks."""
+"""Outlines: buildings as polygons in vector files, and drawn as masks."""
 
-import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import shapely
-from rasterio import Affine, features, windows
+from rasterio import features, windows
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
@@ -31,8 +26,6 @@ DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 # Names that a GeoPackage's layer may have; QGIS shows them.
 LAYER = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
 POLYGON = 3  # shapely's number of the type
-PIECE = 4_000_000  # pixels that are outlined at a time
-REACH = 2  # times the tolerance: how near outlines must be to hinder each other
 
 
 def read_outlines(
@@ -181,210 +174,6 @@ def rasterise(
         placed = windows.transform(part, geobox.transform)
         features.rasterize(outlines, out=mask, transform=placed, default_value=1)
     return mask
-
-
-def mask_to_polygons(
-    mask: np.ndarray, geobox: GeoBox, min_area: float = 0.0, simplify: float = 0.0
-) -> list[shapely.Polygon]:
-    """Outline the buildings of a mask.
-
-    Pixels that share an edge are one building, pixels that share a corner are two.
-    Simplified polygons that touch still touch, without gap or overlap.
-
-    Args:
-        mask: Array of shape `(height, width)`, uint8; 1 is building.
-        geobox: Where its pixels lie.
-        min_area: Smaller polygons are left out, in square metres.
-        simplify: How far an outline may move, in pixels.
-
-    Returns:
-        Valid polygons in the CRS of the grid, with their holes.
-
-    Raises:
-        ValueError: If the mask is not of the size of the grid, or `min_area` is given
-            and the grid has no CRS.
-
-    Example:
-        >>> from rasterio import Affine
-        >>> mask = np.array([[0, 1, 1, 0]], np.uint8)
-        >>> house, = mask_to_polygons(mask, GeoBox(1, 4, Affine.identity(), None))
-        >>> house.bounds
-        (1.0, 0.0, 3.0, 1.0)
-    """
-    size = (geobox.height, geobox.width)
-    if mask.shape != size:
-        raise InputError(f"mask must be of the size {size}, got {mask.shape}")
-    strips = [(0, np.stack([mask, mask]))]
-    return [
-        polygon
-        for outlines in outline_strips(strips, geobox, min_area, simplify)
-        for polygon in outlines.polygons
-    ]
-
-
-class Outlines(NamedTuple):
-    """Buildings that are finished.
-
-    Attributes:
-        polygons: Valid polygons in the CRS of the grid, with their holes.
-        area: Their areas in square metres; None without a CRS.
-        probability: Mean of the second layer over the pixels of each.
-    """
-
-    polygons: np.ndarray
-    area: np.ndarray | None
-    probability: np.ndarray
-
-
-def outline_strips(
-    strips: Iterable[tuple[int, np.ndarray]],
-    geobox: GeoBox,
-    min_area: float = 0.0,
-    simplify: float = 0.0,
-) -> Iterator[Outlines]:
-    """Outline the buildings of a mask that comes as strips of rows.
-
-    The buildings are those of the whole mask: what a strip cuts is joined again. In
-    memory are a few rows and the buildings that reach into them.
-
-    Args:
-        strips: The row that a strip begins with and its layers `(2, rows, width)`,
-            uint8, from the top without a gap: the mask, where 1 is building, and any
-            values.
-        geobox: Where the pixels lie.
-        min_area: Smaller polygons are left out, in square metres.
-        simplify: How far an outline may move, in pixels. Polygons that touch still
-            touch, without gap or overlap.
-
-    Yields:
-        Buildings, as they are finished.
-
-    Raises:
-        ValueError: If `min_area` is given and the grid has no CRS.
-    """
-    metres = geobox.resolution
-    if min_area and metres is None:
-        raise InputError("min_area is in square metres, which a grid without CRS lacks")
-    a, b, c, d, e, f = geobox.transform[:6]
-    matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
-    finished = _trace(_cut(strips))
-    for polygons, values in _wait_for_neighbours(finished, simplify):
-        if simplify:
-            # The tolerance is the root of the area of a triangle that may be cut off.
-            polygons = shapely.coverage_simplify(polygons, simplify)
-        area = None
-        if metres is not None:
-            area = shapely.area(polygons) * metres**2
-            large = area >= min_area
-            polygons, values, area = polygons[large], values[large], area[large]
-        placed = shapely.transform(polygons, lambda xy: xy @ matrix.T + origin)
-        yield Outlines(placed, area, values)
-
-
-class _Building:
-    """The parts of a building in pixels, the sum of its values and its size."""
-
-    def __init__(self, part: shapely.Polygon, total: float, size: float):
-        self.parts, self.total, self.size = [part], total, size
-
-    def add(self, other: "_Building") -> None:
-        self.parts += other.parts
-        self.total += other.total
-        self.size += other.size
-
-    def join(self) -> shapely.Polygon:
-        whole = self.parts[0]
-        if len(self.parts) > 1:
-            joined = shapely.union_all(self.parts)
-            rings = [_corners(ring) for ring in (joined.exterior, *joined.interiors)]
-            whole = shapely.Polygon(rings[0], rings[1:])
-        # Where a ring begins decides on how it is simplified.
-        return shapely.normalize(whole)
-
-
-def _corners(ring: shapely.LinearRing) -> np.ndarray:
-    """Return a ring along pixels without the points in the midst of its edges."""
-    xy = shapely.get_coordinates(ring)[:-1]
-    turns = (np.roll(xy, 1, axis=0) != np.roll(xy, -1, axis=0)).all(axis=1)
-    return xy[turns]
-
-
-def _cut(strips: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the strips in pieces of at most `PIECE` pixels."""
-    for row, layers in strips:
-        rows = max(1, PIECE // layers.shape[2])
-        for first in range(0, layers.shape[1], rows):
-            yield row + first, layers[:, first : first + rows]
-
-
-def _trace(
-    strips: Iterable[tuple[int, np.ndarray]],
-) -> Iterator[tuple[list[_Building], list[_Building]]]:
-    """Yield, for each strip, the buildings it finishes and those it leaves open."""
-    opened: list[_Building] = []
-    above = None  # which of them the last row holds, from 1
-    for row, (mask, values) in strips:
-        if above is None:
-            above = np.zeros(mask.shape[1], np.int64)
-        labels, count = ndimage.label(mask == 1)
-        total = np.bincount(labels.ravel(), values.ravel(), count + 1)
-        size = np.bincount(labels.ravel(), minlength=count + 1)
-        shapes = features.shapes(
-            labels, labels > 0, connectivity=4, transform=Affine.translation(0, row)
-        )
-        texts, numbers = [], []
-        for shape, number in shapes:
-            texts.append(json.dumps(shape))
-            numbers.append(int(number))
-        # Labels of this strip are 1 to count, open buildings follow.
-        known = {
-            number: _Building(part, total[number], size[number])
-            for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
-        } | {count + 1 + i: building for i, building in enumerate(opened)}
-        meet = (above > 0) & (labels[0] > 0)
-        edges = labels[0][meet], above[meet] + count
-        nodes = count + 1 + len(opened)
-        graph = coo_array((np.ones(len(edges[0])), edges), (nodes, nodes))
-        group = connected_components(graph, directed=False)[1]
-        buildings: dict[int, _Building] = {}
-        for number, building in known.items():
-            if group[number] in buildings:
-                buildings[group[number]].add(building)
-            else:
-                buildings[group[number]] = building
-        below = np.where(labels[-1] > 0, group[labels[-1]], -1)
-        names = [name for name in np.unique(below).tolist() if name >= 0]
-        opened = [buildings.pop(name) for name in names]
-        above = np.where(below >= 0, np.searchsorted(names, below) + 1, 0)
-        yield list(buildings.values()), opened
-    yield opened, []
-
-
-def _wait_for_neighbours(
-    traced: Iterable[tuple[list[_Building], list[_Building]]], simplify: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield finished polygons with their mean values, neighbours together.
-
-    What lies so near to an open building that its simplified outline could touch it
-    waits for it, and what lies near to that.
-    """
-    polygons, means = np.empty(0, object), np.empty(0)
-    for finished, opened in traced:
-        polygons = np.append(polygons, [building.join() for building in finished])
-        means = np.append(means, [each.total / each.size for each in finished])
-        ready = np.ones(len(polygons), bool)
-        if simplify and opened:
-            parts = [part for building in opened for part in building.parts]
-            shapes = np.append(polygons, parts)
-            pairs = shapely.STRtree(shapes).query(
-                shapes, "dwithin", distance=REACH * simplify
-            )
-            graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
-            group = connected_components(graph, directed=False)[1]
-            ready = ~np.isin(group[: len(polygons)], group[len(polygons) :])
-        if ready.any():
-            yield polygons[ready], means[ready]
-        polygons, means = polygons[~ready], means[~ready]
 
 
 def write_outlines(

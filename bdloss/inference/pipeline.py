@@ -19,10 +19,10 @@ from bdloss.evaluation.scoring import ImageCounts, Pair, count_image, open_pair
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.geo.geobox import ground_of
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.polygonize import outline_strips
 from bdloss.geo.raster import open_raster, read_reduced_mask
 from bdloss.geo.vector import (
     count_outlines,
-    outline_strips,
     write_outlines,
 )
 from bdloss.geo.windows import Window

@@ -14,12 +14,11 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
 from scipy import ndimage
 
-from bdloss.geo import vector
+from bdloss.geo import polygonize
 from bdloss.geo.geobox import GeoBox
+from bdloss.geo.polygonize import mask_to_polygons, outline_strips
 from bdloss.geo.vector import (
     count_outlines,
-    mask_to_polygons,
-    outline_strips,
     rasterise,
     read_outlines,
     write_outlines,
@@ -385,7 +384,7 @@ def test_finished_buildings_do_not_wait_for_the_last_band():
 
 
 def test_large_bands_are_outlined_in_pieces(monkeypatch):
-    monkeypatch.setattr(vector, "PIECE", 3 * WIDTH)
+    monkeypatch.setattr(polygonize, "PIECE", 3 * WIDTH)
     polygons = mask_to_polygons(MASK, PIXELS)
     assert same_order(polygons) == same_order(trace_whole(MASK))
 
