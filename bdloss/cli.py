@@ -558,13 +558,12 @@ def score(
     """
     _start_keras()
     with _one_line_errors():
-        from bdloss import plots
-        from bdloss.evaluation import scoring
+        from bdloss.evaluation import scoring, tables
 
         result = scoring.score_rasters(
             predictions, truths, out, images, overwrite=overwrite
         )
-    table = plots.tabulate_scores(result)
+    table = tables.tabulate_scores(result)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for first, *values in table:
         cells = zip(values, widths[1:], strict=True)
@@ -573,7 +572,7 @@ def score(
             *(f"{text:>{width}}" for text, width in cells),
         ]
         click.echo("  ".join(texts))
-    for note in plots.note_scores(result):
+    for note in tables.note_scores(result):
         click.echo(note)
     if out:
         click.echo(f"written: {out / 'scores.json'}, scores.md and pictures")

@@ -1,9 +1,8 @@
-"""Pictures and tables: curves, samples, outlines, errors, scores, the loss's steps."""
+"""Pictures: curves, samples, outlines, errors, the steps of the loss."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +13,6 @@ from bdloss.constants import IGNORED
 from bdloss.files import atomic_path
 from bdloss.losses import boundary
 from bdloss.metrics import (
-    MIN_AREA,
     boundary_f1,
     count_pixels,
     find_boundary,
@@ -33,19 +31,6 @@ ERRORS = {
     "false": (215, 25, 30),
     "missed": (15, 75, 200),
     "ignored": (95, 75, 95),
-}
-COLUMNS = {  # of the table of scores
-    "iou": "IoU",
-    "accuracy": "accuracy",
-    "bf1_3": "BF1 3 px",
-    "bf1_5": "BF1 5 px",
-    "boundary_ratio": "boundary, of the true",
-    "buildings": "buildings",
-    "found": "found",
-    "missed": "missed",
-    "split": "split",
-    "merged": "merged",
-    "invented": "invented",
 }
 
 
@@ -391,71 +376,3 @@ def draw_stages(
         axes.set_axis_off()
     figure.suptitle(f"BF1 = 2PR / (P + R) = {float(f1[0, 0]):.3f}", fontsize=11)
     figure.savefig(path, dpi=110)
-
-
-def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table of scores, a row for each image, city and all.
-
-    Args:
-        result: What `evaluation.score_rasters` returns.
-
-    Returns:
-        Rows of texts, the first one that of the headings.
-    """
-    rows = [*result["images"].items(), *result["cities"].items()]
-    table = [["", *COLUMNS.values()]]
-    for name, scores in [*rows, ("all", result["all"])]:
-        values = [scores[key] for key in COLUMNS]
-        table.append([name, *(_as_text(value) for value in values)])
-    return table
-
-
-def note_scores(result: Mapping[str, Any]) -> list[str]:
-    """Return what must be said of a table of scores, in lines."""
-    whole = result["all"]
-    notes = [
-        f"IoU and accuracy are pooled over {whole['pixels']:,} pixels; BF1 is the mean "
-        f"over {whole['images_with_boundary']} of {whole['images']} images, those with "
-        "a boundary. What is smaller than "
-        f"{MIN_AREA} pixels is no building, true or predicted."
-    ]
-    left = result["without_prediction"]
-    if left:
-        names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-        notes.append(f"{len(left)} truths have no prediction and no score: {names}")
-    return notes
-
-
-def write_scores(result: Mapping[str, Any], folder: Path) -> None:
-    """Write scores as `scores.json` and as a Markdown table, `scores.md`.
-
-    Args:
-        result: What `evaluation.score_rasters` returns.
-        folder: Where to write; it exists.
-    """
-    (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = "\n".join([as_markdown(tabulate_scores(result)), "", *note_scores(result)])
-    (folder / "scores.md").write_text(text + "\n")
-
-
-def as_markdown(table: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown, all columns but the first to the right.
-
-    Args:
-        table: Rows of texts, the first one that of the headings.
-
-    Example:
-        >>> print(as_markdown([["", "IoU"], ["a", "0.5"]]))
-        |  | IoU |
-        | --- | ---: |
-        | a | 0.5 |
-    """
-    head, *rows = table
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _as_text(value: float | None) -> str:
-    if value is None:
-        return "none"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"

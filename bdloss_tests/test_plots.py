@@ -91,15 +91,6 @@ def test_stages_of_the_loss_are_drawn_with_ignored_pixels(tmp_path):
     assert cv2.imread(str(tmp_path / "stages.png")).std() > 20
 
 
-def test_table_says_what_is_not_known():
-    scores = dict.fromkeys(plots.COLUMNS, 3) | {"iou": 0.5, "bf1_3": None}
-    table = plots.tabulate_scores(
-        {"images": {"a": scores}, "cities": {"austin": scores}, "all": scores}
-    )
-    assert [row[0] for row in table] == ["", "a", "austin", "all"]
-    assert table[1][1:5] == ["0.5000", "3", "none", "3"]
-
-
 def test_runs_are_compared_by_a_line_and_a_band(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(

@@ -14,6 +14,7 @@ from bdloss import plots
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.errors import InputError, OutputExistsError
+from bdloss.evaluation.tables import write_scores
 from bdloss.files import (
     atomic_folder,
     atomic_path,
@@ -246,7 +247,7 @@ def score_rasters(
             for name, chosen in _worst_and_best(places).items():
                 samples = [_read_sample(place, pictures) for place in chosen]
                 plots.draw_windows(samples, folder / f"{name}.png")
-            plots.write_scores(result, folder)
+            write_scores(result, folder)
     return result
 
 

@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from bdloss import plots
-from bdloss.evaluation import scoring
+from bdloss.evaluation import scoring, tables
 from bdloss.evaluation.scoring import find_pairs, score_masks, score_rasters
 from bdloss.metrics import boundary_f1, count_instances
 from bdloss_tests.drawing import FIELD, HOUSE
@@ -123,7 +123,7 @@ def test_pairs_are_made_by_name(tmp_path):
         ("b", "b_mask.tif", "b.png"),
     ]
     assert [path.name for path in left] == ["c.tif"]
-    notes = plots.note_scores(score_rasters(preds, truths))
+    notes = tables.note_scores(score_rasters(preds, truths))
     assert "1 truths have no prediction and no score: c.tif" in notes
     one, _ = find_pairs(preds / "a.tif", truths / "b.png")
     assert len(one) == 1

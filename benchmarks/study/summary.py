@@ -200,7 +200,7 @@ def show_difference(gain: Difference) -> str:
 
 def draw_study(study: Study, runs: Path, out: Path) -> None:
     """Write `tables.md` and its pictures from the runs that are finished."""
-    from bdloss import plots
+    from bdloss.evaluation.tables import as_markdown
 
     check_starts(study, runs)
     results, missing = read_results(study, runs, out / "runs.json")
@@ -218,7 +218,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
 
     def add(heading: str, table: list[list[str]]) -> None:
         if len(table) > 1:
-            parts.append(f"## {heading}\n\n{plots.as_markdown(table)}")
+            parts.append(f"## {heading}\n\n{as_markdown(table)}")
 
     def add_losses(
         heading: str, datasets: Sequence[str], measures: Sequence[str]
