@@ -26,13 +26,9 @@ from bdloss.geo.vector import (
     write_outlines,
 )
 from bdloss.geo.windows import Window
-from bdloss.inference.raster_prediction import (
-    InferenceSettings,
-    find_batch,
-    predict_strips,
-    strips_folder,
-    write_maps,
-)
+from bdloss.inference.raster_prediction import predict_strips, strips_folder, write_maps
+from bdloss.inference.settings import InferenceSettings
+from bdloss.inference.sliding_window import find_batch
 from bdloss.inference.strips import IDENTITY, StripStore
 from bdloss.models import Predictor
 

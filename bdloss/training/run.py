@@ -22,7 +22,7 @@ from bdloss.data import cache, check, datasets
 from bdloss.errors import DamagedFileError, InputError, OutputExistsError
 from bdloss.evaluation import scoring
 from bdloss.files import ASIDE, DAMAGED, atomic_path, locked
-from bdloss.inference.raster_prediction import predict_array
+from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
 from bdloss.training.devices import select_devices
 from bdloss.training.experiment import (

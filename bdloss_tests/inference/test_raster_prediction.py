@@ -12,7 +12,8 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdloss.inference.raster_prediction import find_batch, predict_array, predict_raster
+from bdloss.inference.raster_prediction import predict_raster
+from bdloss.inference.sliding_window import find_batch, predict_array
 from bdloss_tests.scenes import make_scene
 
 TRANSFORM = rasterio.Affine(0.3, 0, 412_000, 0, -0.3, 3_076_000)

@@ -10,7 +10,7 @@ import bdloss
 from bdloss import models
 from bdloss.evaluation import scoring
 from bdloss.files import locked
-from bdloss.inference.raster_prediction import predict_array
+from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
 from bdloss.training import run as training
 from bdloss.training.experiment import make_experiment, write_experiment

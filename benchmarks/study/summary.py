@@ -285,7 +285,7 @@ def draw_windows(
     """
     from bdloss import plots
     from bdloss.data import datasets
-    from bdloss.inference.raster_prediction import predict_array
+    from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
     from bdloss.training import run as training
     from bdloss.training.experiment import make_experiment, read_file

@@ -101,7 +101,7 @@ def score_edges(experiment: Any, folder: Path) -> None:
     from bdloss.constants import IGNORED
     from bdloss.data import datasets
     from bdloss.evaluation import scoring
-    from bdloss.inference.raster_prediction import predict_array
+    from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
     from bdloss.training import run as training
 

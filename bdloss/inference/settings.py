@@ -1,0 +1,68 @@
+"""How a map is predicted: settings that check themselves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bdloss.errors import InputError
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.inference.tta import check_modes
+from bdloss.memory import refuse_beyond_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings:
+    """How a map is predicted, whatever the raster.
+
+    Attributes:
+        window: Side of the windows, in pixels.
+        overlap: How far neighbouring windows overlap, in pixels, less than `window`.
+        batch: Number of windows that the model is given at a time.
+        threshold: Least probability of a building, in [0, 1].
+        tta: Test-time augmentation, a name in `tta.MODES`.
+        mean: Of its answers, a name in `tta.MEANS`.
+        resolution: Side of a pixel on the ground that the model is given, in metres;
+            None for the raster's. Maps are on the grid of the raster anyhow.
+
+    Raises:
+        ValueError: If one is out of its range, or needs more memory than there is.
+    """
+
+    window: int = 512
+    overlap: int = 128
+    batch: int = 4
+    threshold: float = 0.5
+    tta: str = "none"
+    mean: str = "arithmetic"
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise InputError(f"window must be 1 pixel or more, got {self.window}")
+        if not 0 <= self.overlap < self.window:
+            raise InputError(
+                f"overlap must be 0 or more and smaller than the window, "
+                f"{self.window}, got {self.overlap}"
+            )
+        if self.batch < 1:
+            raise InputError(f"batch must be 1 or more, got {self.batch}")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold must be 0 to 1, got {self.threshold}")
+        # A strip and probabilities, in float32, are the least of it.
+        needed = 4 * self.batch * self.window**2 * 2
+        what = f"batch {self.batch} of windows of {self.window} pixels"
+        refuse_beyond_memory(needed, what)
+        check_modes(self.tta, self.mean)
+
+    def tags(self, orthophoto: Orthophoto) -> dict[str, Any]:
+        """Return what a mask must remember, so that it is not taken for another."""
+        resolution, nodata = self.resolution, orthophoto.nodata
+        return {
+            "window": self.window,
+            "overlap": self.overlap,
+            "threshold": self.threshold,
+            "tta": self.tta,
+            "mean": self.mean,
+            "bands": ",".join(str(index) for index in orthophoto.band_indexes),
+            "resampled": "no" if resolution is None else resolution,
+            "declared_nodata": "no" if nodata is None else f"{nodata:g}",
+        }
