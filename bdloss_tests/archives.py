@@ -9,8 +9,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from scipy import ndimage
 
-from bdloss.data import synthetic
-from bdloss.data.datasets import POTSDAM_TRAIN
+from bdloss.data import potsdam, synthetic
 
 HEIGHT, WIDTH = 56, 72  # pixels
 BUILDING = (0, 0, 255)
@@ -57,7 +56,7 @@ def write_inria(
 
 def write_potsdam(
     root: Path,
-    tiles: Iterable[tuple[int, int]] = (*POTSDAM_TRAIN[:2], (4, 12), (3, 13)),
+    tiles: Iterable[tuple[int, int]] = (*potsdam.TRAIN[:2], (4, 12), (3, 13)),
     *,
     participants: bool = False,
 ) -> Path:
@@ -97,7 +96,7 @@ def write_potsdam(
         full = picture.target if (row, col) == (4, 12) else label
         name = f"top_potsdam_{tile}_label.tif"
         write(root / "5_Labels_all" / name, full, **place)
-        if participants and (row, col) in POTSDAM_TRAIN:
+        if participants and (row, col) in potsdam.TRAIN:
             write(root / "5_Labels_for_participants" / name, label, **place)
         name = f"top_potsdam_{tile}_label_noBoundary.tif"
         edge = boundary_of(picture.mask)[..., np.newaxis]

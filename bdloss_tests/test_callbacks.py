@@ -2,13 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from bdloss.callbacks import (
-    BoundaryWeight,
-    ConstantWeight,
-    SteppedWeight,
-    ramp,
-    step,
-)
+from bdloss.callbacks import BoundaryWeight, ConstantWeight, SteppedWeight, ramp, step
 from bdloss.losses import CombinedLoss
 from bdloss_tests.drawing import HOUSE, as_batch
 

@@ -24,7 +24,7 @@ from rasterio.shutil import copy
 
 from bdloss import cli, models
 from bdloss.data.cache import load_cached
-from bdloss.data.datasets import Scene
+from bdloss.data.scenes import Scene
 from bdloss.geo.ogr import pyogrio
 from bdloss.geo.vector import write_outlines
 from bdloss.training import experiment as experiments

@@ -23,8 +23,8 @@ from rasterio.windows import Window
 
 from bdloss.data.augment import augmentation
 from bdloss.data.cache import StoredArray, load_cached
-from bdloss.data.datasets import Scene, SceneData
 from bdloss.data.patches import Patches
+from bdloss.data.scenes import Scene, SceneData
 from bdloss.losses import CombinedLoss
 from bdloss.models import build_model
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from bdloss import plots
-from bdloss.data.datasets import Scene, load_scene
+from bdloss.data.scenes import Scene, load_scene
 from bdloss.geo.raster import open_raster, read_mask
 from bdloss.geo.windows import Window
 

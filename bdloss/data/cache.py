@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from bdloss.data import datasets
-from bdloss.data.datasets import Scene, SceneData
+from bdloss.data import scenes
 from bdloss.data.ground_truth import GroundTruth
+from bdloss.data.scenes import Scene, SceneData
 from bdloss.errors import InputError
 from bdloss.files import DAMAGED
 from bdloss.geo.raster import open_raster
@@ -241,17 +241,17 @@ def _shape(scene: Scene) -> tuple[int, ...]:
     with open_raster(scene.image) as source:
         height, width = scene.area[2:] if scene.area else source.shape
     corner = scene._replace(area=Window(0, 0, 1, 1))
-    return height, width, datasets.load_scene(corner).pixels.shape[2]
+    return height, width, scenes.load_scene(corner).pixels.shape[2]
 
 
 def _load_window(scene: Scene, window: Window) -> SceneData:
     """Read a window of a scene, the same pixels as if all of it were read."""
     if not _has_windows(scene):
-        pixels, mask = datasets.load_scene(scene)
+        pixels, mask = scenes.load_scene(scene)
         return SceneData(pixels[window.slices], mask[window.slices])
     top, left = scene.area[:2] if scene.area else (0, 0)
     moved = window._replace(row=window.row + top, col=window.col + left)
-    return datasets.load_scene(scene._replace(area=moved))
+    return scenes.load_scene(scene._replace(area=moved))
 
 
 def _has_windows(scene: Scene) -> bool:

@@ -9,9 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from bdloss.constants import IGNORED
-from bdloss.data import datasets
-from bdloss.data.datasets import Scene, Splits
+from bdloss.data import inria, potsdam
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
+from bdloss.data.scenes import (
+    SPARE,
+    Scene,
+    Splits,
+    load_mask,
+    load_scene,
+    resolution_of,
+)
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
@@ -26,12 +33,10 @@ AICD_SCENES, AICD_VIEWS = 100, 5
 EXPECTED = {  # names of the scenes of a whole archive
     "inria": [
         f"{city}{number}"
-        for city in datasets.INRIA_CITIES
-        for number in range(1, datasets.INRIA_TILES + 1)
+        for city in inria.CITIES
+        for number in range(1, inria.TILES + 1)
     ],
-    "potsdam": [
-        f"{row}_{col}" for row, col in (*datasets.POTSDAM_TRAIN, *datasets.POTSDAM_TEST)
-    ],
+    "potsdam": [f"{row}_{col}" for row, col in (*potsdam.TRAIN, *potsdam.TEST)],
     "aicd": [
         f"Scene{scene:04}_View{view:02}_{shadows}"
         for scene in range(AICD_SCENES)
@@ -40,7 +45,7 @@ EXPECTED = {  # names of the scenes of a whole archive
     ],
 }
 NAMES = {  # of the files that belong to an archive, whether they are used or not
-    "inria": datasets.INRIA_TILE,
+    "inria": inria.TILE,
     "potsdam": re.compile(
         r"top_potsdam_[0-9]+_[0-9]+_"
         r"(RGB|IRRG|RGBIR|label|label_noBoundary)\.tif"
@@ -125,7 +130,7 @@ def refuse_faults(splits: Splits, dataset: str = "folder") -> list[Fault]:
 
 def count_scenes(
     scenes: Iterable[Scene],
-    load_mask: Callable[[Scene], np.ndarray] = datasets.load_mask,
+    load_mask: Callable[[Scene], np.ndarray] = load_mask,
 ) -> str:
     """Return the totals of scenes in a line: number, size, resolution and classes.
 
@@ -139,7 +144,7 @@ def count_scenes(
     for scene in scenes:
         try:
             mask = np.asarray(load_mask(scene))
-            resolution = datasets.resolution_of(scene)
+            resolution = resolution_of(scene)
         except (OSError, InputError):
             continue
         number += 1
@@ -216,7 +221,7 @@ def _check_headers(
             faults.append(Fault("unreadable", str(error)))
     image = geoboxes.get(scene.image)
     if image:
-        facts = (count, datasets.resolution_of(scene), has_crs)
+        facts = (count, resolution_of(scene), has_crs)
         faults += list(_compare_grids(scene, image, geoboxes))
     return faults, facts
 
@@ -227,7 +232,7 @@ def _compare_grids(
     truth = geoboxes.get(scene.truth)
     for path, geobox in geoboxes.items():
         lacking = (image.height - geobox.height, image.width - geobox.width)
-        spare = datasets.SPARE if path == scene.heights else 0
+        spare = SPARE if path == scene.heights else 0
         if not all(0 <= number <= spare for number in lacking):
             yield Fault(
                 "mismatched",
@@ -274,7 +279,7 @@ def _compare(
 
 def _check_pixels(scene: Scene) -> Iterator[Fault]:
     try:
-        pixels, mask = datasets.load_scene(scene)
+        pixels, mask = load_scene(scene)
     except FileNotFoundError as error:
         yield Fault("missing", str(error))
         return

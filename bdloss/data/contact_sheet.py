@@ -7,8 +7,8 @@ import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.data.augment import Strength, augmentation
-from bdloss.data.datasets import SceneData
 from bdloss.data.patches import Patches
+from bdloss.data.scenes import SceneData
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.plots import draw_outlines, write_picture
 

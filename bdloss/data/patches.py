@@ -8,7 +8,7 @@ import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.data.augment import Augment
-from bdloss.data.datasets import SceneData
+from bdloss.data.scenes import SceneData
 from bdloss.errors import InputError
 from bdloss.geo.windows import Window, sliding_windows
 

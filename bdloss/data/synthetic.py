@@ -12,8 +12,11 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from bdloss.data.aicd import IMAGES, read_aicd
+from bdloss.data.scenes import Splits
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_folder
+from bdloss.geo import raster
 
 HEIGHT, WIDTH = 600, 800  # pixels, as AICD
 RESOLUTION = 0.5  # metres a pixel, of scenes written as GeoTIFF
@@ -22,7 +25,6 @@ SUFFIXES = (".png", ".tif")
 SCALES = (256, 64, 16, 4)  # pixels between the knots of the ground's texture
 GROUNDS = ((96, 118, 66), (148, 128, 92), (120, 124, 110), (164, 156, 120))
 ROOFS = ((178, 92, 70), (150, 150, 156), (206, 198, 186), (108, 92, 84), (196, 150, 96))
-IMAGES = {True: "Images_Shadows", False: "Images_NoShadow"}
 TREE, ROAD = (48, 78, 40), (128, 126, 122)
 ROUGH, NOISE = 9.0, 5.0  # deviation of texture and of the camera, of 255
 SHADE = 0.45  # of the light that reaches ground in shadow
@@ -34,6 +36,38 @@ PLANS = (
     ((0.0, 0.6, 1.0, 0.4), (0.0, 0.0, 0.35, 1.0)),  # a T
 )
 COURTYARD = 0.45
+
+
+def read_synthetic(
+    root: str | PathLike, scenes: int = 800, height: int = HEIGHT
+) -> Splits:
+    """Find the synthetic scenes in a folder, and make them first if there is none.
+
+    Args:
+        root: The folder.
+        scenes: How many there are, or are to be made.
+        height: Their rows, in pixels; columns are four thirds of them.
+
+    Returns:
+        The scenes, split as those of AICD.
+
+    Raises:
+        ValueError: If the folder holds other scenes, or something else.
+    """
+    root = Path(root)
+    size = height, height * WIDTH // HEIGHT
+    if not root.exists():
+        write_archive(root, scenes, size=size)
+    splits = read_aicd(root)
+    found = sum(map(len, splits))
+    with raster.open_raster(splits.train[0].image) as source:
+        shape = source.shape
+    if (found, shape) != (scenes, size):
+        raise InputError(
+            f"{root} must hold the {scenes} scenes of {size} pixels that are wanted, "
+            f"it holds {found} of {shape}; remove it or name another folder"
+        )
+    return splits
 
 
 class Picture(NamedTuple):

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from bdloss.data.datasets import Scene, load_mask
 from bdloss.data.ground_truth import GroundTruth
+from bdloss.data.scenes import Scene, load_mask
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.geo import raster, vector

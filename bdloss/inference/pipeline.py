@@ -21,10 +21,7 @@ from bdloss.geo.geobox import ground_of
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.polygonize import outline_strips
 from bdloss.geo.raster import open_raster, read_reduced_mask
-from bdloss.geo.vector import (
-    count_outlines,
-    write_outlines,
-)
+from bdloss.geo.vector import count_outlines, write_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.raster_prediction import predict_strips, strips_folder, write_maps
 from bdloss.inference.settings import InferenceSettings

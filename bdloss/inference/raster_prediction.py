@@ -8,11 +8,7 @@ is in memory is a few windows and a strip of rows as high as a window.
 """
 
 import time
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from os import PathLike
 from pathlib import Path

@@ -19,6 +19,7 @@ import numpy as np
 import bdloss
 from bdloss import models, plots
 from bdloss.data import cache, check, datasets
+from bdloss.data.scenes import Scene, Splits, resolution_of
 from bdloss.errors import DamagedFileError, InputError, OutputExistsError
 from bdloss.evaluation import scoring
 from bdloss.files import ASIDE, DAMAGED, atomic_path, locked
@@ -320,7 +321,7 @@ def _fit(
     return rows
 
 
-def read_splits(experiment: Experiment) -> datasets.Splits:
+def read_splits(experiment: Experiment) -> Splits:
     """Find the scenes of an experiment.
 
     Args:
@@ -394,9 +395,7 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _facts(
-    experiment: Experiment, bands: int, splits: datasets.Splits
-) -> dict[str, Any]:
+def _facts(experiment: Experiment, bands: int, splits: Splits) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
     return {
         "name": experiment.backbone,
@@ -406,7 +405,7 @@ def _facts(
         "multiple": models.size_multiple(experiment.backbone, experiment.blocks),
         "threshold": experiment.threshold,
         "tta": experiment.tta,
-        "resolution": datasets.resolution_of(splits.train[0]),
+        "resolution": resolution_of(splits.train[0]),
         "bdloss": bdloss.__version__,
     }
 
@@ -414,7 +413,7 @@ def _facts(
 def _score(
     model: keras.Model,
     experiment: Experiment,
-    scenes: list[datasets.Scene],
+    scenes: list[Scene],
     cached: Path,
     picture: Path,
 ) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from bdloss import callbacks, losses, metrics, models
 from bdloss.constants import IGNORED
-from bdloss.data import augment, datasets, patches
+from bdloss.data import augment, patches
+from bdloss.data.scenes import SceneData
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.training.checkpoints import State
@@ -38,8 +39,8 @@ class Fitting:
         self,
         model: keras.Model,
         experiment: Experiment,
-        training: list[datasets.SceneData],
-        validation: list[datasets.SceneData],
+        training: list[SceneData],
+        validation: list[SceneData],
         names: Sequence[str],
         verbose: int = 1,
         devices: Devices = ALONE,
@@ -424,16 +425,16 @@ def _learning_rate(stage: Stage, steps: int) -> Any:
     return stage.learning_rate
 
 
-def _steps_to_cover(scenes: list[datasets.SceneData], experiment: Experiment) -> int:
+def _steps_to_cover(scenes: list[SceneData], experiment: Experiment) -> int:
     """Return how many batches see about as many pixels as there are."""
     pixels = sum(scene.mask.size for scene in scenes)
     return max(1, round(pixels / experiment.patch**2 / experiment.batch))
 
 
-def _blank(scene: datasets.SceneData, patch: int) -> datasets.SceneData:
+def _blank(scene: SceneData, patch: int) -> SceneData:
     """Return a scene of one patch that counts for nothing, but in a mean loss."""
     pixels = np.zeros((patch, patch, scene.pixels.shape[2]), np.uint8)
-    return datasets.SceneData(pixels, np.full((patch, patch), IGNORED, np.uint8))
+    return SceneData(pixels, np.full((patch, patch), IGNORED, np.uint8))
 
 
 def _needs_validation(experiment: Experiment) -> bool:

@@ -10,9 +10,9 @@ import pytest
 import shapely
 from rasterio.shutil import copy
 
-from bdloss.data import cache, datasets
+from bdloss.data import cache, scenes
 from bdloss.data.cache import cache_size, clear_cache, load_cached
-from bdloss.data.datasets import Scene, load_scene
+from bdloss.data.scenes import Scene, load_scene
 from bdloss.geo.vector import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
@@ -35,15 +35,15 @@ def scene(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The scenes that are decoded, larger than the corner that shows the bands."""
-    scenes = []
+    loaded = []
 
     def count(scene, bands=None):
         if scene.area is None or scene.area.height > 1:
-            scenes.append(scene)
+            loaded.append(scene)
         return load_scene(scene, bands)
 
-    monkeypatch.setattr(datasets, "load_scene", count)
-    return scenes
+    monkeypatch.setattr(scenes, "load_scene", count)
+    return loaded
 
 
 def write_scene(root, seed):

@@ -5,13 +5,11 @@ import pytest
 from click.testing import CliRunner
 
 from bdloss import cli
-from bdloss.data.check import (
-    EXPECTED,
-    check_splits,
-    count_scenes,
-    refuse_faults,
-)
-from bdloss.data.datasets import read_aicd, read_dataset, read_folder, read_inria
+from bdloss.data.aicd import read_aicd
+from bdloss.data.check import EXPECTED, check_splits, count_scenes, refuse_faults
+from bdloss.data.datasets import read_dataset
+from bdloss.data.folder import read_folder
+from bdloss.data.inria import read_inria
 from bdloss_tests import archives
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from bdloss.data.contact_sheet import draw_contact_sheet
-from bdloss.data.datasets import SceneData
 from bdloss.data.patches import Patches
+from bdloss.data.scenes import SceneData
 from bdloss.plots import TRUE
 from bdloss_tests.scenes import make_scene
 

@@ -7,19 +7,13 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from bdloss.data.datasets import (
-    POTSDAM_TEST,
-    POTSDAM_TRAIN,
-    READERS,
-    Scene,
-    load_mask,
-    load_scene,
-    read_aicd,
-    read_folder,
-    read_inria,
-    read_potsdam,
-    resolution_of,
-)
+from bdloss.data import potsdam as potsdam_module
+from bdloss.data.aicd import read_aicd
+from bdloss.data.datasets import READERS
+from bdloss.data.folder import read_folder
+from bdloss.data.inria import read_inria
+from bdloss.data.potsdam import read_potsdam
+from bdloss.data.scenes import Scene, load_mask, load_scene, resolution_of
 from bdloss.geo.vector import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests import archives
@@ -253,8 +247,8 @@ def potsdam(tmp_path_factory):
 
 
 def test_the_benchmark_of_potsdam_has_24_tiles_to_train_and_14_to_test():
-    assert (len(set(POTSDAM_TRAIN)), len(set(POTSDAM_TEST))) == (24, 14)
-    assert not set(POTSDAM_TRAIN) & set(POTSDAM_TEST)
+    assert (len(set(potsdam_module.TRAIN)), len(set(potsdam_module.TEST))) == (24, 14)
+    assert not set(potsdam_module.TRAIN) & set(potsdam_module.TEST)
 
 
 def test_tiles_of_potsdam_are_split_as_in_the_benchmark(potsdam):

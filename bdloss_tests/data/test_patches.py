@@ -4,8 +4,9 @@ import pytest
 
 from bdloss.data.augment import augmentation
 from bdloss.data.cache import load_cached
-from bdloss.data.datasets import SceneData, load_scene, read_folder
+from bdloss.data.folder import read_folder
 from bdloss.data.patches import Patches
+from bdloss.data.scenes import SceneData, load_scene
 from bdloss_tests.scenes import write_folder
 
 

@@ -3,8 +3,9 @@ import pytest
 import rasterio
 from scipy import ndimage
 
-from bdloss.data.datasets import load_scene, read_aicd, read_synthetic
-from bdloss.data.synthetic import make_picture, write_archive
+from bdloss.data.aicd import read_aicd
+from bdloss.data.scenes import load_scene
+from bdloss.data.synthetic import make_picture, read_synthetic, write_archive
 
 HEIGHT, WIDTH = 60, 84
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from scipy import ndimage
 
-from bdloss.data.datasets import Scene
+from bdloss.data.scenes import Scene
 from bdloss.evaluation.gaps import (
     advise,
     draw_gaps,

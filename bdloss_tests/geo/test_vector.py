@@ -17,12 +17,7 @@ from scipy import ndimage
 from bdloss.geo import polygonize
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import mask_to_polygons, outline_strips
-from bdloss.geo.vector import (
-    count_outlines,
-    rasterise,
-    read_outlines,
-    write_outlines,
-)
+from bdloss.geo.vector import count_outlines, rasterise, read_outlines, write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.drawing import draw
 from bdloss_tests.scenes import full_disk

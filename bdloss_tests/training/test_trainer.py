@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bdloss import losses, models
-from bdloss.data.datasets import SceneData
+from bdloss.data.scenes import SceneData
 from bdloss.training import trainer, weight_search
 from bdloss.training.experiment import Experiment, Loss, Stage, Weight, make_experiment
 from bdloss.training.trainer import Fitting

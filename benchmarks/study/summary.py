@@ -284,7 +284,7 @@ def draw_windows(
     file, if there is one.
     """
     from bdloss import plots
-    from bdloss.data import datasets
+    from bdloss.data.scenes import load_scene
     from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
     from bdloss.training import run as training
@@ -307,7 +307,7 @@ def draw_windows(
     scenes = [scene for scene in scenes if scene.name in drawn]
     masks = []
     for scene in scenes:
-        data = datasets.load_scene(scene)
+        data = load_scene(scene)
         preds = [
             predict_array(
                 data.pixels,
@@ -324,7 +324,7 @@ def draw_windows(
     chosen = choose_windows(masks)
     samples = []
     for place, window in chosen:
-        data = datasets.load_scene(scenes[place])
+        data = load_scene(scenes[place])
         title = f"{scenes[place].name}\nrow {window.row}, column {window.col}"
         true, *preds = (mask[window.slices] for mask in masks[place])
         samples.append((title, data.pixels[window.slices], true, preds))

@@ -99,7 +99,7 @@ def score_edges(experiment: Any, folder: Path) -> None:
     The predicted masks are kept beside it, for scores to come: `test_masks.npz`.
     """
     from bdloss.constants import IGNORED
-    from bdloss.data import datasets
+    from bdloss.data.scenes import load_scene
     from bdloss.evaluation import scoring
     from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
@@ -111,7 +111,7 @@ def score_edges(experiment: Any, folder: Path) -> None:
     masks: dict[str, Any] = {}
     pairs = []
     for scene in training.read_splits(experiment).test:
-        data = datasets.load_scene(scene)
+        data = load_scene(scene)
         probabilities = predict_array(
             data.pixels,
             predictor.predict,

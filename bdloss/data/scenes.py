@@ -1,0 +1,205 @@
+"""Scenes: orthophotos with their ground truth, and how one is loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bdloss.constants import IGNORED
+from bdloss.data.ground_truth import GroundTruth
+from bdloss.data.label_colours import decode_colours
+from bdloss.errors import InputError
+from bdloss.geo import raster
+from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.windows import Window
+
+SPARE = 1  # columns or rows that a raster of heights may lack: 03_13 has 5999 columns
+
+
+class Scene(NamedTuple):
+    """An orthophoto with its mask or outlines.
+
+    Attributes:
+        name: What it is called in tables.
+        image: The orthophoto.
+        truth: A mask of the same size, or a vector file of outlines.
+        area: The part to use, in pixels of the scene once it is loaded; None for all.
+        bands: Numbers of the bands to use, from 1; None for the picture without alpha.
+            A fourth band that the file calls alpha is data if it is among them.
+        heights: A raster of heights, used as one band more.
+        colours: Whether the truth is a picture in the colours of Potsdam's classes.
+        scale: Pixels of the files along a pixel of the scene once it is loaded.
+        resolution: Metres a pixel of the scene once it is loaded, where the reader
+            knows; else it is that of the image.
+    """
+
+    name: str
+    image: Path
+    truth: Path
+    area: Window | None = None
+    bands: tuple[int, ...] | None = None
+    heights: Path | None = None
+    colours: bool = False
+    scale: float = 1.0
+    resolution: float | None = None
+
+
+class Splits(NamedTuple):
+    """The scenes of a dataset by what they are for."""
+
+    train: list[Scene]
+    validation: list[Scene]
+    test: list[Scene]
+
+
+class SceneData(NamedTuple):
+    """A scene in memory.
+
+    Attributes:
+        pixels: Array of shape `(height, width, bands)`, uint8, values in [0, 255].
+        mask: Array of shape `(height, width)`, uint8: 1 is building, 0 is not, 255 is
+            ignored (neither is known there, or the orthophoto has no data).
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+
+
+def resolution_of(scene: Scene) -> float | None:
+    """Return the metres a pixel of a scene once it is loaded; None if nobody knows."""
+    if scene.resolution is not None:
+        return scene.resolution
+    with raster.open_raster(scene.image) as source:
+        return geobox_of(source).resolution
+
+
+def load_scene(scene: Scene, bands: Sequence[int] | None = None) -> SceneData:
+    """Read a scene into memory.
+
+    Args:
+        scene: The scene.
+        bands: Numbers of the bands, from 1; None for those of the scene.
+
+    Returns:
+        Its pixels, averaged to its resolution, and its mask.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If image or truth cannot be read, the mask or the heights are of
+            another size, a label has an unknown colour, or the outlines lie outside
+            the image or cannot be brought to its CRS.
+    """
+    with raster.open_raster(scene.image) as source:
+        area, shape = _area_of(scene, source.shape)
+        pixels = raster.read_pixels(source, area, bands or scene.bands)
+        if scene.heights:
+            heights = _read_heights(scene.heights, source.shape, area)
+            pixels = np.concatenate([pixels, heights], axis=-1)
+    averaged = cv2.INTER_AREA if scene.scale > 1 else cv2.INTER_LINEAR
+    return SceneData(_resample(pixels, shape, averaged), load_mask(scene))
+
+
+def load_mask(scene: Scene) -> np.ndarray:
+    """Read the truth of a scene into memory.
+
+    Args:
+        scene: The scene.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8, as in `SceneData`. At another resolution
+        than the file's each pixel is that of the file at its centre.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As in `load_scene`.
+    """
+    with raster.open_raster(scene.image) as source:
+        geobox = geobox_of(source)
+        area, shape = _area_of(scene, source.shape)
+        alpha_is_data = set(scene.bands or ()) - set(raster.image_bands(source))
+        valid = True if alpha_is_data else raster.read_valid(source, area)
+    mask = _read_truth(scene, geobox, area)
+    mask = np.where(valid, mask, IGNORED).astype(np.uint8)
+    return _resample(mask, shape, cv2.INTER_NEAREST_EXACT)
+
+
+def at_resolution(splits: Splits, resolution: float) -> Splits:
+    """Return the scenes as they are to be loaded, at so many metres a pixel."""
+    if not resolution:
+        return splits
+    if resolution < 0:
+        raise InputError(f"resolution must be above 0, or 0, got {resolution}")
+    return Splits(
+        *([_resampled(scene, resolution) for scene in scenes] for scenes in splits)
+    )
+
+
+def _resampled(scene: Scene, resolution: float) -> Scene:
+    native = resolution_of(scene)
+    if native is None:
+        raise InputError(f"a resolution needs an image with a CRS: {scene.image}")
+    scale = resolution / native
+    with raster.open_raster(scene.image) as source:
+        height, width = (max(1, round(side / scale)) for side in source.shape)
+    whole = Window(0, 0, height, width)
+    return scene._replace(area=whole, scale=scale, resolution=resolution)
+
+
+def _area_of(scene: Scene, shape: tuple[int, int]) -> tuple[Window, tuple[int, int]]:
+    """Return what to read of a file of some shape, and the shape to bring it to."""
+    area = scene.area or Window(0, 0, *shape)
+    if scene.scale == 1:
+        return area, (area.height, area.width)
+    edges = (area.row, area.row + area.height), (area.col, area.col + area.width)
+    (top, bottom), (left, right) = (
+        [min(round(edge * scene.scale), side) for edge in pair]
+        for pair, side in zip(edges, shape, strict=True)
+    )
+    return Window(top, left, bottom - top, right - left), (area.height, area.width)
+
+
+def _resample(values: np.ndarray, shape: tuple[int, int], how: int) -> np.ndarray:
+    """Return values of shape `(height, width, ...)` on another number of pixels."""
+    if values.shape[:2] == shape:
+        return values
+    resized = cv2.resize(values, shape[::-1], interpolation=how)
+    return resized.reshape(*shape, *values.shape[2:])
+
+
+def _read_truth(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
+    size = (geobox.height, geobox.width)
+    truth = GroundTruth(scene.truth)
+    try:
+        with truth.open(geobox) as reader:
+            if reader.geobox[:2] != size:
+                raise InputError(
+                    f"a mask is of the size of its image {size}, "
+                    f"got {reader.geobox[:2]}: {scene.truth}"
+                )
+            if not scene.colours:
+                return reader.read(area)
+    except InputError as error:
+        if truth.is_vector:  # one for all images: say of which
+            raise InputError(f"{scene.image}: {error}") from error
+        raise
+    with raster.open_raster(scene.truth) as source:
+        return decode_colours(raster.read_pixels(source, area), scene.truth)
+
+
+def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarray:
+    """Read heights as a band; a column or row that lacks at the end is repeated."""
+    with raster.open_raster(path) as source:
+        lacking = np.subtract(shape, source.shape)
+        if lacking.min() < 0 or lacking.max() > SPARE:
+            raise InputError(
+                f"heights are of the size of their image {shape}, got {source.shape}: "
+                f"{path}"
+            )
+        height = min(area.height, source.height - area.row)
+        width = min(area.width, source.width - area.col)
+        there = Window(area.row, area.col, height, width)
+        heights = raster.read_pixels(source, there, [1])
+    rim = ((0, area.height - height), (0, area.width - width), (0, 0))
+    return np.pad(heights, rim, mode="edge")
