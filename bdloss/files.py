@@ -122,9 +122,9 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         ValueError: If an output is an input: the same file, through links too.
 
     Example:
-        >>> refuse_overlap([Path("a/../town.tif")], [Path("town.tif")])
+        >>> refuse_overlap([Path("a/../a.tif")], [Path("a.tif")])
         Traceback (most recent call last):
-        ValueError: an output must not replace an input, got town.tif as both
+        bdloss.errors.InputError: an output must not replace an input, got a.tif as both
     """
     read = {path.resolve(): path for path in inputs}
     for output in outputs:

@@ -342,7 +342,7 @@ def make_experiment(settings: dict[str, Any]) -> Experiment:
         7
         >>> make_experiment({"pach": 512})
         Traceback (most recent call last):
-        ValueError: unknown setting 'pach'; did you mean 'patch'?
+        bdloss.errors.InputError: unknown setting 'pach'; did you mean 'patch'?
     """
     experiment = _make(Experiment, settings, "")
     experiment.check()
