@@ -19,7 +19,7 @@ def refuse_beyond_memory(needed: float, what: str) -> None:
         >>> refuse_beyond_memory(1e18, "a window of 500000000 pixels")
         ... # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        bdloss.errors.InputError: a window of 500000000 pixels needs 1000000000 GB of ...
+        bdloss.errors.InputError: a window of 500000000 pixels needs 1000000000 GB ...
     """
     if not hasattr(os, "sysconf"):  # on Windows, which does not say so easily
         return
