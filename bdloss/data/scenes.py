@@ -169,23 +169,27 @@ def _resample(values: np.ndarray, shape: tuple[int, int], how: int) -> np.ndarra
 
 
 def _read_truth(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
-    size = (geobox.height, geobox.width)
+    if scene.colours:
+        with raster.open_raster(scene.truth) as source:
+            _check_size(scene, source.shape, geobox)
+            return decode_colours(raster.read_pixels(source, area), scene.truth)
     truth = GroundTruth(scene.truth)
     try:
         with truth.open(geobox) as reader:
-            if reader.geobox[:2] != size:
-                raise InputError(
-                    f"a mask is of the size of its image {size}, "
-                    f"got {reader.geobox[:2]}: {scene.truth}"
-                )
-            if not scene.colours:
-                return reader.read(area)
+            _check_size(scene, reader.geobox[:2], geobox)
+            return reader.read(area)
     except InputError as error:
         if truth.is_vector:  # one for all images: say of which
             raise InputError(f"{scene.image}: {error}") from error
         raise
-    with raster.open_raster(scene.truth) as source:
-        return decode_colours(raster.read_pixels(source, area), scene.truth)
+
+
+def _check_size(scene: Scene, shape: tuple[int, int], geobox: GeoBox) -> None:
+    size = (geobox.height, geobox.width)
+    if shape != size:
+        raise InputError(
+            f"a mask is of the size of its image {size}, got {shape}: {scene.truth}"
+        )
 
 
 def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarray:
