@@ -97,7 +97,7 @@ class PredictionResult(NamedTuple):
         files: The files that were written, the mask first.
         buildings: Number of polygons; None if none were asked for.
         kept: Whether they were there already.
-        counts: What `evaluation.summarise` makes scores of, if truth was given.
+        counts: What `scoring.summarise` makes scores of, if truth was given.
     """
 
     files: list[Path]
@@ -206,9 +206,9 @@ def map_buildings(
             settings would give.
         ValueError: If image, model, truth and settings do not go together.
     """
-    if not isinstance(image, Orthophoto):
-        image = Orthophoto.read(image, settings.bands, settings.nodata)
     orthophoto = image
+    if not isinstance(orthophoto, Orthophoto):
+        orthophoto = Orthophoto.read(orthophoto, settings.bands, settings.nodata)
     inference = _inference_settings(settings, predictor)
     geojson = settings.vector == "geojson" and settings.polygons
     if geojson and orthophoto.ground.crs is None:
@@ -323,18 +323,16 @@ def merge_buildings(image: Path, out: Path, settings: Settings) -> PredictionRes
     paths = _name_outputs(image.stem, out, settings)
     refuse_overlap(paths.values(), [image])
     strips = StripStore(strips_folder(paths["mask"]))
-    if not strips.folder.exists() and not settings.overwrite:
+    there = [path for path in paths.values() if path.exists()]
+    if not strips.folder.exists():
         known = {**orthophoto.identity, **_describe_products(settings)}
         known.pop("image_time", None)  # shards may be of copies
-        if _is_made_of(paths["mask"], known) and all(
-            p.exists() for p in paths.values()
-        ):
-            _remove_rows(strips)
-            buildings = count_outlines(paths["polygons"]) if settings.polygons else None
-            return PredictionResult(list(paths.values()), buildings, kept=True)
-    if not strips.folder.exists():
-        raise InputError(f"no shards of {image.name} in this folder: {out}")
-    there = [path for path in paths.values() if path.exists()]
+        whole = len(there) == len(paths) and _is_made_of(paths["mask"], known)
+        if settings.overwrite or not whole:
+            raise InputError(f"no shards of {image.name} in this folder: {out}")
+        _remove_rows(strips)  # killed before it could
+        buildings = count_outlines(paths["polygons"]) if settings.polygons else None
+        return PredictionResult(there, buildings, kept=True)
     known = {**strips.settings, **_describe_products(settings)}
     if there and not (settings.overwrite or _is_made_of(paths["mask"], known)):
         raise OutputExistsError(f"{there[0]} exists; give --overwrite")
@@ -414,30 +412,33 @@ def _is_finished(
             return False  # killed between two outputs
         missing = next(path for path in paths.values() if path not in there)
         raise OutputExistsError(f"{there[0]} exists, {missing.name} does not; {hint}")
-    with open_raster(paths["mask"]) as source:
-        found = source.tags()
-    for key, value in known.items():
-        if found.get(key, "") != str(value):
-            if key == "image_time" and key not in found:
-                continue  # merged of shards, which may be of copies
-            if key in IDENTITY and key in found:
-                raise OutputExistsError(
-                    f"{paths['mask']} exists, of another image of this name; {hint}"
-                )
+    for key, found in _other_tags(paths["mask"], known):
+        if key == "image_time" and found is None:
+            continue  # merged of shards, which may be of copies
+        if key in IDENTITY and found is not None:
             raise OutputExistsError(
-                f"{paths['mask']} exists, made with {key} {found.get(key)}, not "
-                f"{value}; {hint}"
+                f"{paths['mask']} exists, of another image of this name; {hint}"
             )
+        raise OutputExistsError(
+            f"{paths['mask']} exists, made with {key} {found}, not {known[key]}; {hint}"
+        )
     return True
 
 
 def _is_made_of(mask: Path, known: dict[str, Any]) -> bool:
     """Return whether a mask is there and has all these tags."""
-    if not mask.exists():
-        return False
+    return mask.exists() and not _other_tags(mask, known)
+
+
+def _other_tags(mask: Path, known: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the tags of a mask that are not as known: name, and value if any."""
     with open_raster(mask) as source:
         found = source.tags()
-    return all(found.get(key, "") == str(value) for key, value in known.items())
+    return [
+        (key, found.get(key))
+        for key, value in known.items()
+        if found.get(key, "") != str(value)
+    ]
 
 
 def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:
