@@ -79,7 +79,8 @@ class StripStore:
         path = self.folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
         if not path.exists():
-            self._write(path, json.dumps(wanted, indent=2).encode())
+            with _replaced(path) as partial:
+                partial.write_text(json.dumps(wanted, indent=2))
         found = self.settings
         for key in {**found, **wanted}:
             if found.get(key) != wanted.get(key):
@@ -146,13 +147,11 @@ class StripStore:
             layers: Array of shape `(layers, rows, width)`, uint8.
         """
         name = f"{row:09}-{row + layers.shape[1]:09}{SUFFIX}"
-        partial = self._partial(self.folder / name)
-        try:
-            with gzip.open(partial, "wb", compresslevel=1) as file:
-                np.save(file, layers)
-            partial.replace(self.folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        with (
+            _replaced(self.folder / name) as partial,
+            gzip.open(partial, "wb", compresslevel=1) as file,
+        ):
+            np.save(file, layers)
 
     def finished(self, first: int, last: int) -> int:
         """Return the first row from `first` on that is missing, at most `last`."""
@@ -211,13 +210,13 @@ class StripStore:
                 files.append((int(rows[1]), int(rows[2]), path))
         return files
 
-    def _partial(self, path: Path) -> Path:
-        return path.with_name(f"{path.name}.{uuid.uuid4().hex}")
 
-    def _write(self, path: Path, content: bytes) -> None:
-        partial = self._partial(path)
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """As `files.atomic_path`, where machines may write a file of one name at once."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
