@@ -217,8 +217,8 @@ def score_rasters(
     pictures = {} if images is None else _images_by_name(images)
     if out is not None:
         shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end
-    if out is not None and (out / "scores.json").exists() and not overwrite:
-        raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
+        if (out / "scores.json").exists() and not overwrite:
+            raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
     places: list[Place] = []
     with ExitStack() as stack:

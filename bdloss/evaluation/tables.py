@@ -26,7 +26,7 @@ def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
     """Return the table of scores, a row for each image, city and all.
 
     Args:
-        result: What `evaluation.score_rasters` returns.
+        result: What `scoring.score_rasters` returns.
 
     Returns:
         Rows of texts, the first one that of the headings.
@@ -59,7 +59,7 @@ def write_scores(result: Mapping[str, Any], folder: Path) -> None:
     """Write scores as `scores.json` and as a Markdown table, `scores.md`.
 
     Args:
-        result: What `evaluation.score_rasters` returns.
+        result: What `scoring.score_rasters` returns.
         folder: Where to write; it exists.
     """
     (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
