@@ -393,8 +393,8 @@ def predict(
     """Draw the buildings of orthophotos.
 
     Writes NAME_mask.tif and NAME_buildings.gpkg of each, and what the options ask for.
-    RASTERS are files and folders of them. A run that was stopped goes on where it was
-    when the same command is given again.
+    RASTERS are files, folders of them, and addresses (a URL, a /vsi path). A run that
+    was stopped goes on where it was when the same command is given again.
     """
     _start_keras()
     with _one_line_errors():
