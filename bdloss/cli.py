@@ -135,7 +135,8 @@ class _Group(click.Group):
 def _place_of(error: BaseException) -> str:
     """Say what went wrong inside, and where, in a line."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "bdloss" in Path(frame.filename).parts]
+    package = Path(__file__).parent
+    ours = [frame for frame in frames if package in Path(frame.filename).parents]
     frame = (ours or frames)[-1]
     what = f"{type(error).__name__}: {error}".splitlines()[0]
     return (
