@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := samples/banepa
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow fuzz test-backends test-legacy lint lock clean
+.PHONY: help demo test test-slow fuzz test-backends test-legacy lint docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,14 +44,17 @@ lint: .venv/ready  ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/ready  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lock:  ## renew constraints.txt from the newest versions
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q -e '.[dev]'
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 
-clean:  ## remove the virtual environments
-	rm -rf .venv .venv-*
+clean:  ## remove the virtual environments and the built documentation
+	rm -rf .venv .venv-* site
 
 # Made once, and again when the requirements change.
 .venv/ready: setup.cfg pyproject.toml constraints.txt
