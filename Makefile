@@ -32,7 +32,7 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	    bdloss_tests/test_callbacks.py \
 	    bdloss_tests/test_metrics.py \
 	    bdloss_tests/data/test_patches.py bdloss_tests/training/test_devices.py \
-	    bdloss_tests/test_resnet.py || exit 1; \
+	    bdloss_tests/models/test_torchvision.py || exit 1; \
 	done
 
 test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)

@@ -4,7 +4,7 @@
     python tools/convert_lite.py
 
 The package (Apache-2.0) holds the weights as PyTorch saved them; only what the encoder
-of `bdloss/lite.py` needs is kept, in half precision.
+of `bdloss/models/efficientnet_lite.py` needs is kept, in half precision.
 """
 
 from importlib import resources
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bdloss.lite import BLOCKS, WEIGHTS
+from bdloss.models.efficientnet_lite import BLOCKS, WEIGHTS
 
 FILE = "models/efficientnet-lite0-57934424.pth"
 OUT = Path(__file__).parents[1] / "bdloss" / "weights"

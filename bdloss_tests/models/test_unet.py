@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from bdloss import models
 from bdloss.losses import CombinedLoss
+from bdloss.models.unet import _leaves
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 
@@ -21,7 +22,7 @@ array = keras.ops.convert_to_numpy
 
 
 def by_name(model):
-    return {layer.name: layer for layer in models._leaves(model)}
+    return {layer.name: layer for layer in _leaves(model)}
 
 
 @pytest.mark.parametrize("backbone", ["plain", "convnn"])
@@ -41,7 +42,7 @@ def model(request):
 def share_moved(model):
     """Train a step; return the shares of weights that moved, averages included."""
     weights = {"bands": [], "decoder": [], "batch norm": [], "encoder": []}
-    for layer in models._leaves(model):
+    for layer in _leaves(model):
         if layer.name == "bands":  # random, so it trains from the first stage on
             weights["bands"] += layer.weights
         elif layer.name.startswith(("decoder", "center", "final")):
@@ -180,7 +181,7 @@ def test_momentum_of_batch_norm_is_a_setting(backbone):
     model = models.build_model(backbone, momentum=0.99)
     found = {
         layer.momentum
-        for layer in models._leaves(model)
+        for layer in _leaves(model)
         if isinstance(layer, keras.layers.BatchNormalization)
     }
     assert found == {0.99}

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from bdloss import lite
+from bdloss.models import efficientnet_lite
 
 # What PyTorch makes of the published weights in single precision on `picture()`:
 # mean and standard deviation of the features, and the first four at row 1, column 2.
@@ -25,8 +25,10 @@ def picture():
 @pytest.fixture(scope="module")
 def features():
     pixels = keras.Input((None, None, 3))
-    model = keras.Model(pixels, lite.encode(lite.scale_pixels()(pixels)))
-    lite.load_weights(model)
+    model = keras.Model(
+        pixels, efficientnet_lite.encode(efficientnet_lite.scale_pixels()(pixels))
+    )
+    efficientnet_lite.load_weights(model)
     return model.predict_on_batch(picture())
 
 

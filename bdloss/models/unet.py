@@ -23,10 +23,10 @@ os.environ.setdefault("SM_FRAMEWORK", "keras")
 import keras
 from keras import layers, ops
 
-from bdloss import lite, resnet
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
+from bdloss.models import efficientnet_lite, torchvision
 
 METADATA = "bdloss.json"  # what a model file says of itself, beside the weights
 # Batch norm forgets fast: runs of some hundred steps never reach Keras's 0.99.
@@ -46,7 +46,7 @@ def size_multiple(backbone: str, blocks: int) -> int:
         blocks: Times that `plain` and `convnn` halve the image.
     """
     if backbone == "lite":
-        return lite.STRIDE
+        return efficientnet_lite.STRIDE
     return 2**blocks if backbone in OURS else 32
 
 
@@ -131,7 +131,7 @@ def _plain(x, filters: int, blocks: int, momentum: float):
 
 def _lite(x, filters: int, momentum: float):
     """A U-Net on EfficientNet-Lite0, which starts at half the size of the image."""
-    *skips, features = lite.encode(x, momentum)
+    *skips, features = efficientnet_lite.encode(x, momentum)
     fine = _convolve(x, filters, 1, "decoder_fine", momentum)
     skips = [fine, *skips]
     widths = [filters * (1 + i) for i in range(len(skips))]
@@ -154,7 +154,7 @@ def _load_lite_weights(model: keras.Model, weights: str | None) -> None:
             f"encoder_weights of lite must be imagenet, or none, got {weights!r}"
         )
     if weights:
-        lite.load_weights(model)
+        efficientnet_lite.load_weights(model)
 
 
 def _convnn(x, filters: int, blocks: int, skips: bool, momentum: float):
@@ -201,11 +201,13 @@ def _encoder_unet(
     if backbone.startswith("densenet"):  # Keras 3 names the stem with an underscore
         names = segmodels_keras.Backbones.get_feature_layers(backbone, n=4)
         skips = [name.replace("conv1/relu", "conv1_relu") for name in names]
-    torchvision = backbone in resnet.NAMES and str(weights).endswith(".safetensors")
-    if weights == "imagenet" and backbone in resnet.NAMES:
+    is_torchvision = backbone in torchvision.NAMES and str(weights).endswith(
+        ".safetensors"
+    )
+    if weights == "imagenet" and backbone in torchvision.NAMES:
         raise FileNotFoundError(
             f"the ImageNet weights of {backbone} are not fetched: get "
-            f"{resnet.URL.format(backbone)} and give its path as encoder_weights"
+            f"{torchvision.URL.format(backbone)} and give its path as encoder_weights"
         )
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(f"no such file of encoder weights: {weights}")
@@ -215,7 +217,7 @@ def _encoder_unet(
             input_shape=(None, None, 3),
             classes=classes,
             activation="linear",
-            encoder_weights=None if torchvision else weights,
+            encoder_weights=None if is_torchvision else weights,
             encoder_features=skips,
         )
     except Exception as error:  # Keras raises a bare Exception
@@ -234,8 +236,8 @@ def _encoder_unet(
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = momentum
-    if torchvision:
-        resnet.load_weights(unet, Path(str(weights)))
+    if is_torchvision:
+        torchvision.load_weights(unet, Path(str(weights)))
     return _with_our_sums(unet)
 
 
@@ -275,12 +277,12 @@ def _with_our_sums(unet: keras.Model) -> keras.Model:
 def _scaling(backbone: str) -> keras.layers.Layer:
     """Return the scaling that an encoder was trained with; our own nets take any."""
     if backbone == "lite":
-        return lite.scale_pixels()
+        return efficientnet_lite.scale_pixels()
     if backbone.startswith(("resnet50", "resnet101", "resnet152", "vgg")) and (
         not backbone.endswith("v2")
     ):
         return Caffe(name="scaling")
-    if backbone.startswith("densenet") or backbone in resnet.NAMES:
+    if backbone.startswith("densenet") or backbone in torchvision.NAMES:
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         return layers.Rescaling(
             [1 / (255 * s) for s in std],
