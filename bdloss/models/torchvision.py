@@ -1,7 +1,7 @@
 """ResNet18 and ResNet34 (He et al. 2016) with the ImageNet weights of torchvision.
 
-They are published as safetensors (`URL`), and are read here without PyTorch. The
-encoders themselves are those of segmodels-keras.
+They are published as safetensors (`WEIGHTS_URL`), and are read here without PyTorch.
+The encoders themselves are those of segmodels-keras.
 """
 
 import re
@@ -13,10 +13,10 @@ import safetensors.numpy
 
 from bdloss.errors import InputError
 
-URL = "https://huggingface.co/timm/{}.tv_in1k/resolve/main/model.safetensors"
-NAMES = ("resnet18", "resnet34")
-STEM = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
-VARIABLES = {
+WEIGHTS_URL = "https://huggingface.co/timm/{}.tv_in1k/resolve/main/model.safetensors"
+BACKBONES = ("resnet18", "resnet34")
+STEM_LAYERS = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
+VARIABLE_NAMES = {
     "kernel": "weight",
     "gamma": "weight",
     "beta": "bias",
@@ -40,12 +40,12 @@ def load_weights(model: keras.Model, path: Path) -> None:
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"not a safetensors file: {path} ({error})") from error
     for layer in model.layers:
-        theirs = _their_name(layer.name)
-        if theirs is None or not layer.weights:
+        prefix = _torchvision_name(layer.name)
+        if prefix is None or not layer.weights:
             continue
         arrays = []
         for weight in layer.weights:
-            name = f"{theirs}.{VARIABLES[weight.name]}"
+            name = f"{prefix}.{VARIABLE_NAMES[weight.name]}"
             if name not in tensors:
                 raise InputError(f"no weights of such a ResNet: {path} (no {name})")
             array = tensors[name]
@@ -55,20 +55,22 @@ def load_weights(model: keras.Model, path: Path) -> None:
         layer.set_weights(arrays)
 
 
-def _their_name(layer: str) -> str | None:
+def _torchvision_name(layer: str) -> str | None:
     """Return the name that torchvision gives a layer, if it is one of the encoder.
 
     Example:
-        >>> _their_name("conv3_block2_1_bn"), _their_name("conv3_block1_0_conv")
-        ('layer2.1.bn1', 'layer2.0.downsample.0')
+        >>> _torchvision_name("conv3_block2_1_bn")
+        'layer2.1.bn1'
+        >>> _torchvision_name("conv3_block1_0_conv")
+        'layer2.0.downsample.0'
     """
-    if layer in STEM:
-        return STEM[layer]
+    if layer in STEM_LAYERS:
+        return STEM_LAYERS[layer]
     block = re.fullmatch(r"conv(\d)_block(\d)_(\d)_(conv|bn)", layer)
     if not block:
         return None
-    stage, number, place, kind = block.groups()
+    stage, number, index, kind = block.groups()
     where = f"layer{int(stage) - 1}.{int(number) - 1}"
-    if place == "0":
+    if index == "0":
         return f"{where}.downsample.{0 if kind == 'conv' else 1}"
-    return f"{where}.{kind}{place}"
+    return f"{where}.{kind}{index}"

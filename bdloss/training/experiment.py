@@ -141,7 +141,7 @@ class Experiment:
     filters: int = 16
     blocks: int = 4
     skips: bool = True  # whether convnn has skip connections
-    momentum: float = models.MOMENTUM  # of batch norm's moving averages
+    momentum: float = models.BATCH_NORM_MOMENTUM  # of batch norm's moving averages
     patch: int = 256  # pixels
     batch: int = 8  # patches
     sampling: str = "random"  # of training patches: random | grid (shuffled)
@@ -201,7 +201,7 @@ class Experiment:
                 f"patch must be a multiple of {multiple} for {self.backbone}, "
                 f"got {self.patch}"
             )
-        if self.encoder_weights and self.backbone in models.WITHOUT_ENCODER:
+        if self.encoder_weights and self.backbone in models.WITHOUT_ENCODER_WEIGHTS:
             raise InputError(
                 "encoder_weights are of networks with an encoder, got "
                 f"{self.encoder_weights!r} for {self.backbone}"

@@ -221,7 +221,7 @@ def _build_network(
 
 def _share_statistics(model: keras.Model) -> None:
     """Let batch norm see the whole batch, not the part of its device."""
-    for layer in model._flatten_layers():
+    for layer in models.flatten_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
 

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from bdloss import models
 from bdloss.models import efficientnet_lite
 
 # What PyTorch makes of the published weights in single precision on `picture()`:
@@ -40,3 +41,13 @@ def test_features_are_those_of_pytorch(features, level):
     assert found.mean() == pytest.approx(mean, abs=HALF * deviation)
     assert found.std() == pytest.approx(deviation, rel=HALF)
     assert found[0, 1, 2, :4] == pytest.approx(values, abs=HALF * deviation)
+
+
+def test_weights_of_lite_come_with_the_package():
+    first, again, random = (
+        models.build_model("lite", encoder_weights=weights).get_layer("lite_stem")
+        for weights in ("imagenet", "imagenet", None)
+    )
+    kernel = first.get_weights()[0]
+    np.testing.assert_array_equal(kernel, again.get_weights()[0])
+    assert (kernel != random.get_weights()[0]).all()

@@ -1,0 +1,194 @@
+"""Model files: a Keras model with the metadata that prediction needs."""
+
+import hashlib
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from bdloss.errors import DamagedFileError, InputError
+from bdloss.files import DAMAGED, atomic_path
+from bdloss.memory import refuse_beyond_memory
+
+METADATA_FILE = "bdloss.json"  # inside the .keras file, which is a zip
+DEFAULT_PATCH_SIZE = 512  # pixels, for a model that does not say what it was trained on
+
+
+def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
+    """Save a model with the metadata that prediction needs.
+
+    Args:
+        model: Any Keras model.
+        path: File that ends in `.keras`; replaced whole if it exists.
+        metadata: What is known of the model: bands, classes, window, resolution in
+            metres, threshold, name.
+    """
+    with atomic_path(path) as partial:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(METADATA_FILE, json.dumps(metadata, indent=2))
+
+
+class Predictor(NamedTuple):
+    """A model ready to predict, and what must be known of it.
+
+    Attributes:
+        name: What it is called.
+        predict: Callable from pixels `(batch, window, window, bands)`, 0..255, to
+            probabilities `(batch, window, window, 1)`, as NumPy arrays.
+        bands: Number of bands that it takes.
+        window: Side of the patches that it was trained on, in pixels.
+        multiple: What the side of a window must be a multiple of.
+        threshold: Probability from which a pixel is building.
+        resolution: Side of a pixel that it was trained on, in metres; None if unknown.
+        tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
+        digest: What changes whenever the file changes; empty for no file.
+        network: The Keras model that predicts; None for another callable.
+    """
+
+    name: str
+    predict: Callable[[np.ndarray], np.ndarray]
+    bands: int
+    window: int
+    multiple: int
+    threshold: float
+    resolution: float | None
+    tta: str = "none"
+    digest: str = ""
+    network: keras.Model | None = None
+
+    def check_window(self, window: int) -> None:
+        """Refuse a window that the network cannot halve often enough.
+
+        Args:
+            window: Side in pixels.
+
+        Raises:
+            ValueError: If it is not a multiple of `multiple`.
+        """
+        if window < 1 or window % self.multiple:
+            raise InputError(
+                f"window must be a multiple of {self.multiple} pixels for this model, "
+                f"got {window}"
+            )
+        # Pixels and probabilities, in float32, are the least of it.
+        needed = 4 * window**2 * (self.bands + 1)
+        refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
+
+
+def load_predictor(path: Path) -> Predictor:
+    """Load a model to predict with.
+
+    Args:
+        path: A `.keras` file of this package, or any other of a network from
+            `(batch, height, width, bands)` to one map of probabilities.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Keras model, or not such a network.
+    """
+    model, metadata = load_model(path)
+    taken, given = model.input_shape, model.output_shape
+    if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
+        raise InputError(
+            f"a model must take images of known bands, got {taken}: {path}"
+        )
+    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != 1:
+        raise InputError(f"a model must give one map of buildings, got {given}: {path}")
+    return Predictor(
+        name=metadata.get("name", path.stem),
+        predict=model.predict_on_batch,
+        bands=taken[-1],
+        window=metadata.get("window") or taken[1] or DEFAULT_PATCH_SIZE,
+        multiple=metadata.get("multiple", 1),
+        threshold=metadata.get("threshold", 0.5),
+        resolution=metadata.get("resolution"),
+        tta=metadata.get("tta", "none"),
+        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        network=model,
+    )
+
+
+def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
+    """Load a model, in Keras's safe mode, and its metadata.
+
+    Args:
+        path: A `.keras` file.
+
+    Returns:
+        The model, not compiled, and its metadata (empty for a model that another
+        program saved).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Keras model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"not a Keras model: {path}")
+    if path.suffix != ".keras":  # or Keras refuses it, in five lines
+        raise InputError(f"a model must be a file that ends in .keras, got {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except DAMAGED as error:
+        raise DamagedFileError(f"not a Keras model: {path} ({error})") from error
+    refuse_beyond_memory(size, f"the model {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of an odd file Keras raises what it comes to
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"not a Keras model: {path} ({reason[0] if reason else error})"
+        ) from error
+    with zipfile.ZipFile(path) as archive:
+        known = METADATA_FILE in archive.namelist()
+        try:
+            metadata = json.loads(archive.read(METADATA_FILE)) if known else {}
+        except DAMAGED as error:
+            raise DamagedFileError(
+                f"damaged {METADATA_FILE} in this model: {path}"
+            ) from error
+    _check_metadata(metadata, path)
+    return model, metadata
+
+
+def _check_metadata(metadata: Any, path: Path) -> None:
+    """Refuse metadata that no model can have."""
+    if not isinstance(metadata, dict):
+        raise InputError(
+            f"{METADATA_FILE} of a model must be a table, got {metadata!r}: {path}"
+        )
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "name": (lambda v: isinstance(v, str), "a text"),
+        "window": (_is_whole, "a whole number above 0"),
+        "multiple": (_is_whole, "a whole number above 0"),
+        "threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "in [0, 1]"),
+        "resolution": (
+            lambda v: v is None or (_is_number(v) and 0 < v < math.inf),
+            "a number of metres above 0",
+        ),
+        "tta": (lambda v: isinstance(v, str), "a text"),
+    }
+    for key, (holds, rule) in rules.items():
+        if key in metadata and not holds(metadata[key]):
+            raise InputError(
+                f"{key} of a model must be {rule}, got {metadata[key]!r}: {path}"
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

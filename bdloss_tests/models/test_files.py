@@ -1,0 +1,119 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from bdloss import models
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+
+
+def test_saved_model_predicts_the_same(tmp_path):
+    model = models.build_model("plain", filters=4)
+    path = tmp_path / "model.keras"
+    models.save_model(model, path, {"window": 64, "threshold": 0.4, "multiple": 16})
+    predictor = models.load_predictor(path)
+    np.testing.assert_array_equal(
+        predictor.predict(PIXELS), model.predict_on_batch(PIXELS)
+    )
+    assert (predictor.bands, predictor.window, predictor.threshold) == (3, 64, 0.4)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read("bdloss.json"))["window"] == 64
+
+
+def test_model_of_another_program_is_accepted(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1, activation="sigmoid")]
+    )
+    model.save(tmp_path / "other.keras")
+    predictor = models.load_predictor(tmp_path / "other.keras")
+    assert (predictor.name, predictor.bands, predictor.window) == ("other", 3, 512)
+
+
+def test_files_that_are_no_such_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        models.load_predictor(tmp_path / "none.keras")
+    text = tmp_path / "text.keras"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match="not a Keras model"):
+        models.load_predictor(text)
+    with zipfile.ZipFile(tmp_path / "zip.keras", "w") as archive:
+        archive.writestr("hello", "world")
+    with pytest.raises(ValueError, match="not a Keras model"):
+        models.load_predictor(tmp_path / "zip.keras")
+    two = models.build_model("plain", classes=2, filters=2, blocks=1)
+    two.save(tmp_path / "two.keras")
+    with pytest.raises(ValueError, match="one map of buildings"):
+        models.load_predictor(tmp_path / "two.keras")
+
+
+def test_window_must_fit_the_network():
+    predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
+    predictor.check_window(48)
+    with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
+        predictor.check_window(40)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ("[]", "must be a table"),
+        ("{", "damaged bdloss.json"),
+        ('{"window": "64"}', "window of a model must be a whole number above 0"),
+        ('{"window": true}', "window of a model must be a whole number above 0"),
+        ('{"multiple": 0}', "multiple of a model must be"),
+        ('{"multiple": null}', "multiple of a model must be"),
+        ('{"threshold": "a"}', r"threshold of a model must be in \[0, 1\]"),
+        ('{"threshold": NaN}', r"threshold of a model must be in \[0, 1\]"),
+        ('{"resolution": "x"}', "resolution of a model must be a number of metres"),
+        ('{"resolution": 0}', "resolution of a model must be a number of metres"),
+        ('{"tta": 4}', "tta of a model must be a text"),
+    ],
+)
+def test_odd_facts_of_a_model_are_named(tmp_path, facts, says):
+    path = tmp_path / "model.keras"
+    models.save_model(models.build_model(filters=2, blocks=1), path, {})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**parts, models.METADATA_FILE: facts.encode()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=says) as refused:
+        models.load_predictor(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["layer of another", "no table"])
+def test_odd_networks_are_no_models(tmp_path, change):
+    path = tmp_path / "model.keras"
+    models.save_model(models.build_model(filters=2, blocks=1), path, {})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = parts["config.json"].decode()
+    parts["config.json"] = (
+        "[]" if change == "no table" else config.replace("Conv2D", "TheirConv2D")
+    ).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="not a Keras model") as refused:
+        models.load_predictor(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_window_must_fit_into_memory():
+    predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
+    with pytest.raises(ValueError, match=r"a window of 1600000 .* needs 40960 GB of"):
+        predictor.check_window(1_600_000)
+
+
+def test_a_model_whose_list_of_parts_is_damaged_is_named(bright_model, tmp_path):
+    path = tmp_path / "bright.keras"
+    data = bytearray(bright_model.read_bytes())
+    data[data.rindex(b"PK\x01\x02")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"not a Keras model: {path}"):
+        models.load_predictor(path)
