@@ -74,7 +74,15 @@ def measure_memory(path: Path, polygons: bool) -> None:
         from bdloss.inference.pipeline import Settings, map_buildings
         from bdloss.models import Predictor
 
-        predictor = Predictor("pointwise", pointwise, 3, WINDOW, 1, 0.85, 0.3)
+        predictor = Predictor(
+            name="pointwise",
+            predict=pointwise,
+            band_count=3,
+            patch_size=WINDOW,
+            multiple=1,
+            threshold=0.85,
+            resolution=0.3,
+        )
         map_buildings(path, predictor, path.parent / f"{path.stem}_out", Settings())
     else:
         predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)

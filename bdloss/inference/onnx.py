@@ -67,7 +67,7 @@ def export_onnx(
         )
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite")
-    side = predictor.window if window is None else window
+    side = predictor.patch_size if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)
     with atomic_path(path) as partial:
@@ -79,7 +79,7 @@ def export_onnx(
                 verbose=False,
                 input_signature=[
                     keras.InputSpec(
-                        shape=(None, predictor.bands, side, side),
+                        shape=(None, predictor.band_count, side, side),
                         dtype="float32",
                         name="image",
                     )
@@ -107,8 +107,8 @@ def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:
         "tiles_overlap": OVERLAP,
         "seg_thresh": predictor.threshold,
         "seg_small_segment": 0,  # its median filter would round the corners
-        "standardization_mean": [0.0] * predictor.bands,
-        "standardization_std": [1.0] * predictor.bands,
+        "standardization_mean": [0.0] * predictor.band_count,
+        "standardization_std": [1.0] * predictor.band_count,
     }
     if predictor.resolution is not None:
         metadata["resolution"] = round(CENTIMETRES * predictor.resolution, 3)

@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -35,6 +35,9 @@ SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
 PRODUCTS = ("mask", "prob", "overlay")  # rasters that we write beside an image
 MISMATCH = 1.2  # of resolutions, from which a model may not know what it sees
 PICTURE = 3000  # pixels: the most of the longer side of an overlay
+
+# By window, so that it is tried once for all rasters; a model no longer used goes.
+_fastest_batches: WeakKeyDictionary[Predictor, dict[int, int]] = WeakKeyDictionary()
 
 
 class Settings(NamedTuple):
@@ -253,7 +256,7 @@ def map_buildings(
                 predictor.predict,
                 dataclasses.replace(inference, batch=batch),
                 store,
-                bands=predictor.bands,
+                bands=predictor.band_count,
                 shard=shard,
                 resume=shard[1] > 1 or (settings.resume and not settings.overwrite),
                 tags=tags,
@@ -271,7 +274,7 @@ def map_buildings(
 
 def _inference_settings(settings: Settings, predictor: Predictor) -> InferenceSettings:
     """Put the model's own in the place of what was not said."""
-    window = predictor.window if settings.window is None else settings.window
+    window = predictor.patch_size if settings.window is None else settings.window
     predictor.check_window(window)
     threshold = settings.threshold
     return InferenceSettings(
@@ -298,9 +301,12 @@ def _has_gpu() -> bool:
         return False
 
 
-@functools.cache  # once for all rasters
 def _fastest_batch(predictor: Predictor, window: int) -> int:
-    return find_batch(predictor.predict, (window, window, predictor.bands))
+    found = _fastest_batches.setdefault(predictor, {})
+    if window not in found:
+        shape = window, window, predictor.band_count
+        found[window] = find_batch(predictor.predict, shape)
+    return found[window]
 
 
 def merge_buildings(image: Path, out: Path, settings: Settings) -> PredictionResult:

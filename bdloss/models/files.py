@@ -5,8 +5,9 @@ import json
 import math
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,16 +35,17 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
             archive.writestr(METADATA_FILE, json.dumps(metadata, indent=2))
 
 
-class Predictor(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
     """A model ready to predict, and what must be known of it.
 
     Attributes:
         name: What it is called.
-        predict: Callable from pixels `(batch, window, window, bands)`, 0..255, to
-            probabilities `(batch, window, window, 1)`, as NumPy arrays.
-        bands: Number of bands that it takes.
-        window: Side of the patches that it was trained on, in pixels.
-        multiple: What the side of a window must be a multiple of.
+        predict: Callable from pixels `(batch, side, side, bands)`, 0..255, to
+            probabilities `(batch, side, side, 1)`, as NumPy arrays.
+        band_count: Number of bands that it takes.
+        patch_size: Side of the patches that it was trained on, in pixels.
+        multiple: What the side of a patch must be a multiple of.
         threshold: Probability from which a pixel is building.
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
         tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
@@ -53,8 +55,8 @@ class Predictor(NamedTuple):
 
     name: str
     predict: Callable[[np.ndarray], np.ndarray]
-    bands: int
-    window: int
+    band_count: int
+    patch_size: int
     multiple: int
     threshold: float
     resolution: float | None
@@ -77,7 +79,7 @@ class Predictor(NamedTuple):
                 f"got {window}"
             )
         # Pixels and probabilities, in float32, are the least of it.
-        needed = 4 * window**2 * (self.bands + 1)
+        needed = 4 * window**2 * (self.band_count + 1)
         refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
 
 
@@ -106,8 +108,8 @@ def load_predictor(path: Path) -> Predictor:
     return Predictor(
         name=metadata.get("name", path.stem),
         predict=model.predict_on_batch,
-        bands=taken[-1],
-        window=metadata.get("window") or taken[1] or DEFAULT_PATCH_SIZE,
+        band_count=taken[-1],
+        patch_size=metadata.get("window") or taken[1] or DEFAULT_PATCH_SIZE,
         multiple=metadata.get("multiple", 1),
         threshold=metadata.get("threshold", 0.5),
         resolution=metadata.get("resolution"),

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -58,10 +59,10 @@ def test_the_file_gives_what_keras_gives(predictor, tmp_path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,), (taken,) = session.get_outputs(), session.get_inputs()
     assert (taken.name, taken.type) == ("image", "tensor(float)")
-    assert taken.shape == ["batch", predictor.bands, 64, 64]
+    assert taken.shape == ["batch", predictor.band_count, 64, 64]
     assert (given.name, given.shape) == ("maps", ["batch", 2, 64, 64])
 
-    patches = read_sample(predictor.bands)
+    patches = read_sample(predictor.band_count)
     expected = predictor.predict(np.moveaxis(patches, 1, -1))[..., 0]
     assert expected.std() > 0.01
     image = patches.astype(np.float32) / 255  # as Deepness and GeoDeep do
@@ -89,7 +90,15 @@ def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
 
 
 def test_what_the_readers_are_told():
-    predictor = models.Predictor("town", None, 4, 64, 16, 0.3, 0.075)
+    predictor = models.Predictor(
+        name="town",
+        predict=None,
+        band_count=4,
+        patch_size=64,
+        multiple=16,
+        threshold=0.3,
+        resolution=0.075,
+    )
     assert onnx.describe_model(predictor, 128) == {
         "model_type": "Segmentor",
         "class_names": {"0": "background", "1": "building"},
@@ -101,14 +110,21 @@ def test_what_the_readers_are_told():
         "standardization_mean": [0, 0, 0, 0],
         "standardization_std": [1, 1, 1, 1],
     }
-    unknown = predictor._replace(resolution=None)
+    unknown = replace(predictor, resolution=None)
     assert "resolution" not in onnx.describe_model(unknown, 128)
 
 
 def test_bad_input_leaves_nothing(tmp_path, monkeypatch):
     network = with_custom_layers()
     predictor = models.Predictor(
-        "town", network.predict_on_batch, 3, 64, 16, 0.5, 0.3, network=network
+        name="town",
+        predict=network.predict_on_batch,
+        band_count=3,
+        patch_size=64,
+        multiple=16,
+        threshold=0.5,
+        resolution=0.3,
+        network=network,
     )
     path = tmp_path / "model.onnx"
     with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
@@ -124,7 +140,7 @@ def test_bad_input_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"needs onnx and tf2onnx: pip install"):
             onnx.export_onnx(predictor, path)
     with pytest.raises(ValueError, match="only a Keras model is exported"):
-        onnx.export_onnx(predictor._replace(network=None), path)
+        onnx.export_onnx(replace(predictor, network=None), path)
     assert not list(tmp_path.iterdir())
     path.write_text("precious")
     with pytest.raises(FileExistsError, match=r"model\.onnx exists"):

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyogrio
@@ -25,7 +26,15 @@ def bright(batch):
     return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
 
 
-PREDICTOR = Predictor("bright", bright, 3, 32, 16, 0.5, 0.3)
+PREDICTOR = Predictor(
+    name="bright",
+    predict=bright,
+    band_count=3,
+    patch_size=32,
+    multiple=16,
+    threshold=0.5,
+    resolution=0.3,
+)
 
 
 @pytest.fixture
@@ -176,7 +185,7 @@ def test_windows_at_a_time(image, tmp_path, monkeypatch, batch, gpu, expected):
 
     monkeypatch.setattr(pipeline, "_has_gpu", lambda: gpu)
     monkeypatch.setattr(pipeline, "find_batch", lambda predict, shape: 16)
-    predictor = PREDICTOR._replace(predict=predict)
+    predictor = replace(PREDICTOR, predict=predict)
     settings = Settings(batch=batch, polygons=False)
     pipeline.map_buildings(image, predictor, tmp_path / "out", settings)
     assert set(seen) == {expected}
@@ -189,7 +198,7 @@ def test_windows_at_a_time(image, tmp_path, monkeypatch, batch, gpu, expected):
 def test_augmentation_is_the_models_unless_another_is_asked_for(
     image, tmp_path, models, asked, used
 ):
-    predictor = PREDICTOR._replace(tta=models)
+    predictor = replace(PREDICTOR, tta=models)
     settings = Settings(tta=asked, polygons=False)
     mapped = pipeline.map_buildings(image, predictor, tmp_path / "out", settings)
     with rasterio.open(mapped.files[0]) as source:
@@ -277,7 +286,7 @@ def test_control_points_are_kept_and_said(tmp_path):
 )
 def test_what_is_odd_with_an_image_is_said(tmp_path, profile, trained, expected):
     image = write_raster(tmp_path / "town.tif", PIXELS, **profile)
-    predictor = PREDICTOR._replace(resolution=trained)
+    predictor = replace(PREDICTOR, resolution=trained)
     said = []
     pipeline.map_buildings(
         image, predictor, tmp_path / "out", Settings(), say=said.append
@@ -354,7 +363,7 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
     out = tmp_path / "out"
     first = pipeline.map_buildings(image, PREDICTOR, out, Settings())
     before = [path.stat().st_mtime_ns for path in first.files]
-    never = PREDICTOR._replace(predict=pytest.fail)
+    never = replace(PREDICTOR, predict=pytest.fail)
     again = pipeline.map_buildings(image, never, out, Settings())
     assert again == first._replace(kept=True)
     assert [path.stat().st_mtime_ns for path in first.files] == before
@@ -375,7 +384,7 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
         (Settings(cog=True), PREDICTOR, "cog False, not True; give"),
         (Settings(vector="fgb"), PREDICTOR, "town_buildings.fgb does not; give"),
         (Settings(overlay=True), PREDICTOR, "town_overlay.png does not; give"),
-        (Settings(), PREDICTOR._replace(digest="b1"), "model_sha256 None, not b1"),
+        (Settings(), replace(PREDICTOR, digest="b1"), "model_sha256 None, not b1"),
     ],
 )
 def test_other_outputs_are_not_taken_for_finished(
@@ -398,7 +407,7 @@ def test_a_run_that_failed_half_way_goes_on(image, tmp_path):
             raise OSError("No space left on device")
         return bright(batch)
 
-    counted = PREDICTOR._replace(predict=count)
+    counted = replace(PREDICTOR, predict=count)
     with pytest.raises(OSError, match="No space"):
         pipeline.map_buildings(image, counted, out, settings)
     assert [path.name for path in out.iterdir()] == ["town_mask.partial"]

@@ -18,7 +18,8 @@ def test_saved_model_predicts_the_same(tmp_path):
     np.testing.assert_array_equal(
         predictor.predict(PIXELS), model.predict_on_batch(PIXELS)
     )
-    assert (predictor.bands, predictor.window, predictor.threshold) == (3, 64, 0.4)
+    assert (predictor.band_count, predictor.patch_size) == (3, 64)
+    assert predictor.threshold == 0.4
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("bdloss.json"))["window"] == 64
@@ -30,7 +31,8 @@ def test_model_of_another_program_is_accepted(tmp_path):
     )
     model.save(tmp_path / "other.keras")
     predictor = models.load_predictor(tmp_path / "other.keras")
-    assert (predictor.name, predictor.bands, predictor.window) == ("other", 3, 512)
+    assert (predictor.name, predictor.band_count) == ("other", 3)
+    assert predictor.patch_size == 512
 
 
 def test_files_that_are_no_such_model(tmp_path):
@@ -50,8 +52,20 @@ def test_files_that_are_no_such_model(tmp_path):
         models.load_predictor(tmp_path / "two.keras")
 
 
+def sixteenfold():
+    return models.Predictor(
+        name="x",
+        predict=lambda batch: batch,
+        band_count=3,
+        patch_size=256,
+        multiple=16,
+        threshold=0.5,
+        resolution=None,
+    )
+
+
 def test_window_must_fit_the_network():
-    predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
+    predictor = sixteenfold()
     predictor.check_window(48)
     with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
         predictor.check_window(40)
@@ -105,7 +119,7 @@ def test_odd_networks_are_no_models(tmp_path, change):
 
 
 def test_a_window_must_fit_into_memory():
-    predictor = models.Predictor("x", lambda batch: batch, 3, 256, 16, 0.5, None)
+    predictor = sixteenfold()
     with pytest.raises(ValueError, match=r"a window of 1600000 .* needs 40960 GB of"):
         predictor.check_window(1_600_000)
 

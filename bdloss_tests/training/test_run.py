@@ -85,7 +85,8 @@ def test_history_covers_all_stages(run):
 
 def test_model_knows_what_it_was_trained_on(run):
     predictor = models.load_predictor(run[0] / "model.keras")
-    assert (predictor.name, predictor.bands, predictor.window) == ("plain", 3, 32)
+    assert (predictor.name, predictor.band_count) == ("plain", 3)
+    assert predictor.patch_size == 32
     assert predictor.resolution == pytest.approx(0.3, rel=0.01)
     assert predictor.multiple == 4
     assert predictor.tta == "flips"
