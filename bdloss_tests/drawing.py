@@ -21,6 +21,11 @@ def as_batch(*masks: np.ndarray) -> np.ndarray:
     return np.stack(masks)[..., None]
 
 
+def plateaus(shape, seed: int = 0) -> np.ndarray:
+    """Return values of which most neighbours are the same: 0, a half or 1."""
+    return np.random.default_rng(seed).integers(0, 3, shape).astype("float32") / 2
+
+
 HOUSE = draw(
     """
     .........

@@ -10,7 +10,7 @@ from bdloss import losses
 from bdloss.callbacks import SteppedWeight
 from bdloss.losses import BoundaryLoss, CombinedLoss, IoULoss
 from bdloss.models import build_model
-from bdloss_tests.losses.test_pooling import gradient
+from bdloss_tests.gradients import gradient
 
 SHAPE = (2, 13, 18, 2)  # two images of two classes
 

@@ -17,7 +17,7 @@ from bdloss.losses import boundary
 from bdloss.training import run as training
 from bdloss.training.experiment import make_experiment
 from bdloss.training.trainer import make_loss
-from bdloss_tests.losses.test_pooling import gradient
+from bdloss_tests.gradients import gradient
 from bdloss_tests.scenes import make_scene, write_folder
 
 PAPER = Path(plan.__file__).with_name("paper.toml")

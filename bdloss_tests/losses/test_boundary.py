@@ -9,8 +9,8 @@ from bdloss.losses.boundary import (
     soft_boundary_f1,
     soft_precision_recall,
 )
-from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
-from bdloss_tests.losses.test_pooling import gradient, plateaus
+from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw, plateaus
+from bdloss_tests.gradients import gradient
 
 RING = draw(
     """

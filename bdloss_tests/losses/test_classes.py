@@ -24,6 +24,7 @@ from bdloss.losses import (
 )
 from bdloss.metrics import boundary_f1
 from bdloss_tests.drawing import CITY, FIELD, HOUSE, as_batch, draw
+from bdloss_tests.gradients import value_and_gradient
 
 
 @keras.saving.register_keras_serializable("bdloss_tests")
@@ -73,28 +74,8 @@ HARD = {
 }
 
 
-def value_and_gradient(loss, y_true, y_pred):
-    """Return them as numbers, on whichever backend Keras runs."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        y_pred = tf.convert_to_tensor(y_pred)
-        with tf.GradientTape() as tape:
-            tape.watch(y_pred)
-            value = loss(y_true, y_pred)
-        gradient = tape.gradient(value, y_pred)
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        y_pred = ops.convert_to_tensor(y_pred)
-        value, gradient = jax.value_and_grad(lambda pred: loss(y_true, pred))(y_pred)
-    else:
-        y_pred = ops.convert_to_tensor(y_pred).requires_grad_()
-        value = loss(y_true, y_pred)
-        value.backward()
-        value, gradient = value.detach(), y_pred.grad
-    gradient = ops.convert_to_numpy(ops.cast(gradient, "float32"))
-    return float(value), gradient
+def loss_and_gradient(loss, y_true, y_pred):
+    return value_and_gradient(lambda pred: loss(y_true, pred), y_pred)
 
 
 def random_mask(seed, height, width):
@@ -215,13 +196,13 @@ def test_flips_and_turns_of_both_turn_the_gradient_with_them(loss):
 
     true, pred = (as_batch(*masks) for masks in random_masks(5, 2, 13, 22))
     pred = (0.1 + 0.7 * pred).astype(np.float32)  # maxima tie on plateaus
-    value, gradient = value_and_gradient(loss, true, pred)
+    value, gradient = loss_and_gradient(loss, true, pred)
     assert value > 0.01
     assert np.abs(gradient).max() > 1e-4
     for turn in range(4):
         for flip in (False, True):
             moved = (move(y, turn, flip) for y in (true, pred))
-            other, turned = value_and_gradient(loss, *moved)
+            other, turned = loss_and_gradient(loss, *moved)
             assert other == pytest.approx(value, abs=1e-6)
             np.testing.assert_allclose(turned, move(gradient, turn, flip), atol=1e-6)
 
@@ -319,7 +300,7 @@ def test_vgg_loss_of_the_network():
         np.square(ops.convert_to_numpy(b) - ops.convert_to_numpy(a)).mean()
         for a, b in zip(true_features, pred_features, strict=True)
     )
-    value, gradient = value_and_gradient(loss, true, pred.astype("float32"))
+    value, gradient = loss_and_gradient(loss, true, pred.astype("float32"))
     assert value == pytest.approx(expected, rel=1e-4)
     assert value > 1e-4
     assert np.isfinite(gradient).all()
@@ -380,8 +361,8 @@ def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
 
     part = losses.EXTRAS[extra](**own[extra]) if extra else None
     loss = CombinedLoss(part, w=w, **shared)
-    value, gradient = value_and_gradient(loss, y_true, y_pred)
-    expected, slope = value_and_gradient(total, y_true, y_pred)
+    value, gradient = loss_and_gradient(loss, y_true, y_pred)
+    expected, slope = loss_and_gradient(total, y_true, y_pred)
     assert value == pytest.approx(expected, abs=1e-6)
     np.testing.assert_allclose(gradient, slope, atol=1e-6)
     assert np.abs(slope).max() > 1e-3
@@ -475,7 +456,7 @@ def test_binary_crossentropy_is_a_mean_over_valid_pixels():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_value_and_gradient_are_finite_on_every_mask(loss, case, dtype):
     y_true, y_pred = HARD[case]
-    value, gradient = value_and_gradient(
+    value, gradient = loss_and_gradient(
         loss, as_batch(y_true), as_batch(y_pred).astype(dtype)
     )
     limit = 1 if loss in BOUNDED else 20
@@ -488,14 +469,14 @@ def test_logits_that_are_wrong_beyond_doubt_keep_their_gradient(wrong):
     true = as_batch(FIELD if wrong > 0 else CITY)
     loss = BinaryCrossentropy(from_logits=True)
     logits = np.full_like(true, wrong)
-    value, gradient = value_and_gradient(loss, true, logits)
+    value, gradient = loss_and_gradient(loss, true, logits)
     assert value == pytest.approx(50)
     assert gradient == pytest.approx(np.full_like(true, np.sign(wrong) / 72))
 
 
 def test_gradient_removes_what_was_invented():
     soft = as_batch(0.05 + 0.9 * HOUSE)
-    _, gradient = value_and_gradient(BoundaryLoss(), as_batch(FIELD), soft)
+    _, gradient = loss_and_gradient(BoundaryLoss(), as_batch(FIELD), soft)
     assert gradient[as_batch(HOUSE) == 1].sum() > 0.1
     assert gradient[as_batch(HOUSE) == 0].sum() < -0.1
 
@@ -503,8 +484,8 @@ def test_gradient_removes_what_was_invented():
 def test_boundary_loss_does_not_see_the_level_of_a_prediction():
     soft = 0.3 + 0.3 * np.roll(HOUSE, 3, 1)
     loss = BoundaryLoss()
-    low, gradient = value_and_gradient(loss, as_batch(HOUSE), as_batch(soft))
-    high, _ = value_and_gradient(loss, as_batch(HOUSE), as_batch(soft + 0.3))
+    low, gradient = loss_and_gradient(loss, as_batch(HOUSE), as_batch(soft))
+    high, _ = loss_and_gradient(loss, as_batch(HOUSE), as_batch(soft + 0.3))
     assert low == pytest.approx(high, abs=1e-6)
     assert np.abs(gradient).max() > 1e-3
     assert gradient.sum() == pytest.approx(0, abs=1e-6)
@@ -555,7 +536,7 @@ def test_rim_of_ignored_pixels_is_no_boundary(loss):
 @EACH
 def test_ignored_pixels_have_no_gradient(loss):
     pred = np.random.default_rng(0).uniform(0.1, 0.9, (1, 8, 9, 1)).astype("float32")
-    _, gradient = value_and_gradient(loss, as_batch(HALF_KNOWN), pred)
+    _, gradient = loss_and_gradient(loss, as_batch(HALF_KNOWN), pred)
     assert not gradient[as_batch(HALF_KNOWN) == 255].any()
     assert gradient.any()
 
@@ -614,7 +595,7 @@ def test_value_lies_between_0_and_1(
         DiceLoss(smooth, ignore=255),
         SSLoss(seed / 999, ignore=255),
     ):
-        value, gradient = value_and_gradient(loss, true, pred)
+        value, gradient = loss_and_gradient(loss, true, pred)
         assert 0 <= value <= 1
         assert np.isfinite(gradient).all()
 
@@ -860,10 +841,10 @@ def test_what_is_no_number_where_pixels_are_ignored_does_not_matter(loss):
     pred = (0.2 + 0.6 * as_batch(HOUSE)).astype("float32")
     for from_logits in (False, True):
         made = loss(ignore=255, from_logits=from_logits)
-        value, gradient = value_and_gradient(made, true, pred)
+        value, gradient = loss_and_gradient(made, true, pred)
         for unknown in (np.nan, np.inf):
             odd = np.where(true == 255, unknown, pred).astype("float32")
-            found, slope = value_and_gradient(made, true, odd)
+            found, slope = loss_and_gradient(made, true, odd)
             assert found == pytest.approx(value, rel=1e-6)
             np.testing.assert_allclose(slope, gradient, atol=1e-7)
 
@@ -877,6 +858,6 @@ def test_a_prediction_that_is_no_number_is_no_good_one(loss):
 def test_logits_beyond_all_measure_have_a_finite_loss():
     logits = np.where(as_batch(HOUSE) > 0, np.inf, -np.inf).astype("float32")
     for loss in (BinaryCrossentropy, CombinedLoss):
-        value, gradient = value_and_gradient(loss(from_logits=True), CITY[None], logits)
+        value, gradient = loss_and_gradient(loss(from_logits=True), CITY[None], logits)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()

@@ -6,7 +6,8 @@ import pytest
 from keras import ops
 
 from bdloss.losses.pooling import max_pool
-from bdloss_tests.drawing import HOUSE, as_batch, draw
+from bdloss_tests.drawing import HOUSE, as_batch, draw, plateaus
+from bdloss_tests.gradients import gradient
 
 BACKEND = keras.backend.backend()
 SYMMETRIES = {
@@ -14,25 +15,6 @@ SYMMETRIES = {
     for turns in range(4)
     for flip in (False, True)
 }
-
-
-def gradient(function, y):
-    """Return the gradient of a number by an array, under whatever backend runs."""
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        y = tf.convert_to_tensor(y)
-        with tf.GradientTape() as tape:
-            tape.watch(y)
-            value = function(y)
-        return tape.gradient(value, y).numpy()
-    if BACKEND == "jax":
-        import jax
-
-        return np.asarray(jax.jit(jax.grad(function))(y))
-    y = ops.convert_to_tensor(y).detach().requires_grad_()
-    function(y).backward()
-    return y.grad.numpy()
 
 
 def handed_back(y, upstream, side, pool=max_pool):
@@ -61,11 +43,6 @@ def distinct(shape, seed=0):
     """Values of which no two are the same."""
     values = np.random.default_rng(seed).permutation(np.prod(shape))
     return (values / values.size).reshape(shape).astype("float32")
-
-
-def plateaus(shape, seed=0):
-    """Values of which most neighbours are the same."""
-    return np.random.default_rng(seed).integers(0, 3, shape).astype("float32") / 2
 
 
 def noise(shape, seed=9):
