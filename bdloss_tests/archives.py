@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from scipy import ndimage
 
 from bdloss.data import potsdam, synthetic
+from bdloss_tests.scenes import write_raster
 
 HEIGHT, WIDTH = 56, 72  # pixels
 BUILDING = (0, 0, 255)
@@ -23,16 +23,10 @@ def make_picture(*seed: int, height: int = HEIGHT, width: int = WIDTH):
 
 
 def write(path: Path, values: np.ndarray, **profile) -> Path:
-    """Write `(height, width, bands)` or `(height, width)` in strips of one row."""
-    values = values[..., np.newaxis] if values.ndim == 2 else values
-    height, width, bands = values.shape
-    size = {"height": height, "width": width, "count": bands, "dtype": values.dtype}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    driver = {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff")
-    strips = {"blockysize": 1} if driver == "GTiff" else {}
-    with rasterio.open(path, "w", driver=driver, **size, **strips, **profile) as target:
-        target.write(np.moveaxis(values, -1, 0))
-    return path
+    """Write a raster in strips of one row, without a CRS unless one is given."""
+    strips = {"blockysize": 1} if path.suffix == ".tif" else {}
+    settings = {"crs": None, "transform": None, **strips, **profile}
+    return write_raster(path, values, **settings)
 
 
 def write_inria(

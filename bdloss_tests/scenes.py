@@ -27,11 +27,15 @@ def make_scene(seed: int, height: int, width: int, bands: int = 3):
 
 
 def write_raster(path: Path, array: np.ndarray, **profile) -> Path:
-    """Write `(height, width, bands)` or `(height, width)` as a GeoTIFF at 0.3 m."""
+    """Write `(height, width, bands)` or `(height, width)`, at 0.3 m; return the path.
+
+    The format is that of the suffix. Whatever else stands in the profile of rasterio
+    can be given, a CRS of None too.
+    """
     array = array[..., None] if array.ndim == 2 else array
     height, width, bands = array.shape
     settings = {
-        "driver": "GTiff",
+        "driver": {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff"),
         "crs": UTM,
         "transform": CORNER,
         "dtype": array.dtype,

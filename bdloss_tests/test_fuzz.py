@@ -93,11 +93,7 @@ def test_any_raster_is_mapped_or_refused(bright_model, raster, virtual, options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path, out = folder / "town.tif", folder / "out"
-        size = {"count": bands, "height": height, "width": width}
-        with rasterio.open(
-            path, "w", driver="GTiff", dtype=values.dtype, **size, **profile
-        ) as target:
-            target.write(values)
+        write_raster(path, np.moveaxis(values, 0, -1), **profile)
         data = path.read_bytes()
         if virtual:
             path = folder / "town.vrt"

@@ -21,10 +21,8 @@ from bdloss.geo.raster import (
     read_valid,
 )
 from bdloss.geo.windows import Window
-from bdloss_tests.scenes import full_disk
+from bdloss_tests.scenes import CORNER, UTM, full_disk, write_raster
 
-UTM = CRS.from_epsg(32645)
-CORNER = from_origin(353875, 3057565, 0.3, 0.3)
 HEIGHT, WIDTH = 40, 70
 WHOLE = Window(0, 0, HEIGHT, WIDTH)
 GRID = GeoBox(HEIGHT, WIDTH, CORNER, UTM)
@@ -32,25 +30,15 @@ GRID = GeoBox(HEIGHT, WIDTH, CORNER, UTM)
 
 def noise(bands, dtype=np.uint8, low=0, high=256):
     random = np.random.default_rng(7)
-    return random.integers(low, high, (bands, HEIGHT, WIDTH)).astype(dtype)
-
-
-def write(path, values, **profile):
-    """Write bands of shape `(bands, height, width)` and return the path."""
-    bands, height, width = values.shape
-    size = {"count": bands, "height": height, "width": width}
-    profile = {"driver": "GTiff", "crs": UTM, "transform": CORNER, **profile}
-    with rasterio.open(path, "w", dtype=values.dtype, **size, **profile) as target:
-        target.write(values)
-    return path
+    return random.integers(low, high, (HEIGHT, WIDTH, bands)).astype(dtype)
 
 
 def test_pixels_of_a_window_have_the_bands_last(tmp_path):
     values = noise(3)
-    with open_raster(write(tmp_path / "a.tif", values)) as source:
+    with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         pixels = read_pixels(source, Window(5, 9, 20, 30))
         chosen = read_pixels(source, Window(5, 9, 20, 30), bands=[3, 1])
-    expected = np.moveaxis(values, 0, -1)[5:25, 9:39]
+    expected = values[5:25, 9:39]
     np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_array_equal(chosen, expected[..., [2, 0]])
 
@@ -58,33 +46,33 @@ def test_pixels_of_a_window_have_the_bands_last(tmp_path):
 @pytest.mark.parametrize("driver", ["VRT", "COG", "PNG"])
 def test_the_format_does_not_matter(tmp_path, driver):
     values = noise(3)
-    original = write(tmp_path / "a.tif", values)
+    original = write_raster(tmp_path / "a.tif", values)
     copy(original, tmp_path / "copy", driver=driver)
     with open_raster(tmp_path / "copy") as source:
         assert source.driver == {"COG": "GTiff"}.get(driver, driver)
         pixels = read_pixels(source, WHOLE)
-    np.testing.assert_array_equal(pixels, np.moveaxis(values, 0, -1))
+    np.testing.assert_array_equal(pixels, values)
 
 
 def test_alpha_is_no_band_of_the_picture_but_says_what_is_valid(tmp_path):
     values = noise(4)
-    values[3] = 255
-    values[3, 10:, :25] = 0
-    path = write(tmp_path / "a.tif", values, photometric="rgb", alpha="yes")
+    values[..., 3] = 255
+    values[10:, :25, 3] = 0
+    path = write_raster(tmp_path / "a.tif", values, photometric="rgb", alpha="yes")
     with open_raster(path) as source:
         assert source.colorinterp[3] == ColorInterp.alpha
         assert image_bands(source) == [1, 2, 3]
         pixels = read_pixels(source, WHOLE)
         valid = read_valid(source, Window(5, 0, 35, 70))
-    np.testing.assert_array_equal(pixels, np.moveaxis(values[:3], 0, -1))
-    np.testing.assert_array_equal(valid, values[3, 5:] == 255)
+    np.testing.assert_array_equal(pixels, values[..., :3])
+    np.testing.assert_array_equal(valid, values[5:, :, 3] == 255)
 
 
 def test_a_pixel_is_invalid_where_every_band_is_nodata(tmp_path):
     values = noise(3, low=1)
-    values[:, 4, 6] = 0
-    values[0, 8, 6] = 0
-    with open_raster(write(tmp_path / "a.tif", values, nodata=0)) as source:
+    values[4, 6] = 0
+    values[8, 6, 0] = 0
+    with open_raster(write_raster(tmp_path / "a.tif", values, nodata=0)) as source:
         valid = read_valid(source, WHOLE)
     assert np.argwhere(~valid).tolist() == [[4, 6]]
 
@@ -92,30 +80,30 @@ def test_a_pixel_is_invalid_where_every_band_is_nodata(tmp_path):
 @pytest.mark.parametrize("count", [2, 4])
 def test_alpha_and_nodata_say_together_what_is_valid(tmp_path, count):
     values = noise(count, low=1)
-    values[-1, 10:, :25] = 0
-    values[:-1, 4, 6] = 0
-    path = write(tmp_path / "a.tif", values, alpha="yes", nodata=0)
+    values[10:, :25, -1] = 0
+    values[4, 6, :-1] = 0
+    path = write_raster(tmp_path / "a.tif", values, alpha="yes", nodata=0)
     with open_raster(path) as source:
         valid = read_valid(source, WHOLE)
-    expected = values[-1] > 0
+    expected = values[..., -1] > 0
     expected[4, 6] = False
     np.testing.assert_array_equal(valid, expected)
 
 
 def test_without_nodata_every_pixel_is_valid(tmp_path):
-    with open_raster(write(tmp_path / "a.tif", noise(3))) as source:
+    with open_raster(write_raster(tmp_path / "a.tif", noise(3))) as source:
         assert read_valid(source, WHOLE).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_other_than_8_bits_go_from_percentile_to_percentile(tmp_path, dtype):
-    values = np.linspace(200, 1200, HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH)
+    values = np.linspace(200, 1200, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
     values = values.astype(dtype)
-    with open_raster(write(tmp_path / "a.tif", values)) as source:
+    with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         pixels = read_pixels(source, WHOLE)[..., 0]
         part = read_pixels(source, Window(10, 20, 5, 6))[..., 0]
     # 210 and 1190 are the percentiles 1 and 99, 700 is half way.
-    expected = np.clip((values[0].astype(float) - 210) / 980 * 255, 0, 255)
+    expected = np.clip((values.astype(float) - 210) / 980 * 255, 0, 255)
     np.testing.assert_allclose(pixels, expected, atol=1)
     assert pixels.min() == 0
     assert pixels.max() == 255
@@ -124,27 +112,27 @@ def test_other_than_8_bits_go_from_percentile_to_percentile(tmp_path, dtype):
 
 def test_the_scale_of_16_bits_does_not_see_nodata(tmp_path):
     values = noise(2, np.uint16, 1000, 2001)
-    values[:, :30] = 0
-    with open_raster(write(tmp_path / "a.tif", values, nodata=0)) as source:
+    values[:30] = 0
+    with open_raster(write_raster(tmp_path / "a.tif", values, nodata=0)) as source:
         pixels = read_pixels(source, Window(30, 0, 10, WIDTH))
     assert pixels.mean() == pytest.approx(127.5, abs=4)
 
 
 @pytest.mark.parametrize("value", [np.nan, 3.0, -1e38])
 def test_a_constant_or_empty_float_raster_has_pixels(tmp_path, value):
-    values = np.full((1, HEIGHT, WIDTH), value, np.float32)
-    with open_raster(write(tmp_path / "a.tif", values)) as source:
+    values = np.full((HEIGHT, WIDTH), value, np.float32)
+    with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         assert (read_pixels(source, WHOLE) == 0).all()
 
 
 def test_a_reduced_picture_is_averaged_and_never_enlarged(tmp_path):
     values = noise(3)
-    with open_raster(write(tmp_path / "a.tif", values)) as source:
+    with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         half = read_reduced(source, WIDTH // 2)
         whole = read_reduced(source, WIDTH + 1)
-    blocks = values.reshape(3, HEIGHT // 2, 2, WIDTH // 2, 2).mean((2, 4))
-    np.testing.assert_allclose(half, np.moveaxis(blocks, 0, -1), atol=0.51)
-    np.testing.assert_array_equal(whole, np.moveaxis(values, 0, -1))
+    blocks = values.reshape(HEIGHT // 2, 2, WIDTH // 2, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(half, blocks, atol=0.51)
+    np.testing.assert_array_equal(whole, values)
 
 
 def test_resolution_is_measured_on_the_ground():
@@ -179,17 +167,17 @@ def test_resolution_is_measured_on_the_ground():
     ],
 )
 def test_values_of_a_mask(tmp_path, values, nodata, expected):
-    row = np.array(values, np.uint8).reshape(1, 1, -1)
-    with open_raster(write(tmp_path / "a.tif", row, nodata=nodata)) as source:
+    row = np.array([values], np.uint8)
+    with open_raster(write_raster(tmp_path / "a.tif", row, nodata=nodata)) as source:
         mask = read_mask(source, Window(0, 0, 1, 4))
     assert mask.dtype == np.uint8
     assert mask.tolist() == [expected]
 
 
 def test_a_mask_in_colour_is_building_where_any_band_is_not_zero(tmp_path):
-    values = np.zeros((3, 2, 3), np.uint8)
-    values[1, 0, 2] = 200
-    with open_raster(write(tmp_path / "a.tif", values)) as source:
+    values = np.zeros((2, 3, 3), np.uint8)
+    values[0, 2, 1] = 200
+    with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         mask = read_mask(source, Window(0, 0, 2, 3))
     assert mask.tolist() == [[0, 0, 1], [0, 0, 0]]
 
@@ -277,7 +265,7 @@ def test_a_file_must_be_there_and_be_a_raster(tmp_path):
 
 
 def test_a_truncated_raster_is_named(tmp_path):
-    path = write(tmp_path / "a.tif", noise(3), compress="deflate")
+    path = write_raster(tmp_path / "a.tif", noise(3), compress="deflate")
     content = path.read_bytes()
     damaged = tmp_path / "damaged.tif"
     damaged.write_bytes(content[: len(content) // 2])
@@ -292,14 +280,14 @@ def test_a_truncated_raster_is_named(tmp_path):
 
 def test_bands_must_exist(tmp_path):
     with (
-        open_raster(write(tmp_path / "a.tif", noise(3))) as source,
+        open_raster(write_raster(tmp_path / "a.tif", noise(3))) as source,
         pytest.raises(ValueError, match=r"bands must be from 1 to 3, got \[1, 4\]"),
     ):
         read_pixels(source, WHOLE, bands=[1, 4])
 
 
 def test_a_palette_is_no_picture(tmp_path):
-    path = write(tmp_path / "a.tif", noise(1, high=3), photometric="palette")
+    path = write_raster(tmp_path / "a.tif", noise(1, high=3), photometric="palette")
     with rasterio.open(path, "r+") as target:
         target.write_colormap(1, {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)})
     with (
@@ -328,7 +316,7 @@ def test_a_site_has_the_length_of_its_own_unit():
 )
 def test_pixels_must_be_placed(tmp_path, transform):
     path = tmp_path / "a.tif"
-    write(path, np.ones((1, 5, 6), "uint8"), crs="EPSG:32645", transform=transform)
+    write_raster(path, np.ones((5, 6), "uint8"), transform=transform)
     with pytest.raises(ValueError, match="transform that can be inverted"):
         raster.open_raster(path)
 
@@ -336,22 +324,22 @@ def test_pixels_must_be_placed(tmp_path, transform):
 def test_coordinates_must_lie_within_their_crs(tmp_path):
     place = from_origin(1e12, 1e12, 1, 1)
     path = tmp_path / "a.tif"
-    write(path, np.ones((1, 5, 6), "uint8"), crs="EPSG:32645", transform=place)
+    write_raster(path, np.ones((5, 6), "uint8"), transform=place)
     with raster.open_raster(path) as source, pytest.raises(ValueError, match="CRS"):
         _ = geobox_of(source).resolution
 
 
 def test_complex_values_are_no_picture(tmp_path):
     path = tmp_path / "a.tif"
-    write(path, np.ones((1, 5, 6), "complex64"))
+    write_raster(path, np.ones((5, 6), "complex64"))
     with pytest.raises(ValueError, match="real values, not complex ones"):
         raster.open_raster(path)
 
 
 def test_what_is_no_number_in_a_mask_is_unknown(tmp_path):
     path = tmp_path / "a.tif"
-    values = np.array([[0, 1, np.nan], [2, 0, 1]], "float32")[None]
-    write(path, values)
+    values = np.array([[0, 1, np.nan], [2, 0, 1]], "float32")
+    write_raster(path, values)
     with raster.open_raster(path) as source:
         mask = raster.read_mask(source, Window(0, 0, 2, 3))
     assert mask.tolist() == [[0, 1, 255], [1, 0, 1]]
@@ -374,7 +362,7 @@ def test_our_probabilities_are_no_mask_though_they_are_whole_numbers(tmp_path, o
 
 def test_probabilities_are_no_mask(tmp_path):
     path = tmp_path / "a.tif"
-    write(path, np.array([[0, 0.3], [1, np.nan]], "float32")[None])
+    write_raster(path, np.array([[0, 0.3], [1, np.nan]], "float32"))
     with (
         raster.open_raster(path) as source,
         pytest.raises(ValueError, match="must have whole numbers"),

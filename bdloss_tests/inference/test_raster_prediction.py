@@ -14,44 +14,15 @@ from hypothesis import strategies as st
 
 from bdloss.inference.raster_prediction import predict_raster
 from bdloss.inference.sliding_window import find_batch, predict_array
-from bdloss_tests.scenes import make_scene
+from bdloss_tests.inference.stand_ins import blended, pointwise
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
-TRANSFORM = rasterio.Affine(0.3, 0, 412_000, 0, -0.3, 3_076_000)
-CRS = rasterio.CRS.from_epsg(32645)
 SMALL = {"window": 16, "overlap": 4, "batch": 3}
-
-
-def pointwise(batch):
-    return batch[..., :1] / np.float32(255)
-
-
-def blended(batch):
-    """Of each pixel, its window's mean and where it is: the weights matter."""
-    side = batch.shape[1]
-    ramp = np.linspace(0, 1, side * side).reshape(1, side, side, 1)
-    mean = batch.mean(axis=(1, 2, 3), keepdims=True) / 255
-    return (batch[..., :1] / 255 + mean + ramp) / 3
 
 
 def draw_image(height, width, bands=3, seed=5):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, bands), dtype=np.uint8)
-
-
-def write_raster(path, pixels, **profile):
-    height, width, bands = pixels.shape
-    profile = {
-        "driver": "GTiff",
-        "dtype": pixels.dtype,
-        "crs": CRS,
-        "transform": TRANSFORM,
-        **profile,
-    }
-    with rasterio.open(
-        path, "w", height=height, width=width, count=bands, **profile
-    ) as target:
-        target.write(pixels.transpose(2, 0, 1))
-    return path
 
 
 def read_band(path):
@@ -330,8 +301,8 @@ def test_mask_lies_on_the_grid_of_the_raster(tmp_path, dtype, profile):
     )
     for path in paths:
         with rasterio.open(path) as written:
-            assert written.crs == CRS
-            assert written.transform == TRANSFORM
+            assert written.crs == UTM
+            assert written.transform == CORNER
             assert written.shape == (61, 47)
             assert written.dtypes == ("uint8",)
             assert written.nodata == 255
@@ -401,7 +372,7 @@ def test_model_sees_its_resolution_and_the_mask_has_the_rasters(
     expected = [len(range(0, side - 16, 12)) + 1 for side in shape]
     assert len(seen) == expected[0] * expected[1]
     with rasterio.open(map_) as written:
-        assert (written.transform, written.shape) == (TRANSFORM, (120, 84))
+        assert (written.transform, written.shape) == (CORNER, (120, 84))
         probability = written.read(1) / 254
     # Half a pixel of a shift would be 0.02 in the mean and 0.04 at most.
     error = np.abs(probability - pixels[..., 0] / 255)
@@ -597,7 +568,7 @@ def test_truncated_raster_is_an_error(tmp_path):
 SLOW = """
 import sys, time
 from bdloss.inference.raster_prediction import predict_raster
-from bdloss_tests.inference.test_raster_prediction import blended
+from bdloss_tests.inference.stand_ins import blended
 
 def predict(batch):
     time.sleep(0.01)

@@ -1,0 +1,15 @@
+"""Callables that stand for a model: what they give is known of every pixel."""
+
+import numpy as np
+
+
+def pointwise(batch):
+    return batch[..., :1] / np.float32(255)
+
+
+def blended(batch):
+    """Of each pixel, its window's mean and where it is: the weights matter."""
+    side = batch.shape[1]
+    ramp = np.linspace(0, 1, side * side).reshape(1, side, side, 1)
+    mean = batch.mean(axis=(1, 2, 3), keepdims=True) / 255
+    return (batch[..., :1] / 255 + mean + ramp) / 3
