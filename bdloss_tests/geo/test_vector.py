@@ -5,21 +5,14 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from rasterio import Affine, features
+from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
-from scipy import ndimage
 
-from bdloss.geo import polygonize
 from bdloss.geo.geobox import GeoBox
-from bdloss.geo.polygonize import mask_to_polygons, outline_strips
 from bdloss.geo.vector import count_outlines, rasterise, read_outlines, write_outlines
 from bdloss.geo.windows import Window
-from bdloss_tests.drawing import draw
 from bdloss_tests.scenes import full_disk
 
 UTM = CRS.from_epsg(32645)
@@ -239,158 +232,6 @@ def test_a_file_must_be_there_and_hold_one_layer_of_polygons(tmp_path):
         read_outlines(points, None)
     with pytest.raises(ValueError, match=f"one layer of polygons, .*'roads'.*: {two}$"):
         read_outlines(two, UTM)
-
-
-@given(arrays(np.uint8, (13, 17), elements=st.sampled_from([0, 1, 255])))
-@settings(max_examples=50, deadline=None)
-def test_polygons_of_a_mask_are_valid_and_draw_the_same_mask(mask):
-    geobox = GRID._replace(height=13, width=17)
-    polygons = mask_to_polygons(mask, geobox)
-    assert all(polygon.is_valid for polygon in polygons)
-    np.testing.assert_array_equal(rasterise(polygons, geobox), mask == 1)
-
-
-@pytest.mark.parametrize("simplify", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
-def test_simplified_polygons_stay_valid_and_apart(share, simplify):
-    random = np.random.default_rng(2)
-    mask = (random.random((HEIGHT, WIDTH)) < share).astype(np.uint8)
-    polygons = mask_to_polygons(mask, PIXELS, simplify=simplify)
-    assert len(polygons) == len(mask_to_polygons(mask, PIXELS))
-    assert all(polygon.is_valid for polygon in polygons)
-    together = shapely.union_all(polygons).area
-    assert sum(polygon.area for polygon in polygons) == pytest.approx(together)
-
-
-def test_simplifying_straightens_a_slanted_wall():
-    wall = shapely.Polygon([(5, 5), (70, 21), (70, 50), (5, 34)])
-    mask = rasterise([wall], PIXELS)
-    (stairs,) = mask_to_polygons(mask, PIXELS)
-    (straight,) = mask_to_polygons(mask, PIXELS, simplify=1.5)
-    assert shapely.get_num_coordinates(stairs) > 60
-    assert shapely.get_num_coordinates(straight) < 20
-    assert straight.hausdorff_distance(wall) < 1.5
-
-
-def test_a_hole_stays_and_a_corner_does_not_join():
-    mask = draw(
-        """
-        ###..
-        #.#..
-        ###..
-        ...##
-        """
-    ).astype(np.uint8)
-    ring, house = mask_to_polygons(mask, GeoBox(4, 5, Affine.identity(), None))
-    assert (ring.area, len(ring.interiors)) == (8, 1)
-    assert (house.area, len(house.interiors)) == (2, 0)
-
-
-def test_small_buildings_are_left_out_by_their_area_on_the_ground():
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[3:13, 4:14] = 1  # 9 square metres
-    mask[30:41, 4:14] = 1  # 9.9
-    assert len(mask_to_polygons(mask, GRID, min_area=8.9)) == 2
-    (larger,) = mask_to_polygons(mask, GRID, min_area=9.1)
-    assert larger.area == pytest.approx(9.9)
-    with pytest.raises(ValueError, match="min_area is in square metres"):
-        mask_to_polygons(mask, PIXELS, min_area=1)
-
-
-def trace_whole(mask):
-    """The polygons of a whole mask by GDAL alone."""
-    shapes = features.shapes(mask, mask=mask == 1, connectivity=4)
-    return shapely.from_geojson([json.dumps(shape) for shape, _ in shapes])
-
-
-def cut(layers, rows):
-    """Cut layers `(2, height, width)` into bands that begin at these rows."""
-    ends = [*rows[1:], layers.shape[1]]
-    return [(r, layers[:, r:end]) for r, end in zip(rows, ends, strict=True)]
-
-
-def outline(bands, height, width, **settings):
-    found = list(outline_strips(bands, GeoBox(height, width, *PIXELS[2:]), **settings))
-    if not found:
-        return np.array([]), np.array([])
-    return (
-        np.concatenate([each.polygons for each in found]),
-        np.concatenate([each.probability for each in found]),
-    )
-
-
-def same_order(polygons):
-    """Polygons and their rings begun at the same point and in the same order."""
-    return sorted(shapely.to_wkb(shapely.normalize(polygons)).tolist())
-
-
-@given(
-    arrays(np.uint8, (19, 11), elements=st.sampled_from([0, 1, 1, 255])),
-    st.sets(st.integers(1, 18)),
-)
-@settings(max_examples=150, deadline=None)
-def test_bands_give_the_polygons_of_the_whole_mask(mask, rows):
-    values = np.random.default_rng(3).integers(0, 255, mask.shape, np.uint8)
-    bands = cut(np.stack([mask, values]), [0, *sorted(rows)])
-    polygons, means = outline(bands, *mask.shape)
-    assert same_order(polygons) == same_order(trace_whole(mask))
-    assert shapely.is_valid(polygons).all()
-    for polygon, mean in zip(polygons, means, strict=True):
-        inside = rasterise([polygon], PIXELS._replace(height=19, width=11)) == 1
-        assert mean == pytest.approx(values[inside].mean())
-
-
-@pytest.mark.parametrize("rows", [1, 7, 25])
-@pytest.mark.parametrize("share", [0.2, 0.45, 0.6])
-def test_simplified_polygons_of_bands_stay_valid_and_apart(share, rows):
-    mask = (np.random.default_rng(4).random((HEIGHT, WIDTH)) < share).astype(np.uint8)
-    bands = cut(np.stack([mask, mask]), list(range(0, HEIGHT, rows)))
-    polygons, _ = outline(bands, HEIGHT, WIDTH, simplify=1.0)
-    assert len(polygons) == len(trace_whole(mask))
-    assert shapely.is_valid(polygons).all()
-    assert shapely.area(polygons).sum() == pytest.approx(
-        shapely.union_all(polygons).area
-    )
-
-
-@given(st.sets(st.integers(1, 149), max_size=9))
-@settings(max_examples=20, deadline=None)
-def test_simplified_polygons_are_the_same_however_the_mask_is_cut(rows):
-    noise = np.random.default_rng(2).random((150, 110))
-    mask = (ndimage.gaussian_filter(noise, 2.0) > 0.51).astype(np.uint8)
-    layers = np.stack([mask, mask])
-    whole, _ = outline(cut(layers, [0]), 150, 110, simplify=1.0)
-    parts, _ = outline(cut(layers, [0, *sorted(rows)]), 150, 110, simplify=1.0)
-    assert len(whole) > 20
-    assert same_order(parts) == same_order(whole)
-
-
-def test_finished_buildings_do_not_wait_for_the_last_band():
-    mask = np.zeros((90, 40), np.uint8)
-    mask[3::10] = mask[4::10] = 1  # a bar in each band
-    bands = cut(np.stack([mask, mask]), list(range(0, 90, 10)))
-    read = []
-    stream = outline_strips(
-        (read.append(1) or band for band in bands), GRID, simplify=1.0
-    )
-    for found in range(1, 10):
-        assert len(next(stream).polygons) == 1
-        assert len(read) == found
-
-
-def test_large_bands_are_outlined_in_pieces(monkeypatch):
-    monkeypatch.setattr(polygonize, "PIECE", 3 * WIDTH)
-    polygons = mask_to_polygons(MASK, PIXELS)
-    assert same_order(polygons) == same_order(trace_whole(MASK))
-
-
-def test_a_mask_has_the_size_of_its_grid():
-    with pytest.raises(ValueError, match=r"size \(60, 90\), got \(60, 89\)"):
-        mask_to_polygons(MASK[:, 1:], GRID)
-
-
-def test_an_empty_mask_has_no_polygons():
-    assert mask_to_polygons(np.zeros_like(MASK), GRID, min_area=1, simplify=1) == []
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
