@@ -22,7 +22,7 @@ from bdloss.training.experiment import COMPILED, Experiment, Stage
 from bdloss.training.tensorboard import draw_examples
 
 EXAMPLES = 4  # patches that TensorBoard shows
-IMPROVED = 1e-4  # what a validation loss must fall by to count, as in Keras
+MIN_DELTA = 1e-4  # what a validation loss must fall by to count, as in Keras
 
 
 class Fitting:
@@ -44,6 +44,7 @@ class Fitting:
         names: Sequence[str],
         verbose: int = 1,
         devices: Devices = ALONE,
+        min_delta: float = MIN_DELTA,
     ):
         """Prepare a training.
 
@@ -55,6 +56,7 @@ class Fitting:
             names: What the scenes to learn from are called.
             verbose: Keras's.
             devices: The devices that train it; the model was made in its scope.
+            min_delta: What a validation loss must fall by, on a plateau, to count.
 
         Raises:
             ValueError: If the schedule looks at a validation that is not there.
@@ -98,6 +100,7 @@ class Fitting:
             self._validation = patches.Patches([*validation, *blanks], **common)
             self._padding = (number + len(blanks)) / number
         self._loss = make_loss(experiment)
+        self._min_delta = min_delta
         self._stage: Stage | None = None  # the one that the model is compiled for
         self._started = time.monotonic()
 
@@ -262,7 +265,9 @@ class Fitting:
         stage, end = self._stage_at(self.epoch)
         if stage.plateau:
             rows = self.rows[end - stage.epochs :]
-            self.model.optimizer.learning_rate = reduced_rate(stage, rows)
+            self.model.optimizer.learning_rate = reduced_rate(
+                stage, rows, self._min_delta
+            )
 
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
@@ -388,7 +393,9 @@ def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
     return callbacks.ConstantWeight(weight.start)
 
 
-def reduced_rate(stage: Stage, rows: Sequence[dict[str, float]]) -> float:
+def reduced_rate(
+    stage: Stage, rows: Sequence[dict[str, float]], min_delta: float = MIN_DELTA
+) -> float:
     """Return the learning rate after some epochs of a stage.
 
     It falls by `stage.factor` after each `stage.plateau` epochs without a better
@@ -398,6 +405,7 @@ def reduced_rate(stage: Stage, rows: Sequence[dict[str, float]]) -> float:
     Args:
         stage: A stage with a `plateau`.
         rows: Those of the epochs of the stage: `val_loss`, and `w` if there is one.
+        min_delta: What a validation loss must fall by to be a better one.
 
     Example:
         >>> stage = Stage(learning_rate=0.1, plateau=2, factor=0.5)
@@ -410,7 +418,7 @@ def reduced_rate(stage: Stage, rows: Sequence[dict[str, float]]) -> float:
         if row.get("w") != before.get("w"):
             best, waited = math.inf, 0
         waited += 1
-        if row["val_loss"] < best - IMPROVED:
+        if row["val_loss"] < best - min_delta:
             best, waited = row["val_loss"], 0
         if waited == stage.plateau:
             rate, waited = rate * stage.factor, 0

@@ -14,7 +14,12 @@ from bdloss_tests.scenes import make_scene
 SCENES = [SceneData(*make_scene(seed, 48, 64)) for seed in (1, 2)]
 
 
-def prepare(stages=({"epochs": 3, "learning_rate": 1e-2},), validation=True, **changes):
+def prepare(
+    stages=({"epochs": 3, "learning_rate": 1e-2},),
+    validation=True,
+    min_delta=trainer.MIN_DELTA,
+    **changes,
+):
     settings = {"filters": 2, "blocks": 1, "patch": 32, "batch": 2, "steps": 2}
     experiment = make_experiment(
         {**settings, "augment": "none", "stage": list(stages), **changes}
@@ -22,7 +27,15 @@ def prepare(stages=({"epochs": 3, "learning_rate": 1e-2},), validation=True, **c
     keras.utils.set_random_seed(1)
     model = models.build_model("plain", filters=2, blocks=1)
     scenes = SCENES[1:] if validation else []
-    fitted = Fitting(model, experiment, SCENES[:1], scenes, ["town"], verbose=0)
+    fitted = Fitting(
+        model,
+        experiment,
+        SCENES[:1],
+        scenes,
+        ["town"],
+        verbose=0,
+        min_delta=min_delta,
+    )
     return fitted, experiment
 
 
@@ -30,13 +43,12 @@ def rates(fitted):
     return [row["learning_rate"] for row in fitted.rows]
 
 
-def test_plateau_lowers_the_rate_within_its_stage(monkeypatch):
-    monkeypatch.setattr(trainer, "IMPROVED", 1e9)  # than the first
+def test_plateau_lowers_the_rate_within_its_stage():
     stages = [
         {"epochs": 4, "learning_rate": 1e-2, "plateau": 2, "factor": 0.1},
         {"epochs": 1, "learning_rate": 5e-3},
     ]
-    fitted, _ = prepare(stages)
+    fitted, _ = prepare(stages, min_delta=1e9)  # nothing is better than the first
     fitted.go_on(5, lambda: None)
     assert rates(fitted) == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 5e-3])
 
