@@ -28,7 +28,7 @@ from bdloss.geo.windows import Window
 VERSION = 1  # of what is stored; another one makes every scene anew
 LIMIT = 50 * 2**30  # bytes that a cache may hold; INRIA's training split is 16 GB
 RESERVE = 2 * 2**30  # bytes that are left free on the disk
-DECODED_AT_ONCE = 2**25  # pixels
+STRIP_PIXELS = 2**25  # pixels that are decoded at a time
 MAPPED = 16  # files that stay mapped, two of a scene
 ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
 NOT_STORED = {  # no room after all, another process was faster, cleared meanwhile
@@ -104,7 +104,9 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bdloss"
 
 
-def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
+def load_cached(
+    scene: Scene, folder: Path, limit: int = LIMIT, strip_pixels: int = STRIP_PIXELS
+) -> SceneData:
     """Return a scene that is decoded into a cache, once for all runs.
 
     It is decoded anew when a file of it changes (its size or times do), and what
@@ -116,6 +118,7 @@ def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
         folder: The cache; made if it does not exist.
         limit: Most bytes that the cache may hold: a pixel takes one for each band and
             one for its mask. `RESERVE` bytes stay free on its disk too.
+        strip_pixels: Number of pixels that are decoded at a time, but a row at least.
 
     Returns:
         What `load_scene` does, in arrays that stay on disk.
@@ -140,7 +143,7 @@ def load_cached(scene: Scene, folder: Path, limit: int = LIMIT) -> SceneData:
                 shutil.rmtree(old, ignore_errors=True)
                 _sizes.pop(folder, None)
         if _has_room(folder, shape, limit):
-            _store(scene, shape, entry)
+            _store(scene, shape, entry, strip_pixels)
     return SceneData(
         StoredArray(pixels, scene, shape),  # type: ignore[abstract, arg-type]
         StoredArray(mask, scene, shape[:2]),  # type: ignore[abstract, arg-type]
@@ -271,10 +274,12 @@ def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
     return room
 
 
-def _store(scene: Scene, shape: tuple[int, ...], entry: Path) -> None:
+def _store(
+    scene: Scene, shape: tuple[int, ...], entry: Path, strip_pixels: int
+) -> None:
     """Decode a scene into an entry that appears when it is whole, if it can be."""
     height, width, _ = shape
-    rows = max(1, DECODED_AT_ONCE // width) if _has_windows(scene) else height
+    rows = max(1, strip_pixels // width) if _has_windows(scene) else height
     partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.partial", dir=entry.parent))
     try:
         with ExitStack() as stack:

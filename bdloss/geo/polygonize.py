@@ -14,12 +14,16 @@ from scipy.sparse.csgraph import connected_components
 from bdloss.errors import InputError
 from bdloss.geo.geobox import GeoBox
 
-PIECE = 4_000_000  # pixels that are outlined at a time
+PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
 REACH = 2  # times the tolerance: how near outlines must be to hinder each other
 
 
 def mask_to_polygons(
-    mask: np.ndarray, geobox: GeoBox, min_area: float = 0.0, simplify: float = 0.0
+    mask: np.ndarray,
+    geobox: GeoBox,
+    min_area: float = 0.0,
+    simplify: float = 0.0,
+    piece_pixels: int = PIECE_PIXELS,
 ) -> list[shapely.Polygon]:
     """Outline the buildings of a mask.
 
@@ -31,6 +35,7 @@ def mask_to_polygons(
         geobox: Where its pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels.
+        piece_pixels: Number of pixels that are outlined at a time, but a row at least.
 
     Returns:
         Valid polygons in the CRS of the grid, with their holes.
@@ -52,7 +57,7 @@ def mask_to_polygons(
     strips = [(0, np.stack([mask, mask]))]
     return [
         polygon
-        for outlines in outline_strips(strips, geobox, min_area, simplify)
+        for outlines in outline_strips(strips, geobox, min_area, simplify, piece_pixels)
         for polygon in outlines.polygons
     ]
 
@@ -76,6 +81,7 @@ def outline_strips(
     geobox: GeoBox,
     min_area: float = 0.0,
     simplify: float = 0.0,
+    piece_pixels: int = PIECE_PIXELS,
 ) -> Iterator[Outlines]:
     """Outline the buildings of a mask that comes as strips of rows.
 
@@ -90,6 +96,7 @@ def outline_strips(
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels. Polygons that touch still
             touch, without gap or overlap.
+        piece_pixels: Number of pixels that are outlined at a time, but a row at least.
 
     Yields:
         Buildings, as they are finished.
@@ -102,7 +109,7 @@ def outline_strips(
         raise InputError("min_area is in square metres, which a grid without CRS lacks")
     a, b, c, d, e, f = geobox.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
-    finished = _trace(_cut(strips))
+    finished = _trace(_cut(strips, piece_pixels))
     for polygons, values in _wait_for_neighbours(finished, simplify):
         if simplify:
             # The tolerance is the root of the area of a triangle that may be cut off.
@@ -144,10 +151,12 @@ def _corners(ring: shapely.LinearRing) -> np.ndarray:
     return xy[turns]
 
 
-def _cut(strips: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the strips in pieces of at most `PIECE` pixels."""
+def _cut(
+    strips: Iterable[tuple[int, np.ndarray]], piece_pixels: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips in pieces of whole rows."""
     for row, layers in strips:
-        rows = max(1, PIECE // layers.shape[2])
+        rows = max(1, piece_pixels // layers.shape[2])
         for first in range(0, layers.shape[1], rows):
             yield row + first, layers[:, first : first + rows]
 

@@ -72,11 +72,11 @@ def test_a_scene_is_what_load_scene_gives(scene, folder, limit, area):
 
 @pytest.mark.parametrize("limit", [BYTES, 0], ids=["cached", "by windows"])
 @pytest.mark.parametrize("scale", [2, 1.4])
-def test_a_scene_at_another_resolution(scene, folder, limit, scale, monkeypatch):
-    monkeypatch.setattr(cache, "DECODED_AT_ONCE", 900)
+def test_a_scene_at_another_resolution(scene, folder, limit, scale):
     scene = scene._replace(area=Window(2, 5, 25, 35), scale=scale)
     expected = load_scene(scene)
-    for got, array in zip(load_cached(scene, folder, limit), expected, strict=True):
+    cached = load_cached(scene, folder, limit, strip_pixels=900)
+    for got, array in zip(cached, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(got), array)
         np.testing.assert_array_equal(got[3:20, 7:30], array[3:20, 7:30])
 
@@ -94,9 +94,8 @@ def test_a_scene_is_decoded_once(scene, folder, decoded):
     assert len(decoded) == 1
 
 
-def test_a_large_scene_is_decoded_by_strips(scene, folder, decoded, monkeypatch):
-    monkeypatch.setattr(cache, "DECODED_AT_ONCE", 13 * WIDTH)
-    data = load_cached(scene, folder)
+def test_a_large_scene_is_decoded_by_strips(scene, folder, decoded):
+    data = load_cached(scene, folder, strip_pixels=13 * WIDTH)
     assert [part.area.height for part in decoded] == [13, 13, 13, 13, 8]
     assert_same(data, load_scene(scene))
 

@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 from rasterio import Affine, features
 from scipy import ndimage
 
-from bdloss.geo import polygonize
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import mask_to_polygons, outline_strips
 from bdloss.geo.vector import rasterise
@@ -162,9 +161,8 @@ def test_finished_buildings_do_not_wait_for_the_last_band():
         assert len(read) == found
 
 
-def test_large_bands_are_outlined_in_pieces(monkeypatch):
-    monkeypatch.setattr(polygonize, "PIECE", 3 * WIDTH)
-    polygons = mask_to_polygons(MASK, PIXELS)
+def test_large_bands_are_outlined_in_pieces():
+    polygons = mask_to_polygons(MASK, PIXELS, piece_pixels=3 * WIDTH)
     assert same_order(polygons) == same_order(trace_whole(MASK))
 
 
