@@ -30,7 +30,7 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
 	    bdloss_tests/test_backends.py bdloss_tests/losses \
 	    bdloss_tests/test_callbacks.py \
-	    bdloss_tests/test_metrics.py \
+	    bdloss_tests/metrics \
 	    bdloss_tests/data/test_patches.py bdloss_tests/training/test_devices.py \
 	    bdloss_tests/models/test_torchvision.py || exit 1; \
 	done
