@@ -12,7 +12,12 @@ from matplotlib.patches import Patch
 from bdloss.constants import IGNORED
 from bdloss.files import atomic_path
 from bdloss.losses import boundary
-from bdloss.metrics import boundary_f1, count_pixels, find_boundary, widen_boundary
+from bdloss.metrics.scores import (
+    boundary_f1,
+    count_pixels,
+    find_boundary,
+    widen_boundary,
+)
 
 TALLEST = 2.0  # of its width, a scene in `samples.png`
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB

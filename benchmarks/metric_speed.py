@@ -13,7 +13,7 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from bdloss.metrics import BoundaryScore, boundary_f1, find_boundary
+from bdloss.metrics.scores import BoundaryScore, boundary_f1, find_boundary
 
 SIDE = 5000  # pixels, a tile of INRIA
 BUILDINGS = 500

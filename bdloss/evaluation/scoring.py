@@ -25,11 +25,10 @@ from bdloss.files import (
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window, sliding_windows
-from bdloss.metrics import (
+from bdloss.metrics.buildings import InstanceCounter, InstanceCounts
+from bdloss.metrics.scores import (
     BoundaryCounts,
     Counts,
-    InstanceCounter,
-    InstanceCounts,
     add_counts,
     count_boundary,
     count_pixels,

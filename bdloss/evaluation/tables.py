@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bdloss.metrics import MIN_AREA
+from bdloss.metrics.buildings import MIN_BUILDING_AREA
 
 COLUMNS = {  # of the table of scores
     "iou": "IoU",
@@ -46,7 +46,7 @@ def note_scores(result: Mapping[str, Any]) -> list[str]:
         f"IoU and accuracy are pooled over {whole['pixels']:,} pixels; BF1 is the mean "
         f"over {whole['images_with_boundary']} of {whole['images']} images, those with "
         "a boundary. What is smaller than "
-        f"{MIN_AREA} pixels is no building, true or predicted."
+        f"{MIN_BUILDING_AREA} pixels is no building, true or predicted."
     ]
     left = result["without_prediction"]
     if left:

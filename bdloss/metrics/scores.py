@@ -1,4 +1,4 @@
-"""What is reported (Section 3.1): pooled IoU, BF1 with true distances, buildings.
+"""Scores of masks (Section 3.1): pooled IoU, BF1 with true distances.
 
 `tolerance` is a distance in pixels. It is not the `theta` of the losses, which is the
 side of a window: on hard masks the boundary loss with theta = 5 and smooth = 0 is one
@@ -10,17 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import cv2
-import keras
 import numpy as np
-from keras import ops
-from scipy import sparse
 
 from bdloss.errors import InputError
 
 TOLERANCE = 3.0  # pixels
-PIECE = 0.1  # of a building: what a region covers of it at least to be a part of it
-MIN_AREA = 20  # pixels: what is smaller is no building, as in SpaceNet's score
-UNKNOWN = 2  # marks ignored pixels beside 0 and 1
+IGNORED_LABEL = 2  # beside 0 and 1
 
 Counted = TypeVar("Counted", bound=tuple[int, ...])
 
@@ -60,7 +55,7 @@ def find_boundary(
     inside = (mask != 0).astype(np.uint8)  # ignored pixels are no background
     eroded = cv2.erode(
         inside,
-        _neighbours(connectivity),
+        neighbours(connectivity),
         borderType=cv2.BORDER_CONSTANT,
         borderValue=0 if image_edge else 1,
     )
@@ -147,12 +142,12 @@ def boundary_f1_per_class(
     known = np.full(y_true.shape, True) if ignore is None else y_true != ignore
     return {
         label: boundary_f1(
-            np.where(known, y_true == label, UNKNOWN),
+            np.where(known, y_true == label, IGNORED_LABEL),
             y_pred == label,
             tolerance,
             connectivity,
             image_edge,
-            UNKNOWN,
+            IGNORED_LABEL,
         )
         for label in classes
     }
@@ -231,7 +226,7 @@ def count_boundary(
     Raises:
         ValueError: If the shapes differ, or the tolerance is not above 0.
     """
-    _check_shapes(y_true, y_pred, images=True)
+    check_shapes(y_true, y_pred, images=True)
     if ignore is not None:
         y_pred = np.where(y_true == ignore, ignore, y_pred != 0)
     true = find_boundary(y_true, connectivity, image_edge, ignore)
@@ -261,14 +256,14 @@ def widen_boundary(boundary: np.ndarray, tolerance: float = TOLERANCE) -> np.nda
     """
     widened = cv2.dilate(
         boundary.astype(np.uint8),
-        _disk(tolerance),
+        disk(tolerance),
         borderType=cv2.BORDER_CONSTANT,
         borderValue=0,
     )
     return widened > 0
 
 
-def _neighbours(connectivity: int) -> np.ndarray:
+def neighbours(connectivity: int) -> np.ndarray:
     """Return a pixel and its neighbours, as 0 and 1."""
     if connectivity not in (4, 8):
         raise InputError(f"connectivity must be 4 or 8, got {connectivity}")
@@ -278,7 +273,7 @@ def _neighbours(connectivity: int) -> np.ndarray:
     return shape
 
 
-def _disk(tolerance: float) -> np.ndarray:
+def disk(tolerance: float) -> np.ndarray:
     """Return the pixels strictly closer than the tolerance, as 0 and 1."""
     if not tolerance > 0:
         raise InputError(f"tolerance must be above 0 pixels, got {tolerance}")
@@ -330,7 +325,7 @@ def count_pixels(
         >>> count_pixels(np.array([1, 1, 0, 255]), np.array([1, 0, 0, 1]), 255)
         Counts(intersection=1, union=2, correct=2, total=3)
     """
-    _check_shapes(y_true, y_pred)
+    check_shapes(y_true, y_pred)
     valid = np.full(y_true.shape, True) if ignore is None else y_true != ignore
     true, pred = (y_true != 0)[valid], (y_pred != 0)[valid]
     return Counts(
@@ -341,180 +336,7 @@ def count_pixels(
     )
 
 
-class InstanceCounts(NamedTuple):
-    """Buildings counted over images: see `add_counts`.
-
-    A building is a connected part of the true mask, a region one of the predicted
-    mask; pixels connect where they share an edge, as in the polygons that are written.
-    Specks, parts of fewer pixels than `min_area`, are neither.
-    A region **takes** a building if it covers more than half of its pixels, so at most
-    one region takes a building.
-
-    Attributes:
-        buildings: Connected parts of the truth.
-        found: Buildings of which more than half the pixels are predicted, by however
-            many regions. The others are missed.
-        split: Buildings found of which two regions or more cover a tenth each.
-        merged: Buildings taken by a region that takes another building too. They are
-            found; two houses under one outline count as two.
-        regions: Connected parts of the prediction.
-        invented: Regions that take no building and lie with more than half of their
-            pixels outside of all.
-    """
-
-    buildings: int = 0
-    found: int = 0
-    split: int = 0
-    merged: int = 0
-    regions: int = 0
-    invented: int = 0
-
-    @property
-    def missed(self) -> int:
-        """Buildings that were not found."""
-        return self.buildings - self.found
-
-
-def count_instances(
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    ignore: int | None = None,
-    min_area: int = MIN_AREA,
-) -> InstanceCounts:
-    """Count the buildings that were found, missed, split and merged.
-
-    Args:
-        y_true: True mask of shape `(height, width)`; non-zero is building.
-        y_pred: Predicted mask of the same shape; non-zero is building.
-        ignore: Value in `y_true` of pixels that do not count: they are ground to both,
-            and a building that they cut in two counts as two.
-        min_area: Pixels of the smallest building and of the smallest region.
-
-    Returns:
-        Counts, to be added up over images.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Example:
-        >>> true = np.array([[1, 1, 0, 1, 1, 0, 1, 1, 1, 1]])
-        >>> pred = np.array([[1, 1, 1, 1, 1, 0, 1, 0, 1, 1]])
-        >>> counts = count_instances(true, pred, min_area=1)
-        >>> counts._asdict()  # doctest: +NORMALIZE_WHITESPACE
-        {'buildings': 3, 'found': 3, 'split': 1, 'merged': 2, 'regions': 3,
-         'invented': 0}
-    """
-    counter = InstanceCounter(ignore, min_area)
-    counter.add(y_true, y_pred)
-    return counter.counts()
-
-
-class InstanceCounter:
-    """Count the buildings of an image that comes in strips of rows.
-
-    What a strip cuts is joined to its continuation in the next, so that the counts are
-    those of the whole; between strips only a few numbers for each building are kept.
-
-    Args:
-        ignore: As in `count_instances`.
-        min_area: As in `count_instances`.
-    """
-
-    def __init__(self, ignore: int | None = None, min_area: int = MIN_AREA):
-        self._ignore = ignore
-        self._min_area = min_area
-        self._sides = (_Parts(), _Parts())  # of truth and of prediction
-        self._overlaps: list[np.ndarray] = []  # building, region, pixels
-
-    def add(self, y_true: np.ndarray, y_pred: np.ndarray) -> None:
-        """Count the next rows.
-
-        Args:
-            y_true: Strip of the true mask, of shape `(height, width)`.
-            y_pred: Strip of the predicted mask, of the same shape.
-
-        Raises:
-            ValueError: If the shapes differ.
-        """
-        _check_shapes(y_true, y_pred, images=True)
-        masks = [y_true != 0, y_pred != 0]
-        if self._ignore is not None:
-            known = y_true != self._ignore
-            masks = [mask & known for mask in masks]
-        true, pred = (
-            side.label(mask) for side, mask in zip(self._sides, masks, strict=True)
-        )
-        some = masks[0] | masks[1]
-        shape = tuple(side.count for side in self._sides)
-        table = _overlap_table(true[some], pred[some], np.ones(some.sum(), int), shape)
-        self._overlaps.append(np.stack([*table.coords, table.data]))
-
-    def counts(self) -> InstanceCounts:
-        """Return the counts of all rows so far."""
-        true, pred = (side.join() for side in self._sides)
-        parts = np.hstack([np.zeros((3, 1), int), *self._overlaps])
-        shape = (int(true.max()) + 1, int(pred.max()) + 1)
-        table = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
-        (i, j), pixels = table.coords, table.data
-        size, extent = (
-            np.bincount(i, pixels, shape[0]),
-            np.bincount(j, pixels, shape[1]),
-        )
-        building, region = size >= self._min_area, extent >= self._min_area
-        building[0] = region[0] = False  # the ground
-        found = building & (2 * np.bincount(i[j > 0], pixels[j > 0], shape[0]) > size)
-        both = building[i] & region[j]
-        pieces = np.bincount(i[both & (pixels >= PIECE * size[i])], minlength=shape[0])
-        taking = both & (2 * pixels > size[i])
-        taken = np.bincount(j[taking], minlength=shape[1])
-        outside = np.bincount(j[i == 0], pixels[i == 0], shape[1])
-        apart = region & (taken == 0) & (2 * outside > extent)
-        return InstanceCounts(
-            buildings=int(np.count_nonzero(building)),
-            found=int(np.count_nonzero(found)),
-            split=int(np.count_nonzero(found & (pieces > 1))),
-            merged=int(taken[taken > 1].sum()),
-            regions=int(np.count_nonzero(region)),
-            invented=int(np.count_nonzero(apart)),
-        )
-
-
-class _Parts:
-    """The connected parts of a mask that comes in strips of rows; 0 is the ground."""
-
-    def __init__(self) -> None:
-        self.count = 1
-        self._last: np.ndarray | None = None  # row of labels
-        self._seams: list[np.ndarray] = [np.zeros((2, 0), int)]
-
-    def label(self, mask: np.ndarray) -> np.ndarray:
-        """Return the parts of the next rows, numbered on."""
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-        labels = np.where(mask, labels + (self.count - 1), 0)
-        self.count += count - 1
-        if self._last is not None:
-            self._seams.append(np.stack([self._last, labels[0]])[:, mask[0]])
-        self._last = labels[-1]
-        return labels
-
-    def join(self) -> np.ndarray:
-        """Return the number of the whole that each part belongs to."""
-        above, below = np.hstack(self._seams)
-        above = np.where(above == 0, below, above)
-        graph = sparse.coo_array(
-            (np.ones(above.size, bool), (above, below)), (self.count, self.count)
-        )
-        return sparse.csgraph.connected_components(graph, directed=False)[1]
-
-
-def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_array:
-    """Return the pixels that parts of truth and prediction share."""
-    table = sparse.coo_array((pixels, (true, pred)), shape)
-    table.sum_duplicates()
-    return table
-
-
-def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) -> None:
+def check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) -> None:
     """Refuse masks of different shapes and, where images are needed, other arrays."""
     if images and y_true.shape == y_pred.shape and 0 in y_true.shape:
         raise InputError(f"masks must have pixels, got shape {y_true.shape}")
@@ -523,172 +345,3 @@ def _check_shapes(y_true: np.ndarray, y_pred: np.ndarray, images: bool = False) 
             f"y_true and y_pred must have the same shape{' (height, width)' * images}, "
             f"got {y_true.shape} and {y_pred.shape}"
         )
-
-
-def _check_known_sides(y_true, y_pred) -> None:
-    """Refuse batches whose shapes are known to differ: they would be stretched."""
-    true, pred = (tuple(ops.shape(y)) for y in (y_true, y_pred))
-    sides = [
-        (a, b)
-        for a, b in zip(true, pred, strict=False)
-        if isinstance(a, int) and isinstance(b, int)
-    ]
-    if len(true) != len(pred) or any(a != b for a, b in sides):
-        raise InputError(
-            f"y_true and y_pred must have the same shape, got {true} and {pred}"
-        )
-
-
-@keras.saving.register_keras_serializable("bdloss")
-class IoU(keras.metrics.Metric):
-    """Pooled intersection over union while training: summed, then divided.
-
-    Args:
-        threshold: Probability from which a pixel is building.
-        ignore: Value in `y_true` of pixels that do not count.
-        name: Name in the logs.
-    """
-
-    def __init__(
-        self, threshold: float = 0.5, ignore: int | None = None, name: str = "iou"
-    ):
-        super().__init__(name=name)
-        self.threshold = threshold
-        self.ignore = ignore
-        self.intersection = self.add_variable((), "zeros", name="intersection")
-        self.union = self.add_variable((), "zeros", name="union")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Add the pixels of a batch: masks of any shape, probabilities of the same.
-
-        A pixel of the mask that is not 0 is building, unless it is ignored.
-        """
-        _check_known_sides(y_true, y_pred)
-        true = ops.cast(ops.not_equal(y_true, 0), "float32")
-        pred = ops.cast(ops.cast(y_pred, "float32") >= self.threshold, "float32")
-        if self.ignore is not None:
-            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
-            true, pred = true * valid, pred * valid
-        both = ops.sum(true * pred)
-        self.intersection.assign_add(both)
-        self.union.assign_add(ops.sum(true) + ops.sum(pred) - both)
-
-    def result(self):
-        """Return the score in [0, 1]; 0 before any building was seen."""
-        return self.intersection / ops.maximum(self.union, 1.0)
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same metric again."""
-        return {
-            "threshold": self.threshold,
-            "ignore": self.ignore,
-            "name": self.name,
-        }
-
-
-@keras.saving.register_keras_serializable("bdloss")
-class BoundaryF1(keras.metrics.Metric):
-    """BF1 while training: `boundary_f1` of each image, averaged.
-
-    The mean is over the images of all batches that have a boundary in truth or
-    prediction; `count` says how many they were. Each class of a map with several is
-    an image of its own.
-
-    Args:
-        tolerance: Distance in pixels, above 0.
-        threshold: Probability from which a pixel is building.
-        connectivity: 4 or 8, which neighbours make a boundary.
-        image_edge: Whether building pixels at the edge of the image are boundary.
-        ignore: Value in `y_true` of pixels that do not count.
-        name: Name in the logs.
-
-    Raises:
-        ValueError: If the tolerance is not above 0, or connectivity neither 4 nor 8.
-    """
-
-    def __init__(
-        self,
-        tolerance: float = TOLERANCE,
-        threshold: float = 0.5,
-        connectivity: int = 4,
-        image_edge: bool = False,
-        ignore: int | None = None,
-        name: str = "bf1",
-    ):
-        super().__init__(name=name)
-        self._disk = _disk(tolerance)
-        self._neighbours = _neighbours(connectivity)
-        self.tolerance = tolerance
-        self.threshold = threshold
-        self.connectivity = connectivity
-        self.image_edge = image_edge
-        self.ignore = ignore
-        self.total = self.add_variable((), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
-        _check_known_sides(y_true, y_pred)
-        y_true = _classes_to_images(ops.cast(y_true, "float32"))
-        y_pred = _classes_to_images(ops.cast(y_pred, "float32"))
-        valid = ops.ones_like(y_true)
-        if self.ignore is not None:
-            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
-        true = self._find_boundary(ops.not_equal(y_true, 0), valid)
-        pred = self._find_boundary(y_pred >= self.threshold, valid)
-        precision, pixels_pred = _share(pred, _widen(true, self._disk))
-        recall, pixels_true = _share(true, _widen(pred, self._disk))
-        some = ops.cast(pixels_pred + pixels_true > 0, "float32")
-        f1 = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)
-        self.total.assign_add(ops.sum(some * f1))
-        self.count.assign_add(ops.sum(some))
-
-    def _find_boundary(self, mask, valid):
-        """Return what `find_boundary` does, as 0 and 1."""
-        mask = ops.cast(mask, "float32")
-        return (
-            mask
-            * valid
-            * _widen((1 - mask) * valid, self._neighbours, float(self.image_edge))
-        )
-
-    def result(self):
-        """Return the mean in [0, 1]; 0 before any boundary was seen."""
-        return self.total / ops.maximum(self.count, 1.0)
-
-    def get_config(self) -> dict:
-        """Return the settings from which Keras makes the same metric again."""
-        return {
-            "tolerance": self.tolerance,
-            "threshold": self.threshold,
-            "connectivity": self.connectivity,
-            "image_edge": self.image_edge,
-            "ignore": self.ignore,
-            "name": self.name,
-        }
-
-
-def _classes_to_images(y):
-    """Return maps with classes as so many maps with one."""
-    _, height, width, classes = ops.shape(y)
-    if classes == 1:
-        return y
-    return ops.reshape(ops.transpose(y, (0, 3, 1, 2)), (-1, height, width, 1))
-
-
-def _widen(y, shape: np.ndarray, beyond: float = 0.0):
-    """Return 1 where a map of 0 and 1 has a 1 within the shape around a pixel."""
-    reach = len(shape) // 2
-    padded = ops.pad(
-        y, [[0, 0], [reach, reach], [reach, reach], [0, 0]], constant_values=beyond
-    )
-    kernel = ops.convert_to_tensor(shape[..., None, None], "float32")
-    found = ops.conv(padded, kernel, padding="valid", data_format="channels_last")
-    return ops.cast(found > 0.5, "float32")
-
-
-def _share(boundary, region):
-    """Return the share of a boundary that lies in a region, and its pixels."""
-    pixels = ops.sum(boundary, axis=(1, 2, 3))
-    inside = ops.sum(boundary * region, axis=(1, 2, 3))
-    return ops.where(pixels > 0, inside / ops.maximum(pixels, 1.0), 1.0), pixels

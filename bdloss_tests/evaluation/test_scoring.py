@@ -13,7 +13,8 @@ from rasterio.crs import CRS
 from bdloss import plots
 from bdloss.evaluation import scoring, tables
 from bdloss.evaluation.scoring import find_pairs, score_masks, score_rasters
-from bdloss.metrics import boundary_f1, count_instances
+from bdloss.metrics.buildings import count_instances
+from bdloss.metrics.scores import boundary_f1
 from bdloss_tests.drawing import FIELD, HOUSE
 from bdloss_tests.scenes import CORNER, make_scene, write_raster
 

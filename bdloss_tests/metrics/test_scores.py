@@ -3,29 +3,21 @@ import os
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
-from keras import ops
 from scipy import ndimage
 
-from bdloss import metrics
-from bdloss.metrics import (
+from bdloss.metrics.scores import (
     BoundaryCounts,
-    BoundaryF1,
     Counts,
-    InstanceCounter,
-    InstanceCounts,
-    IoU,
     add_counts,
     boundary_f1,
     boundary_f1_per_class,
     count_boundary,
-    count_instances,
     count_pixels,
     find_boundary,
 )
-from bdloss_tests.drawing import CITY, FIELD, HOUSE, draw
+from bdloss_tests.drawing import CITY, FIELD, HOUSE, draw, smooth_masks
 
 TRUE_LABELS, PRED_LABELS = (
     np.array([[int(mark) for mark in row] for row in text.split()])
@@ -137,24 +129,6 @@ def test_pooled_iou_sums_before_it_divides():
     assert both.accuracy == pytest.approx(4 / 6)
 
 
-def test_iou_while_training_is_the_pooled_one():
-    rng = np.random.default_rng(0)
-    metric, counts = IoU(0.4, ignore=255), Counts()
-    for _ in range(3):
-        true = rng.choice([0, 1, 255], (2, 7, 5, 1)).astype("uint8")
-        pred = rng.random((2, 7, 5, 1)).astype("float32")
-        metric.update_state(true, pred)
-        counts = add_counts(counts, count_pixels(true, pred >= 0.4, ignore=255))
-    assert float(ops.convert_to_numpy(metric.result())) == pytest.approx(counts.iou)
-
-
-def smooth_masks(seed, *shape):
-    """Two masks that are alike, with boundaries of many shapes."""
-    rng = np.random.default_rng(seed)
-    common, *own = rng.normal(size=(3, *shape))
-    return tuple(ndimage.gaussian_filter(common + noise, 3) > 0.02 for noise in own)
-
-
 def test_classes_are_scored_each_against_all_others():
     scores = boundary_f1_per_class(TRUE_LABELS, PRED_LABELS, tolerance=2)
     # class 1: rings of 10 pixels, moved by 2; each has 3 + 2 + 2 near the other's
@@ -214,173 +188,12 @@ def test_boundaries_counted_in_bands_add_up_to_the_whole(tolerance, height):
 
 
 @pytest.mark.parametrize(
-    ("y_true", "y_pred", "expected"),
-    [
-        pytest.param("##..##", "##..##", {"found": 2, "regions": 2}, id="found"),
-        pytest.param("##..##", "##....", {"found": 1, "regions": 1}, id="missed"),
-        pytest.param("##..##", "#.....", {"regions": 1}, id="half is not enough"),
-        pytest.param(
-            "##..##", "######", {"found": 2, "merged": 2, "regions": 1}, id="merged"
-        ),
-        pytest.param(
-            "##.###", "####..", {"found": 1, "regions": 1}, id="grown, not merged"
-        ),
-        pytest.param(
-            "####..##",
-            "##.#..##",
-            {"found": 2, "split": 1, "regions": 3},
-            id="split",
-        ),
-        pytest.param(
-            "####.....##",
-            "####.###.##",
-            {"found": 2, "regions": 3, "invented": 1},
-            id="invented",
-        ),
-        pytest.param(
-            "#.###", "##...", {"found": 1, "regions": 1}, id="half outside, but takes"
-        ),
-        pytest.param(
-            "#####.##", "?####.##", {"found": 2, "regions": 2}, id="ignored pixel"
-        ),
-        pytest.param("##?##.", "#####.", {"found": 2, "regions": 2}, id="cut by it"),
-    ],
-)
-def test_instances(y_true, y_pred, expected):
-    counts = count_instances(draw(y_true), draw(y_pred) > 0, 255, min_area=1)
-    wanted = InstanceCounts(buildings=2, **expected)
-    assert counts == wanted
-    assert counts.missed == 2 - wanted.found
-
-
-def test_a_speck_does_not_split_a_building():
-    building = np.zeros((6, 30))
-    building[1:5, 2:28] = 1
-    pred = building.copy()
-    pred[:, 25] = 0  # 8 of 104 pixels beyond
-    assert count_instances(building, pred, min_area=1).split == 0
-    pred[:, 24] = pred[:, 23] = 0
-    pred[:, 25] = building[:, 25]  # 12 of 104 pixels
-    assert count_instances(building, pred, min_area=1).split == 1
-
-
-def test_buildings_that_touch_at_a_corner_are_two():
-    corner = draw("#. .#")
-    assert count_instances(corner, corner, min_area=1).buildings == 2
-
-
-def test_instances_without_any_building():
-    assert count_instances(FIELD, FIELD) == InstanceCounts()
-    assert count_instances(HOUSE, FIELD) == InstanceCounts(buildings=1)
-    assert count_instances(FIELD, HOUSE) == InstanceCounts(regions=1, invented=1)
-
-
-def test_specks_are_neither_buildings_nor_invented():
-    true, pred = np.zeros((2, 24, 40))
-    true[2:6, 2:7] = pred[2:6, 2:7] = 1  # 20 pixels
-    true[2:21, 12] = 1  # 19 pixels
-    pred[2:6, 20:25] = 1  # 20
-    pred[2:21, 30] = 1  # 19
-    one = InstanceCounts(buildings=1, found=1, regions=2, invented=1)
-    assert count_instances(true, pred) == one
-    two = InstanceCounts(buildings=2, found=1, regions=3, invented=2)
-    assert count_instances(true, pred, min_area=19) == two
-    counter = InstanceCounter()
-    for row in range(24):  # a building is as large as all bands that it lies in
-        counter.add(true[row : row + 1], pred[row : row + 1])
-    assert counter.counts() == one
-
-
-def test_region_over_a_building_and_a_speck_merges_nothing():
-    true, pred = np.zeros((2, 12, 30))
-    true[2:7, 2:8] = true[3, 10:14] = 1
-    pred[2:7, 2:14] = 1
-    assert count_instances(true, pred).merged == 0
-    assert count_instances(true, pred, min_area=4).merged == 2
-
-
-@pytest.mark.parametrize("height", [1, 7, 20])
-def test_instances_counted_in_bands_are_those_of_the_whole(height):
-    true, pred = (mask.astype(np.uint8) for mask in smooth_masks(8, 93, 131))
-    true[30:33, 40:90] = 255
-    counter = InstanceCounter(255, min_area=1)
-    for top in range(0, len(true), height):
-        rows = slice(top, top + height)
-        counter.add(true[rows], pred[rows])
-    whole = count_instances(true, pred, 255, min_area=1)
-    assert counter.counts() == whole
-    known = true != 255
-    assert whole.buildings == ndimage.label((true == 1) & known)[1]
-    assert whole.regions == ndimage.label((pred == 1) & known)[1]
-    assert min(whole) > 0  # there is something of each
-
-
-@pytest.mark.parametrize("settings", [{}, {"connectivity": 8, "image_edge": True}])
-@pytest.mark.parametrize("tolerance", [1, 3, 4.5])
-def test_bf1_while_training_is_that_of_the_images(settings, tolerance):
-    metric = BoundaryF1(tolerance, threshold=0.4, ignore=255, **settings)
-    scores = []
-    for seed in range(3):
-        true, pred = (mask.astype("float32") for mask in smooth_masks(seed, 37, 45))
-        true[20:24, 5:20] = 255
-        blank = np.zeros_like(true)
-        true, pred = np.stack([true, blank, true]), np.stack([pred, blank, blank])
-        metric.update_state(true[..., None], np.where(pred, 0.4, 0.39)[..., None])
-        scores += [
-            boundary_f1(t, p, tolerance, ignore=255, **settings).f1
-            for t, p in zip(true, pred, strict=True)
-        ]
-    known = [score for score in scores if not math.isnan(score)]
-    assert 0 < np.mean(known) < 1
-    assert float(metric.result()) == pytest.approx(np.mean(known), abs=1e-6)
-    assert float(metric.count) == len(known) == 6
-    metric.reset_state()
-    assert float(metric.result()) == float(metric.count) == 0
-
-
-def test_bf1_of_classes_is_their_mean():
-    true, pred = smooth_masks(4, 30, 41)
-    classes = np.stack([true, pred, np.zeros_like(true)], -1)[None]
-    others = np.stack([pred, true, np.zeros_like(true)], -1)[None]
-    metric = BoundaryF1()
-    metric.update_state(classes, others.astype("float32"))
-    assert float(metric.result()) == pytest.approx(boundary_f1(true, pred).f1)
-    assert float(metric.count) == 2
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_bf1_runs_in_compiled_steps_of_any_size(jit_compile):
-    pixels = keras.Input((None, None, 1))
-    model = keras.Model(pixels, keras.layers.Rescaling(1.0)(pixels))
-    model.compile(loss="mse", metrics=[BoundaryF1(), IoU()], jit_compile=jit_compile)
-    true, pred = (
-        mask.astype("float32")[None, ..., None] for mask in smooth_masks(6, 29, 38)
-    )
-    logs = model.evaluate(pred, true, return_dict=True, verbose=0)
-    expected = boundary_f1(true[0, ..., 0], pred[0, ..., 0]).f1
-    assert logs["bf1"] == pytest.approx(expected, abs=1e-6)
-    assert logs["iou"] == pytest.approx(count_pixels(true, pred).iou, abs=1e-6)
-
-
-def test_bf1_metric_comes_back_from_its_settings():
-    metric = BoundaryF1(5, 0.3, 8, True, 255, "bf1_5")
-    again = keras.saving.deserialize_keras_object(
-        keras.saving.serialize_keras_object(metric)
-    )
-    assert isinstance(again, BoundaryF1)
-    assert again.get_config() == metric.get_config()
-
-
-@pytest.mark.parametrize(
     ("call", "rule"),
     [
         (lambda: boundary_f1(HOUSE, HOUSE[:4]), "same shape"),
         (lambda: boundary_f1(HOUSE, HOUSE, tolerance=0), "tolerance must be above 0"),
         (lambda: find_boundary(HOUSE, 6), "connectivity must be 4 or 8, got 6"),
         (lambda: count_pixels(HOUSE, HOUSE[:4]), "same shape"),
-        (lambda: count_instances(HOUSE, HOUSE[:4]), "same shape"),
-        (lambda: BoundaryF1(tolerance=-1), "tolerance must be above 0"),
-        (lambda: BoundaryF1(connectivity=6), "connectivity must be 4 or 8, got 6"),
     ],
 )
 def test_bad_arguments(call, rule):
@@ -388,23 +201,7 @@ def test_bad_arguments(call, rule):
         call()
 
 
-def test_batches_of_other_shapes_are_refused_not_stretched():
-    two, one = np.ones((2, 8, 9, 1), "float32"), np.ones((1, 8, 9, 1), "float32")
-    for metric in (metrics.IoU(), metrics.BoundaryF1()):
-        for y_true, y_pred in ((two, one), (one[..., 0], one)):
-            with pytest.raises(ValueError, match="must have the same shape"):
-                metric.update_state(y_true, y_pred)
-
-
-def test_what_is_not_0_is_building_while_training_too():
-    metric = metrics.IoU(ignore=7)
-    true = np.array([[[255], [255], [0], [7]]], "uint8")
-    metric.update_state(true, np.array([[[0.9], [0.1], [0.9], [0.9]]], "float32"))
-    assert float(metric.result()) == pytest.approx(1 / 3)
-
-
 def test_masks_without_pixels_are_refused():
     empty = np.zeros((0, 5), np.uint8)
-    for function in (metrics.count_instances, metrics.boundary_f1):
-        with pytest.raises(ValueError, match="masks must have pixels"):
-            function(empty, empty)
+    with pytest.raises(ValueError, match="masks must have pixels"):
+        boundary_f1(empty, empty)

@@ -1,0 +1,187 @@
+"""Buildings that a mask detects, misses, splits and merges."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import sparse
+
+from bdloss.metrics.scores import check_shapes
+
+MIN_SPLIT_OVERLAP = 0.1  # of a building, for a region over it to be a part of it
+MIN_BUILDING_AREA = 20  # pixels, as in SpaceNet's score
+
+
+class InstanceCounts(NamedTuple):
+    """Buildings counted over images: see `add_counts`.
+
+    A building is a connected part of the true mask, a region one of the predicted
+    mask; pixels connect where they share an edge, as in the polygons that are written.
+    Specks, parts of fewer pixels than `min_area`, are neither.
+    A region **takes** a building if it covers more than half of its pixels, so at most
+    one region takes a building.
+
+    Attributes:
+        buildings: Connected parts of the truth.
+        found: Buildings of which more than half the pixels are predicted, by however
+            many regions. The others are missed.
+        split: Buildings found of which two regions or more cover a tenth each.
+        merged: Buildings taken by a region that takes another building too. They are
+            found; two houses under one outline count as two.
+        regions: Connected parts of the prediction.
+        invented: Regions that take no building and lie with more than half of their
+            pixels outside of all.
+    """
+
+    buildings: int = 0
+    found: int = 0
+    split: int = 0
+    merged: int = 0
+    regions: int = 0
+    invented: int = 0
+
+    @property
+    def missed(self) -> int:
+        """Buildings that were not found."""
+        return self.buildings - self.found
+
+
+def count_instances(
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    ignore: int | None = None,
+    min_area: int = MIN_BUILDING_AREA,
+) -> InstanceCounts:
+    """Count the buildings that were found, missed, split and merged.
+
+    Args:
+        y_true: True mask of shape `(height, width)`; non-zero is building.
+        y_pred: Predicted mask of the same shape; non-zero is building.
+        ignore: Value in `y_true` of pixels that do not count: they are ground to both,
+            and a building that they cut in two counts as two.
+        min_area: Pixels of the smallest building and of the smallest region.
+
+    Returns:
+        Counts, to be added up over images.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> true = np.array([[1, 1, 0, 1, 1, 0, 1, 1, 1, 1]])
+        >>> pred = np.array([[1, 1, 1, 1, 1, 0, 1, 0, 1, 1]])
+        >>> counts = count_instances(true, pred, min_area=1)
+        >>> counts._asdict()  # doctest: +NORMALIZE_WHITESPACE
+        {'buildings': 3, 'found': 3, 'split': 1, 'merged': 2, 'regions': 3,
+         'invented': 0}
+    """
+    counter = InstanceCounter(ignore, min_area)
+    counter.add(y_true, y_pred)
+    return counter.counts()
+
+
+class InstanceCounter:
+    """Count the buildings of an image that comes in strips of rows.
+
+    What a strip cuts is joined to its continuation in the next, so that the counts are
+    those of the whole; between strips only a few numbers for each building are kept.
+
+    Args:
+        ignore: As in `count_instances`.
+        min_area: As in `count_instances`.
+    """
+
+    def __init__(self, ignore: int | None = None, min_area: int = MIN_BUILDING_AREA):
+        self._ignore = ignore
+        self._min_area = min_area
+        self._sides = (_Parts(), _Parts())  # of truth and of prediction
+        self._overlaps: list[np.ndarray] = []  # building, region, pixels
+
+    def add(self, y_true: np.ndarray, y_pred: np.ndarray) -> None:
+        """Count the next rows.
+
+        Args:
+            y_true: Strip of the true mask, of shape `(height, width)`.
+            y_pred: Strip of the predicted mask, of the same shape.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        check_shapes(y_true, y_pred, images=True)
+        masks = [y_true != 0, y_pred != 0]
+        if self._ignore is not None:
+            known = y_true != self._ignore
+            masks = [mask & known for mask in masks]
+        true, pred = (
+            side.label(mask) for side, mask in zip(self._sides, masks, strict=True)
+        )
+        some = masks[0] | masks[1]
+        shape = tuple(side.count for side in self._sides)
+        table = _overlap_table(true[some], pred[some], np.ones(some.sum(), int), shape)
+        self._overlaps.append(np.stack([*table.coords, table.data]))
+
+    def counts(self) -> InstanceCounts:
+        """Return the counts of all rows so far."""
+        true, pred = (side.join() for side in self._sides)
+        parts = np.hstack([np.zeros((3, 1), int), *self._overlaps])
+        shape = (int(true.max()) + 1, int(pred.max()) + 1)
+        table = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
+        (i, j), pixels = table.coords, table.data
+        size, extent = (
+            np.bincount(i, pixels, shape[0]),
+            np.bincount(j, pixels, shape[1]),
+        )
+        building, region = size >= self._min_area, extent >= self._min_area
+        building[0] = region[0] = False  # the ground
+        found = building & (2 * np.bincount(i[j > 0], pixels[j > 0], shape[0]) > size)
+        both = building[i] & region[j]
+        pieces = np.bincount(
+            i[both & (pixels >= MIN_SPLIT_OVERLAP * size[i])], minlength=shape[0]
+        )
+        taking = both & (2 * pixels > size[i])
+        taken = np.bincount(j[taking], minlength=shape[1])
+        outside = np.bincount(j[i == 0], pixels[i == 0], shape[1])
+        apart = region & (taken == 0) & (2 * outside > extent)
+        return InstanceCounts(
+            buildings=int(np.count_nonzero(building)),
+            found=int(np.count_nonzero(found)),
+            split=int(np.count_nonzero(found & (pieces > 1))),
+            merged=int(taken[taken > 1].sum()),
+            regions=int(np.count_nonzero(region)),
+            invented=int(np.count_nonzero(apart)),
+        )
+
+
+class _Parts:
+    """The connected parts of a mask that comes in strips of rows; 0 is the ground."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._last: np.ndarray | None = None  # row of labels
+        self._seams: list[np.ndarray] = [np.zeros((2, 0), int)]
+
+    def label(self, mask: np.ndarray) -> np.ndarray:
+        """Return the parts of the next rows, numbered on."""
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+        labels = np.where(mask, labels + (self.count - 1), 0)
+        self.count += count - 1
+        if self._last is not None:
+            self._seams.append(np.stack([self._last, labels[0]])[:, mask[0]])
+        self._last = labels[-1]
+        return labels
+
+    def join(self) -> np.ndarray:
+        """Return the number of the whole that each part belongs to."""
+        above, below = np.hstack(self._seams)
+        above = np.where(above == 0, below, above)
+        graph = sparse.coo_array(
+            (np.ones(above.size, bool), (above, below)), (self.count, self.count)
+        )
+        return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_array:
+    """Return the pixels that parts of truth and prediction share."""
+    table = sparse.coo_array((pixels, (true, pred)), shape)
+    table.sum_duplicates()
+    return table

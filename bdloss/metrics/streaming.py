@@ -1,0 +1,177 @@
+"""IoU and BF1 while training, as Keras metrics."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from bdloss.errors import InputError
+from bdloss.metrics.scores import TOLERANCE, disk, neighbours
+
+
+@keras.saving.register_keras_serializable("bdloss")
+class IoU(keras.metrics.Metric):
+    """Pooled intersection over union while training: summed, then divided.
+
+    Args:
+        threshold: Probability from which a pixel is building.
+        ignore: Value in `y_true` of pixels that do not count.
+        name: Name in the logs.
+    """
+
+    def __init__(
+        self, threshold: float = 0.5, ignore: int | None = None, name: str = "iou"
+    ):
+        super().__init__(name=name)
+        self.threshold = threshold
+        self.ignore = ignore
+        self.intersection = self.add_variable((), "zeros", name="intersection")
+        self.union = self.add_variable((), "zeros", name="union")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add the pixels of a batch: masks of any shape, probabilities of the same.
+
+        A pixel of the mask that is not 0 is building, unless it is ignored.
+        """
+        _check_known_sides(y_true, y_pred)
+        true = ops.cast(ops.not_equal(y_true, 0), "float32")
+        pred = ops.cast(ops.cast(y_pred, "float32") >= self.threshold, "float32")
+        if self.ignore is not None:
+            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
+            true, pred = true * valid, pred * valid
+        both = ops.sum(true * pred)
+        self.intersection.assign_add(both)
+        self.union.assign_add(ops.sum(true) + ops.sum(pred) - both)
+
+    def result(self):
+        """Return the score in [0, 1]; 0 before any building was seen."""
+        return self.intersection / ops.maximum(self.union, 1.0)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same metric again."""
+        return {
+            "threshold": self.threshold,
+            "ignore": self.ignore,
+            "name": self.name,
+        }
+
+
+@keras.saving.register_keras_serializable("bdloss")
+class BoundaryF1(keras.metrics.Metric):
+    """BF1 while training: `boundary_f1` of each image, averaged.
+
+    The mean is over the images of all batches that have a boundary in truth or
+    prediction; `count` says how many they were. Each class of a map with several is
+    an image of its own.
+
+    Args:
+        tolerance: Distance in pixels, above 0.
+        threshold: Probability from which a pixel is building.
+        connectivity: 4 or 8, which neighbours make a boundary.
+        image_edge: Whether building pixels at the edge of the image are boundary.
+        ignore: Value in `y_true` of pixels that do not count.
+        name: Name in the logs.
+
+    Raises:
+        ValueError: If the tolerance is not above 0, or connectivity neither 4 nor 8.
+    """
+
+    def __init__(
+        self,
+        tolerance: float = TOLERANCE,
+        threshold: float = 0.5,
+        connectivity: int = 4,
+        image_edge: bool = False,
+        ignore: int | None = None,
+        name: str = "bf1",
+    ):
+        super().__init__(name=name)
+        self._disk = disk(tolerance)
+        self._neighbours = neighbours(connectivity)
+        self.tolerance = tolerance
+        self.threshold = threshold
+        self.connectivity = connectivity
+        self.image_edge = image_edge
+        self.ignore = ignore
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
+        _check_known_sides(y_true, y_pred)
+        y_true = _classes_to_images(ops.cast(y_true, "float32"))
+        y_pred = _classes_to_images(ops.cast(y_pred, "float32"))
+        valid = ops.ones_like(y_true)
+        if self.ignore is not None:
+            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
+        true = self._find_boundary(ops.not_equal(y_true, 0), valid)
+        pred = self._find_boundary(y_pred >= self.threshold, valid)
+        precision, pixels_pred = _share(pred, _dilate(true, self._disk))
+        recall, pixels_true = _share(true, _dilate(pred, self._disk))
+        some = ops.cast(pixels_pred + pixels_true > 0, "float32")
+        f1 = 2 * precision * recall / ops.maximum(precision + recall, 1e-12)
+        self.total.assign_add(ops.sum(some * f1))
+        self.count.assign_add(ops.sum(some))
+
+    def _find_boundary(self, mask, valid):
+        """Return what `find_boundary` does, as 0 and 1."""
+        mask = ops.cast(mask, "float32")
+        return (
+            mask
+            * valid
+            * _dilate((1 - mask) * valid, self._neighbours, float(self.image_edge))
+        )
+
+    def result(self):
+        """Return the mean in [0, 1]; 0 before any boundary was seen."""
+        return self.total / ops.maximum(self.count, 1.0)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same metric again."""
+        return {
+            "tolerance": self.tolerance,
+            "threshold": self.threshold,
+            "connectivity": self.connectivity,
+            "image_edge": self.image_edge,
+            "ignore": self.ignore,
+            "name": self.name,
+        }
+
+
+def _classes_to_images(y):
+    """Return maps with classes as so many maps with one."""
+    _, height, width, classes = ops.shape(y)
+    if classes == 1:
+        return y
+    return ops.reshape(ops.transpose(y, (0, 3, 1, 2)), (-1, height, width, 1))
+
+
+def _dilate(y, shape: np.ndarray, beyond: float = 0.0):
+    """Return 1 where a map of 0 and 1 has a 1 within the shape around a pixel."""
+    reach = len(shape) // 2
+    padded = ops.pad(
+        y, [[0, 0], [reach, reach], [reach, reach], [0, 0]], constant_values=beyond
+    )
+    kernel = ops.convert_to_tensor(shape[..., None, None], "float32")
+    found = ops.conv(padded, kernel, padding="valid", data_format="channels_last")
+    return ops.cast(found > 0.5, "float32")
+
+
+def _share(boundary, region):
+    """Return the share of a boundary that lies in a region, and its pixels."""
+    pixels = ops.sum(boundary, axis=(1, 2, 3))
+    inside = ops.sum(boundary * region, axis=(1, 2, 3))
+    return ops.where(pixels > 0, inside / ops.maximum(pixels, 1.0), 1.0), pixels
+
+
+def _check_known_sides(y_true, y_pred) -> None:
+    """Refuse batches whose shapes are known to differ: they would be stretched."""
+    true, pred = (tuple(ops.shape(y)) for y in (y_true, y_pred))
+    sides = [
+        (a, b)
+        for a, b in zip(true, pred, strict=False)
+        if isinstance(a, int) and isinstance(b, int)
+    ]
+    if len(true) != len(pred) or any(a != b for a, b in sides):
+        raise InputError(
+            f"y_true and y_pred must have the same shape, got {true} and {pred}"
+        )
