@@ -142,7 +142,7 @@ def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
         "images_with_boundary": seen,
         "pixels": pixels.total,
         **instances._asdict(),
-        "missed": instances.missed,
+        "false_negatives": instances.false_negatives,
     }
 
 

@@ -14,11 +14,11 @@ COLUMNS = {  # of the table of scores
     "bf1_5": "BF1 5 px",
     "boundary_ratio": "boundary, of the true",
     "buildings": "buildings",
-    "found": "found",
-    "missed": "missed",
+    "detected": "detected",
+    "false_negatives": "false negatives",
     "split": "split",
     "merged": "merged",
-    "invented": "invented",
+    "false_positives": "false positives",
 }
 
 

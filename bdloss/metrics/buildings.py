@@ -1,4 +1,4 @@
-"""Buildings that a mask detects, misses, splits and merges."""
+"""Buildings that a mask detects, splits and merges, and false ones."""
 
 from typing import NamedTuple
 
@@ -18,32 +18,32 @@ class InstanceCounts(NamedTuple):
     A building is a connected part of the true mask, a region one of the predicted
     mask; pixels connect where they share an edge, as in the polygons that are written.
     Specks, parts of fewer pixels than `min_area`, are neither.
-    A region **takes** a building if it covers more than half of its pixels, so at most
-    one region takes a building.
+    A region **matches** a building if it covers more than half of its pixels, so at
+    most one region matches a building.
 
     Attributes:
         buildings: Connected parts of the truth.
-        found: Buildings of which more than half the pixels are predicted, by however
-            many regions. The others are missed.
-        split: Buildings found of which two regions or more cover a tenth each.
-        merged: Buildings taken by a region that takes another building too. They are
-            found; two houses under one outline count as two.
+        detected: Buildings of which more than half the pixels are predicted, by
+            however many regions. The others are false negatives.
+        split: Detected buildings of which two regions or more cover a tenth each.
+        merged: Buildings matched by a region that matches another building too. They
+            are detected; two houses under one outline count as two.
         regions: Connected parts of the prediction.
-        invented: Regions that take no building and lie with more than half of their
-            pixels outside of all.
+        false_positives: Regions that match no building and lie with more than half of
+            their pixels outside of all.
     """
 
     buildings: int = 0
-    found: int = 0
+    detected: int = 0
     split: int = 0
     merged: int = 0
     regions: int = 0
-    invented: int = 0
+    false_positives: int = 0
 
     @property
-    def missed(self) -> int:
-        """Buildings that were not found."""
-        return self.buildings - self.found
+    def false_negatives(self) -> int:
+        """Buildings that were not detected."""
+        return self.buildings - self.detected
 
 
 def count_instances(
@@ -52,7 +52,7 @@ def count_instances(
     ignore: int | None = None,
     min_area: int = MIN_BUILDING_AREA,
 ) -> InstanceCounts:
-    """Count the buildings that were found, missed, split and merged.
+    """Count the buildings that were detected, split and merged, and the false ones.
 
     Args:
         y_true: True mask of shape `(height, width)`; non-zero is building.
@@ -72,8 +72,8 @@ def count_instances(
         >>> pred = np.array([[1, 1, 1, 1, 1, 0, 1, 0, 1, 1]])
         >>> counts = count_instances(true, pred, min_area=1)
         >>> counts._asdict()  # doctest: +NORMALIZE_WHITESPACE
-        {'buildings': 3, 'found': 3, 'split': 1, 'merged': 2, 'regions': 3,
-         'invented': 0}
+        {'buildings': 3, 'detected': 3, 'split': 1, 'merged': 2, 'regions': 3,
+         'false_positives': 0}
     """
     counter = InstanceCounter(ignore, min_area)
     counter.add(y_true, y_pred)
@@ -125,30 +125,40 @@ class InstanceCounter:
         true, pred = (side.join() for side in self._sides)
         parts = np.hstack([np.zeros((3, 1), int), *self._overlaps])
         shape = (int(true.max()) + 1, int(pred.max()) + 1)
-        table = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
-        (i, j), pixels = table.coords, table.data
-        size, extent = (
-            np.bincount(i, pixels, shape[0]),
-            np.bincount(j, pixels, shape[1]),
-        )
-        building, region = size >= self._min_area, extent >= self._min_area
-        building[0] = region[0] = False  # the ground
-        found = building & (2 * np.bincount(i[j > 0], pixels[j > 0], shape[0]) > size)
-        both = building[i] & region[j]
-        pieces = np.bincount(
-            i[both & (pixels >= MIN_SPLIT_OVERLAP * size[i])], minlength=shape[0]
-        )
-        taking = both & (2 * pixels > size[i])
-        taken = np.bincount(j[taking], minlength=shape[1])
-        outside = np.bincount(j[i == 0], pixels[i == 0], shape[1])
-        apart = region & (taken == 0) & (2 * outside > extent)
+        overlaps = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
+        # Rows are buildings and columns regions; the first of each is background.
+        (row, column), pixels = overlaps.coords, overlaps.data
+        area_true = np.bincount(row, pixels, shape[0])
+        area_pred = np.bincount(column, pixels, shape[1])
+        building = area_true >= self._min_area
+        region = area_pred >= self._min_area
+        building[0] = region[0] = False
+
+        # A building is detected by all that is predicted of it, specks too.
+        under = column > 0
+        predicted = np.bincount(row[under], pixels[under], shape[0])
+        detected = building & (2 * predicted > area_true)
+
+        # It is split by regions over a good part of it.
+        paired = building[row] & region[column]
+        parted = paired & (pixels >= MIN_SPLIT_OVERLAP * area_true[row])
+        split = detected & (np.bincount(row[parted], minlength=shape[0]) > 1)
+
+        # A region merges the buildings that it matches, if they are two or more.
+        matching = paired & (2 * pixels > area_true[row])
+        matched = np.bincount(column[matching], minlength=shape[1])
+
+        # It is a false positive if it matches none and lies outside of all, mostly.
+        outside = row == 0
+        unmatched = np.bincount(column[outside], pixels[outside], shape[1])
+        false_positive = region & (matched == 0) & (2 * unmatched > area_pred)
         return InstanceCounts(
             buildings=int(np.count_nonzero(building)),
-            found=int(np.count_nonzero(found)),
-            split=int(np.count_nonzero(found & (pieces > 1))),
-            merged=int(taken[taken > 1].sum()),
+            detected=int(np.count_nonzero(detected)),
+            split=int(np.count_nonzero(split)),
+            merged=int(matched[matched > 1].sum()),
             regions=int(np.count_nonzero(region)),
-            invented=int(np.count_nonzero(apart)),
+            false_positives=int(np.count_nonzero(false_positive)),
         )
 
 

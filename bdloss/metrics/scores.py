@@ -74,9 +74,9 @@ def boundary_f1(
     """Return the BF1 of a predicted mask (Section 3.1; MATLAB's `bfscore`).
 
     A boundary pixel is matched if the other boundary has a pixel strictly closer than
-    the tolerance. An empty boundary is matched wholly, so that a mask missed or
-    invented has F1 0; without a boundary in truth and prediction all three are NaN,
-    and the image belongs in no mean.
+    the tolerance. An empty boundary is matched wholly, so that F1 is 0 if one mask
+    alone has a boundary; without one in truth and prediction all three are NaN, and
+    the image belongs in no mean.
 
     Args:
         y_true: True mask of shape `(height, width)`; non-zero is building.

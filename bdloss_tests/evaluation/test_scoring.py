@@ -53,8 +53,8 @@ def test_means_are_of_precision_and_recall_too_and_buildings_are_summed():
     scores = score_masks([(HOUSE, FIELD), (FIELD, HOUSE), (FIELD, FIELD)])
     assert scores["precision_3"] == scores["recall_3"] == 0.5  # (1, 0) and (0, 1)
     assert scores["bf1_3"] == scores["bf1_5"] == 0
-    assert (scores["buildings"], scores["missed"]) == (1, 1)
-    assert (scores["regions"], scores["invented"]) == (1, 1)
+    assert (scores["buildings"], scores["false_negatives"]) == (1, 1)
+    assert (scores["regions"], scores["false_positives"]) == (1, 1)
     assert scores["pixels"] == 3 * HOUSE.size
 
 

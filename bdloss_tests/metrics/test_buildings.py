@@ -9,41 +9,46 @@ from bdloss_tests.drawing import FIELD, HOUSE, draw, smooth_masks
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "expected"),
     [
-        pytest.param("##..##", "##..##", {"found": 2, "regions": 2}, id="found"),
-        pytest.param("##..##", "##....", {"found": 1, "regions": 1}, id="missed"),
+        pytest.param("##..##", "##..##", {"detected": 2, "regions": 2}, id="detected"),
+        pytest.param(
+            "##..##", "##....", {"detected": 1, "regions": 1}, id="false negative"
+        ),
         pytest.param("##..##", "#.....", {"regions": 1}, id="half is not enough"),
         pytest.param(
-            "##..##", "######", {"found": 2, "merged": 2, "regions": 1}, id="merged"
+            "##..##", "######", {"detected": 2, "merged": 2, "regions": 1}, id="merged"
         ),
         pytest.param(
-            "##.###", "####..", {"found": 1, "regions": 1}, id="grown, not merged"
+            "##.###", "####..", {"detected": 1, "regions": 1}, id="grown, not merged"
         ),
         pytest.param(
             "####..##",
             "##.#..##",
-            {"found": 2, "split": 1, "regions": 3},
+            {"detected": 2, "split": 1, "regions": 3},
             id="split",
         ),
         pytest.param(
             "####.....##",
             "####.###.##",
-            {"found": 2, "regions": 3, "invented": 1},
-            id="invented",
+            {"detected": 2, "regions": 3, "false_positives": 1},
+            id="false positive",
         ),
         pytest.param(
-            "#.###", "##...", {"found": 1, "regions": 1}, id="half outside, but takes"
+            "#.###",
+            "##...",
+            {"detected": 1, "regions": 1},
+            id="half outside, but matches",
         ),
         pytest.param(
-            "#####.##", "?####.##", {"found": 2, "regions": 2}, id="ignored pixel"
+            "#####.##", "?####.##", {"detected": 2, "regions": 2}, id="ignored pixel"
         ),
-        pytest.param("##?##.", "#####.", {"found": 2, "regions": 2}, id="cut by it"),
+        pytest.param("##?##.", "#####.", {"detected": 2, "regions": 2}, id="cut by it"),
     ],
 )
 def test_instances(y_true, y_pred, expected):
     counts = count_instances(draw(y_true), draw(y_pred) > 0, 255, min_area=1)
     wanted = InstanceCounts(buildings=2, **expected)
     assert counts == wanted
-    assert counts.missed == 2 - wanted.found
+    assert counts.false_negatives == 2 - wanted.detected
 
 
 def test_a_speck_does_not_split_a_building():
@@ -65,18 +70,18 @@ def test_buildings_that_touch_at_a_corner_are_two():
 def test_instances_without_any_building():
     assert count_instances(FIELD, FIELD) == InstanceCounts()
     assert count_instances(HOUSE, FIELD) == InstanceCounts(buildings=1)
-    assert count_instances(FIELD, HOUSE) == InstanceCounts(regions=1, invented=1)
+    assert count_instances(FIELD, HOUSE) == InstanceCounts(regions=1, false_positives=1)
 
 
-def test_specks_are_neither_buildings_nor_invented():
+def test_specks_are_neither_buildings_nor_false_positives():
     true, pred = np.zeros((2, 24, 40))
     true[2:6, 2:7] = pred[2:6, 2:7] = 1  # 20 pixels
     true[2:21, 12] = 1  # 19 pixels
     pred[2:6, 20:25] = 1  # 20
     pred[2:21, 30] = 1  # 19
-    one = InstanceCounts(buildings=1, found=1, regions=2, invented=1)
+    one = InstanceCounts(buildings=1, detected=1, regions=2, false_positives=1)
     assert count_instances(true, pred) == one
-    two = InstanceCounts(buildings=2, found=1, regions=3, invented=2)
+    two = InstanceCounts(buildings=2, detected=1, regions=3, false_positives=2)
     assert count_instances(true, pred, min_area=19) == two
     counter = InstanceCounter()
     for row in range(24):  # a building is as large as all bands that it lies in

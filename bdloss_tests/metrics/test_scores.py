@@ -84,8 +84,8 @@ def test_distance_is_strictly_less_than_the_tolerance(shift, expected):
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "expected"),
     [
-        pytest.param(HOUSE, FIELD, (1, 0, 0), id="missed"),
-        pytest.param(FIELD, HOUSE, (0, 1, 0), id="invented"),
+        pytest.param(HOUSE, FIELD, (1, 0, 0), id="false negative"),
+        pytest.param(FIELD, HOUSE, (0, 1, 0), id="false positive"),
         pytest.param(CITY, HOUSE, (0, 1, 0), id="no boundary in truth"),
     ],
 )
@@ -136,7 +136,7 @@ def test_classes_are_scored_each_against_all_others():
     assert set(scores) == {0, 1, 2, 3}
     assert scores[1] == pytest.approx((7 / 10, 7 / 10, 7 / 10))
     assert scores[2].f1 == 1
-    assert scores[3] == (0, 1, 0)  # invented
+    assert scores[3] == (0, 1, 0)  # a false positive
     for label in (0, 1, 2):
         expected = by_distance_transform(
             np.equal(TRUE_LABELS, label), np.equal(PRED_LABELS, label), tolerance=2

@@ -36,7 +36,14 @@ CLAIMS_NOTE = (
     "one epoch to the next over the second half, in percent points."
 )
 ABLATED = ("iou", "bf1_3", "bf1_5", "boundary_ratio")  # what their table shows
-INSTANCES = ("buildings", "found", "missed", "split", "merged", "invented")
+INSTANCES = {  # scores, and their headings
+    "buildings": "buildings",
+    "detected": "detected",
+    "false_negatives": "false negatives",
+    "split": "split",
+    "merged": "merged",
+    "false_positives": "false positives",
+}
 
 
 class Difference(NamedTuple):
@@ -141,8 +148,8 @@ def tabulate(
 
 
 def tabulate_buildings(study: Study, results: Results, dataset: str) -> list[list[str]]:
-    """Return how many buildings were found, missed, split and merged, on average."""
-    table = [["loss", *INSTANCES]]
+    """Return how many buildings were detected, split and merged, on average."""
+    table = [["loss", *INSTANCES.values()]]
     for variant in study.losses:
         runs = _runs_of(results, dataset, variant.name)
         if runs:
