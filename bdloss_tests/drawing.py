@@ -25,6 +25,8 @@ def as_batch(*masks: np.ndarray) -> np.ndarray:
 def plateaus(shape, seed: int = 0) -> np.ndarray:
     """Return values of which most neighbours are the same: 0, a half or 1."""
     return np.random.default_rng(seed).integers(0, 3, shape).astype("float32") / 2
+
+
 def smooth_masks(seed: int, *shape: int) -> tuple[np.ndarray, ...]:
     """Return two masks that are alike, with boundaries of many shapes."""
     rng = np.random.default_rng(seed)
