@@ -5,9 +5,12 @@ import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from bdloss.data.ground_truth import IMAGE_SUFFIXES
-from bdloss.data.scenes import Scene, Splits
+from bdloss.data.scenes import DatasetSettings, Scene, Splits
 from bdloss.data.unpacked import check_choice, not_empty, part_of
 from bdloss.errors import DamagedFileError
 from bdloss.files import visible_files
@@ -23,6 +26,18 @@ SOURCE = (
     "Images_Shadows/Scene0000_View00_target.png and "
     "GroundTruth/Scene0000_View00_gtmask.png"
 )
+
+
+class AicdSettings(DatasetSettings):
+    """Settings of AICD, as `read_aicd` takes them."""
+
+    name: Literal["aicd"] = "aicd"
+    shadows: str = "both"  # with | without | both
+    classes: list[str] = Field([])  # of changes; none for all
+
+    def read(self) -> Splits:
+        """Find the scenes."""
+        return read_aicd(self.root, self.shadows, self.classes)
 
 
 def read_aicd(

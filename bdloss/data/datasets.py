@@ -1,43 +1,48 @@
 """Data sets by their names."""
 
-import inspect
-from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Annotated, Any
 
-from bdloss.data.aicd import read_aicd
-from bdloss.data.folder import read_folder
-from bdloss.data.inria import read_inria
-from bdloss.data.potsdam import read_potsdam
-from bdloss.data.scenes import Splits
-from bdloss.data.synthetic import read_synthetic
+from pydantic import Field
+
+from bdloss.data.aicd import AicdSettings
+from bdloss.data.folder import FolderSettings
+from bdloss.data.inria import InriaSettings
+from bdloss.data.potsdam import PotsdamSettings
+from bdloss.data.scenes import DatasetSettings, Splits
+from bdloss.data.synthetic import SyntheticSettings
 from bdloss.data.unpacked import check_choice
 from bdloss.errors import InputError
+from bdloss.settings import make_settings
 
-READERS: dict[str, Callable[..., Splits]] = {
-    "folder": read_folder,
-    "inria": read_inria,
-    "potsdam": read_potsdam,
-    "aicd": read_aicd,
-    "synthetic": read_synthetic,
+DATASETS: dict[str, type[DatasetSettings]] = {
+    "folder": FolderSettings,
+    "inria": InriaSettings,
+    "potsdam": PotsdamSettings,
+    "aicd": AicdSettings,
+    "synthetic": SyntheticSettings,
 }
+AnyDataset = Annotated[
+    FolderSettings | InriaSettings | PotsdamSettings | AicdSettings | SyntheticSettings,
+    Field(discriminator="name"),
+]
 
 
 def read_dataset(name: str, root: str | PathLike, **settings: Any) -> Splits:
     """Find the scenes of a dataset.
 
     Args:
-        name: One of `READERS`.
+        name: One of `DATASETS`.
         root: Its folder.
-        settings: What its reader takes.
+        settings: Of this dataset, see `settings_of`.
 
     Returns:
         The scenes by what they are for.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no such dataset, its reader takes no such setting, or as
-            the reader says.
+        ValueError: If there is no such dataset, it has no such setting, or as its
+            reader says.
     """
     taken = settings_of(name)
     for setting in settings:
@@ -45,14 +50,14 @@ def read_dataset(name: str, root: str | PathLike, **settings: Any) -> Splits:
             raise InputError(
                 f"{name} takes the settings {', '.join(taken)}, got {setting!r}"
             )
-    return READERS[name](root, **settings)
+    return make_settings(DATASETS[name], {**settings, "root": str(root)}).read()
 
 
 def settings_of(name: str) -> list[str]:
-    """Return the names of the settings that the reader of a dataset takes.
+    """Return the names of the settings of a dataset, beside its name and folder.
 
     Args:
-        name: One of `READERS`.
+        name: One of `DATASETS`.
 
     Raises:
         ValueError: If there is no such dataset.
@@ -61,6 +66,6 @@ def settings_of(name: str) -> list[str]:
         >>> settings_of("aicd")
         ['shadows', 'classes']
     """
-    check_choice("dataset", name, READERS)
-    _, *settings = inspect.signature(READERS[name]).parameters
-    return settings
+    check_choice("dataset", name, DATASETS)
+    fields = DATASETS[name].model_fields
+    return [field for field in fields if field not in DatasetSettings.model_fields]

@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, OUTLINE_SUFFIXES, by_stem
-from bdloss.data.scenes import Scene, Splits, at_resolution
+from bdloss.data.scenes import (
+    DatasetSettings,
+    Resolution,
+    Scene,
+    Splits,
+    at_resolution,
+)
 from bdloss.data.unpacked import check_names, not_empty, part_of
 from bdloss.errors import InputError
 from bdloss.files import visible_files
@@ -16,6 +25,19 @@ SOURCE = (
     "put orthophotos into images/ and beside it masks of the same names into "
     "masks/ or one file of outlines"
 )
+
+
+class FolderSettings(DatasetSettings):
+    """Settings of a folder of one's own, as `read_folder` takes them."""
+
+    name: Literal["folder"] = "folder"
+    validation: float | list[str] = 0.2  # fraction of each scene, or names of scenes
+    test: list[str] = Field([])  # names of scenes
+    resolution: Resolution = 0.0
+
+    def read(self) -> Splits:
+        """Find the scenes."""
+        return read_folder(self.root, self.validation, self.test, self.resolution)
 
 
 def read_folder(

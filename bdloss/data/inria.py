@@ -3,8 +3,15 @@
 import re
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
-from bdloss.data.scenes import Scene, Splits, at_resolution
+from bdloss.data.scenes import (
+    DatasetSettings,
+    Resolution,
+    Scene,
+    Splits,
+    at_resolution,
+)
 from bdloss.data.unpacked import not_empty, part_of
 
 TILE = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
@@ -17,6 +24,17 @@ SOURCE = (
     " be passed on) and unpack it to AerialImageDataset/train/images/austin1.tif "
     "and AerialImageDataset/train/gt/austin1.tif"
 )
+
+
+class InriaSettings(DatasetSettings):
+    """Settings of INRIA's dataset, as `read_inria` takes them."""
+
+    name: Literal["inria"] = "inria"
+    resolution: Resolution = 0.0
+
+    def read(self) -> Splits:
+        """Find the scenes."""
+        return read_inria(self.root, self.resolution)
 
 
 def read_inria(root: str | PathLike, resolution: float = 0.0) -> Splits:

@@ -1,19 +1,47 @@
 """Patches: batches of windows of scenes, as Keras trains on them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
+from pydantic import Field, model_validator
 
 from bdloss.constants import IGNORED
-from bdloss.data.augment import Augment
+from bdloss.data.augment import Augment, Strength
 from bdloss.data.scenes import SceneData
 from bdloss.errors import InputError
 from bdloss.geo.windows import Window, sliding_windows
+from bdloss.memory import refuse_beyond_memory
+from bdloss.settings import Count, Fraction, Positive, Settings
 
 DRAWS = 10  # how often a patch is drawn before it is taken as it is
 SEEDS = 2**32
+
+
+class PatchSettings(Settings):
+    """Settings of the patches that a network learns from."""
+
+    size: Positive = 256  # pixels
+    batch_size: Positive = 8
+    sampling: Literal["random", "grid"] = "random"  # grid: shuffled anew every epoch
+    steps: Count = 0  # batches an epoch; 0: as many pixels as there are, or the grid
+    augment: Strength = "light"
+    building_bias: Fraction = 0.0  # share drawn again until they show a building
+    workers: Annotated[int, Field(gt=0, le=256)] = 2  # threads that load them
+
+    @model_validator(mode="after")
+    def _check(self) -> "PatchSettings":
+        # An image band, the mask and probabilities, in float32, are the least of it.
+        needed = 4 * self.batch_size * self.size**2 * 3
+        what = f"a batch of {self.batch_size} patches of {self.size} pixels"
+        refuse_beyond_memory(needed, what)
+        if self.sampling == "grid" and self.building_bias:
+            raise InputError(
+                "patches.building_bias is of sampling = random: a grid takes all "
+                f"patches, got {self.building_bias}"
+            )
+        return self
 
 
 class Patches(keras.utils.PyDataset):

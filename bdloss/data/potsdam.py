@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 from bdloss.data.folder import fraction_or_names, split_rows
-from bdloss.data.scenes import Scene, Splits, at_resolution
+from bdloss.data.scenes import (
+    DatasetSettings,
+    Resolution,
+    Scene,
+    Splits,
+    at_resolution,
+)
 from bdloss.data.unpacked import (
     check_choice,
     check_names,
@@ -58,6 +65,22 @@ SOURCE = (
     "archives to 2_Ortho_RGB/top_potsdam_2_10_RGB.tif and "
     "5_Labels_all/top_potsdam_2_10_label.tif"
 )
+
+
+class PotsdamSettings(DatasetSettings):
+    """Settings of ISPRS Potsdam, as `read_potsdam` takes them."""
+
+    name: Literal["potsdam"] = "potsdam"
+    validation: float | list[str] = 0.2  # fraction of each tile, or names of tiles
+    bands: str = "rgb"  # rgb | irrg | rgbir | rgbir+dsm | rgbir+ndsm
+    labels: str = "full"  # full | eroded
+    resolution: Resolution = 0.0
+
+    def read(self) -> Splits:
+        """Find the scenes."""
+        return read_potsdam(
+            self.root, self.validation, self.bands, self.labels, self.resolution
+        )
 
 
 def read_potsdam(

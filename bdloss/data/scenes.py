@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator
 
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import GroundTruth
@@ -14,6 +15,7 @@ from bdloss.errors import InputError
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window
+from bdloss.settings import Settings
 
 SPARE = 1  # columns or rows that a raster of heights may lack: 03_13 has 5999 columns
 
@@ -52,6 +54,31 @@ class Splits(NamedTuple):
     train: list[Scene]
     validation: list[Scene]
     test: list[Scene]
+
+
+class DatasetSettings(Settings):
+    """Which data set it is, and where; each has settings of its own beside them."""
+
+    name: str = ""
+    root: str = ""  # its folder
+
+    def read(self) -> Splits:
+        """Find the scenes; raises as the reader of the data set does."""
+        raise NotImplementedError
+
+
+def _check_resolution(resolution: float) -> float:
+    finest, coarsest = raster.RESOLUTIONS
+    if resolution and not finest <= resolution <= coarsest:
+        raise InputError(
+            f"dataset.resolution must be 0, or from {finest} to {coarsest} metres, "
+            f"got {resolution}"
+        )
+    return resolution
+
+
+# Metres a pixel that scenes are brought to; 0 leaves them as they are.
+Resolution = Annotated[float, AfterValidator(_check_resolution)]
 
 
 class SceneData(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,10 +13,11 @@ import rasterio
 from rasterio.transform import from_origin
 
 from bdloss.data.aicd import IMAGES, read_aicd
-from bdloss.data.scenes import Splits
+from bdloss.data.scenes import DatasetSettings, Splits
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_folder
 from bdloss.geo import raster
+from bdloss.settings import Positive
 
 HEIGHT, WIDTH = 600, 800  # pixels, as AICD
 RESOLUTION = 0.5  # metres a pixel, of scenes written as GeoTIFF
@@ -36,6 +37,18 @@ PLANS = (
     ((0.0, 0.6, 1.0, 0.4), (0.0, 0.0, 0.35, 1.0)),  # a T
 )
 COURTYARD = 0.45
+
+
+class SyntheticSettings(DatasetSettings):
+    """Settings of the synthetic scenes, as `read_synthetic` takes them."""
+
+    name: Literal["synthetic"] = "synthetic"
+    scenes: Positive = 800  # how many are made
+    height: Positive = HEIGHT  # rows of a scene, in pixels; columns are 4/3 of them
+
+    def read(self) -> Splits:
+        """Find the scenes, or make them."""
+        return read_synthetic(self.root, self.scenes, self.height)
 
 
 def read_synthetic(

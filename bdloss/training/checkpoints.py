@@ -2,17 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import keras
 import numpy as np
 
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
 
-KEPT = 2  # newest checkpoints: the last one, and one should that be damaged
-FACTS = "facts"  # the array that holds rows and seconds as JSON
+if TYPE_CHECKING:
+    from bdloss.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS_KEPT = 2  # the newest, and the one before should that be damaged
+METADATA = "facts"  # the array that holds rows and seconds as JSON
 
 
 class State(NamedTuple):
@@ -43,25 +50,25 @@ def state_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:05d}.npz"
 
 
-def save_state(state: State, folder: Path, keep: Collection[int] = ()) -> None:
+def save_state(state: State, folder: Path, keep_epochs: Collection[int] = ()) -> None:
     """Write a checkpoint aside, rename it when whole, and remove older ones.
 
     Args:
         state: Where the training stands.
         folder: Folder of checkpoints; made if need be.
-        keep: Epochs whose checkpoints stay, beside the newest two.
+        keep_epochs: Epochs whose checkpoints stay, beside the newest two.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = state_path(folder, state.epoch)
     arrays: dict[str, Any] = {}
     for kind in ("network", "optimizer"):
         arrays |= {f"{kind}{i}": array for i, array in enumerate(getattr(state, kind))}
-    facts = {"rows": state.rows, "seconds": state.seconds, "digest": _digest(arrays)}
-    arrays[FACTS] = np.array(json.dumps(facts))
+    metadata = {"rows": state.rows, "seconds": state.seconds, "digest": _digest(arrays)}
+    arrays[METADATA] = np.array(json.dumps(metadata))
     with atomic_path(path) as partial:
         np.savez(partial, **arrays)
-    kept = {state_path(folder, epoch) for epoch in keep}
-    for old in _whole(folder)[:-KEPT]:
+    kept = {state_path(folder, epoch) for epoch in keep_epochs}
+    for old in _whole(folder)[:-CHECKPOINTS_KEPT]:
         if old not in kept:
             old.unlink()
 
@@ -99,13 +106,13 @@ def read_state(path: Path) -> State:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)  # reads all of it, and checks each sum
-        facts = json.loads(str(arrays.pop(FACTS)))
-        if facts.get("digest", _digest(arrays)) != _digest(arrays):
+        metadata = json.loads(str(arrays.pop(METADATA)))
+        if metadata.get("digest", _digest(arrays)) != _digest(arrays):
             raise InputError("not the arrays that were written")
         parts: dict[str, list[np.ndarray]] = {"network": [], "optimizer": []}
         for name, array in arrays.items():
             parts[name.rstrip("0123456789")].append(array)
-        return State(facts["rows"], facts["seconds"], **parts)
+        return State(metadata["rows"], metadata["seconds"], **parts)
     except DAMAGED as error:
         raise DamagedFileError(f"damaged checkpoint: {path}") from error
 
@@ -116,14 +123,11 @@ def newest_epoch(folder: Path) -> int:
     return int(names[-1].removeprefix("epoch-")) if names else 0
 
 
-def newest_state(
-    folder: Path, say: Callable[[str], None] = lambda line: None
-) -> State | None:
-    """Read the newest checkpoint that is whole.
+def newest_state(folder: Path) -> State | None:
+    """Read the newest checkpoint that is whole; those that are not are warned of.
 
     Args:
         folder: Folder of checkpoints; it need not exist.
-        say: Is told of those that are damaged.
 
     Returns:
         The state, or None if there is none.
@@ -132,5 +136,24 @@ def newest_state(
         try:
             return read_state(path)
         except InputError as error:
-            say(f"{error}; trying the one before")
+            logger.warning("%s; trying the one before", error)
     return None
+
+
+class CheckpointSaver(keras.callbacks.Callback):
+    """Write a checkpoint after each epoch.
+
+    Args:
+        trainer: What is trained.
+        folder: Folder of checkpoints; made if need be.
+        keep_best: Whether that of the best epoch stays, beside the newest two.
+    """
+
+    def __init__(self, trainer: "Trainer", folder: Path, keep_best: bool = False):
+        super().__init__()
+        self.trainer, self.folder, self.keep_best = trainer, folder, keep_best
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save where the training stands."""
+        best = [self.trainer.best_epoch] if self.keep_best else []
+        save_state(self.trainer.state(), self.folder, keep_epochs=best)

@@ -1,13 +1,13 @@
 """Training: from an experiment to a run folder."""
 
-import dataclasses
 import json
+import logging
 import platform
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +18,32 @@ import numpy as np
 
 import bdloss
 from bdloss import models, plots
-from bdloss.data import cache, check, datasets
-from bdloss.data.scenes import Scene, Splits, resolution_of
+from bdloss.data import cache, check
+from bdloss.data.scenes import Scene, SceneData, Splits, resolution_of
 from bdloss.errors import DamagedFileError, InputError, OutputExistsError
 from bdloss.evaluation import scoring
 from bdloss.files import ASIDE, DAMAGED, atomic_path, locked
 from bdloss.inference.sliding_window import predict_array
+from bdloss.settings import flatten
 from bdloss.training import checkpoints
-from bdloss.training.devices import select_devices
+from bdloss.training.batches import make_batches
+from bdloss.training.checkpoints import CheckpointSaver
+from bdloss.training.devices import ALONE, Devices, select_devices
 from bdloss.training.experiment import (
     Experiment,
-    flatten,
     make_experiment,
     read_file,
     write_experiment,
 )
-from bdloss.training.tensorboard import log_epochs
-from bdloss.training.trainer import Fitting, weight_callback, write_history
+from bdloss.training.history import HistoryWriter
+from bdloss.training.loss import make_loss
+from bdloss.training.network import build_network
+from bdloss.training.schedules import weight_callback
+from bdloss.training.tensorboard import TensorBoardEpochs
+from bdloss.training.trainer import Trainer
 from bdloss.training.weight_search import extra_epochs, search_weights
+
+logger = logging.getLogger(__name__)
 
 SETTINGS, RESULT = "experiment.toml", "metrics.json"
 CHECKPOINTS, LOGS = "checkpoints", "logs"
@@ -43,14 +51,10 @@ PRODUCTS = (
     *("model.keras", "history.csv", "curves.png", "samples.png"),
     *("search.csv", "search.png"),
 )
-FREE = ("workers", "tensorboard")  # settings that another go may change
+RESUMABLE = ("patches.workers", "fit.tensorboard")  # may change when it is resumed
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
 PACKAGES = ("keras", "segmodels-keras", "numpy", "rasterio")
-
-
-def _say_nothing(line: str) -> None:
-    """Take a line and say nothing."""
 
 
 def train(
@@ -59,13 +63,15 @@ def train(
     *,
     devices: str = "1",
     fresh: bool = False,
-    say: Callable[[str], None] = _say_nothing,
     verbose: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_start: Callable[[Trainer], Any] | None = None,
 ) -> dict[str, Any]:
     """Train a network and write its run folder, or go on with one that was stopped.
 
     A run that was killed goes on from its last finished epoch and ends, on a CPU, with
-    the same weights as one that never stopped. One that is finished is left alone.
+    the same weights as one that never stopped. One that is finished is left alone. What
+    a person should read on the way is logged.
 
     Args:
         experiment: What to train, on what, how long.
@@ -76,8 +82,10 @@ def train(
         devices: How many devices of this machine train together, or `all`. Several
             processes that have joined (see `devices.py`) train with all they have.
         fresh: Whether to start over what was begun there.
-        say: Takes the lines that a person should read.
         verbose: Keras's: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
+        callbacks: Keras's, of your own; of the branches of a search they see the end
+            of the best one only.
+        on_start: Called with the trainer before anything is trained or restored.
 
     Returns:
         What stands in `metrics.json`; nothing in a process that does not lead.
@@ -88,55 +96,59 @@ def train(
             another experiment or another process trains there, or the loss is not
             finite.
     """
+    group = select_devices(devices, experiment.patches.batch_size)
+    if not group.is_chief:
+        logging.getLogger("bdloss").setLevel(logging.WARNING)
+        verbose = 0
     with ExitStack() as held:
-        return _train(experiment, out, held, devices, fresh, say, verbose)
+        return _train(experiment, out, held, group, fresh, verbose, callbacks, on_start)
 
 
 def _train(
     experiment: Experiment,
     out: Path,
     held: ExitStack,
-    devices: str,
+    group: Devices,
     fresh: bool,
-    say: Callable[[str], None],
     verbose: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    on_start: Callable[[Trainer], Any] | None,
 ) -> dict[str, Any]:
     """Do what `train` says; what `held` holds is let go when all is done."""
-    group = select_devices(devices, experiment.batch)
-    if not group.is_chief:
-        say, verbose = _say_nothing, 0
     _check_is_run(out)
     if not fresh:
         _check_settings(experiment, out)
         if (out / RESULT).exists():
-            say(f"finished    {out} is not run again; --fresh starts over")
+            logger.info("finished: %s is not run again; --fresh starts over", out)
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
             return _read_result(out / RESULT)
     newest = checkpoints.newest_epoch(out / CHECKPOINTS)
-    state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS, say)
+    state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS)
     keras.utils.set_random_seed(experiment.seed)
     splits = read_splits(experiment)
-    for fault in check.refuse_faults(splits, experiment.dataset):
-        say(f"{fault.kind:<11} {fault.text}")
+    for fault in check.refuse_faults(splits, experiment.dataset.name):
+        logger.warning("%s: %s", fault.kind, fault.text)
     cached = cache.default_folder()
     training = [cache.load_cached(scene, cached) for scene in splits.train]
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
     names = [scene.name for scene in splits.train]
     with group.scope:
-        model = _build_network(
-            experiment,
+        model = build_network(
+            experiment.model,
             bands,
-            "mixed_float16" if experiment.mixed_precision else "float32",
-            experiment.encoder_weights if state is None else "",
+            "mixed_float16" if experiment.fit.mixed_precision else "float32",
+            experiment.model.encoder_weights if state is None else "",
         )
         if keras.backend.backend() == "tensorflow" and group.number > 1:
             _share_statistics(model)
-        fitting = Fitting(
-            model, experiment, training, validation, names, verbose, group
+        trainer = make_trainer(
+            experiment, model, training, validation, names, verbose, group
         )
+        if on_start is not None:
+            on_start(trainer)
         if state:
-            fitting.restore(state)
+            trainer.restore(state)
         group.wait()  # until all have read what is there
         if group.is_chief:
             out.mkdir(parents=True, exist_ok=True)
@@ -151,27 +163,16 @@ def _train(
             ("validation", splits.validation, validation),
         ):
             masks = dict(zip(scenes, (data.mask for data in stored), strict=True))
-            say(f"{part:<11} {check.count_scenes(scenes, masks.__getitem__)}")
-        say(
-            f"network     {experiment.backbone}, {model.count_params():,} parameters, "
-            f"{experiment.encoder_weights or 'random'} weights"
-        )
-        say(f"device      {group.name}, {_compute(experiment)}")
-        if experiment.loss.extra not in ("boundary", "none"):
-            say(
-                f"weight      w = {experiment.weight.baseline} throughout: [weight] "
-                "moves that of the boundary loss only"
-            )
-        if state:
-            say(f"goes on     after epoch {state.epoch} of {experiment.epochs}")
-        for line in _describe_stages(experiment, fitting):
-            say(line)
-        rows = _fit(fitting, experiment, out, say)
+            counts = check.count_scenes(scenes, masks.__getitem__)
+            logger.info("%s: %s", part, counts)
+        for line in _describe(experiment, trainer):
+            logger.info(line)
+        rows = _fit(trainer, experiment, out, callbacks)
         weights = model.get_weights()
 
     if not group.is_chief:
         return {}
-    model = _build_network(experiment, bands)  # float32, and without an optimizer
+    model = build_network(experiment.model, bands)  # float32, and without an optimizer
     model.set_weights(weights)
     models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
     plots.draw_curves(rows, out / "curves.png")
@@ -184,7 +185,7 @@ def _train(
     result = {
         **scores,
         "epochs": len(rows),
-        "seconds": round(fitting.seconds, 1),
+        "seconds": round(trainer.seconds, 1),
         "memory_mb": round(_peak_memory() / 1e6),
         "seed": experiment.seed,
         "versions": {
@@ -200,23 +201,49 @@ def _train(
     return result
 
 
-def _build_network(
-    experiment: Experiment, bands: int, policy: str = "float32", weights: str = ""
-) -> keras.Model:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        return models.build_model(
-            experiment.backbone,
-            bands=bands,
-            filters=experiment.filters,
-            blocks=experiment.blocks,
-            encoder_weights=weights or None,
-            skips=experiment.skips,
-            momentum=experiment.momentum,
+def make_trainer(
+    experiment: Experiment,
+    model: keras.Model,
+    training: list[SceneData],
+    validation: list[SceneData],
+    names: Sequence[str],
+    verbose: int = 1,
+    devices: Devices = ALONE,
+) -> Trainer:
+    """Make what trains the network of an experiment.
+
+    Args:
+        experiment: Its loss, patches and schedule are used.
+        model: The network.
+        training: Scenes to learn from.
+        validation: Scenes to validate on.
+        names: What the scenes to learn from are called.
+        verbose: Keras's.
+        devices: The devices that train it; the model was made in its scope.
+
+    Raises:
+        ValueError: If the schedule looks at a validation that is not there.
+    """
+    plateaus = any(stage.plateau for stage in experiment.stage)
+    needed = experiment.fit.patience or experiment.searches or plateaus
+    if needed and not validation:
+        raise InputError(
+            "weight.policy search, stage.plateau and fit.patience look at validation "
+            "scenes; there are none"
         )
-    finally:
-        keras.config.set_dtype_policy(before)
+    w = weight_callback(experiment.weight, experiment.loss.extra).weight(0)
+    return Trainer(
+        model,
+        make_batches(
+            experiment.patches, training, validation, names, experiment.seed, devices
+        ),
+        make_loss(experiment.loss, w),
+        experiment.stage,
+        experiment.fit,
+        threshold=experiment.prediction.threshold,
+        verbose=verbose,
+        devices=devices,
+    )
 
 
 def _share_statistics(model: keras.Model) -> None:
@@ -249,10 +276,10 @@ def _check_settings(experiment: Experiment, out: Path) -> None:
     path = out / SETTINGS
     if not path.is_file():
         return
-    begun = flatten(dataclasses.asdict(make_experiment(read_file(path))))
-    now = flatten(dataclasses.asdict(experiment))
+    begun = flatten(make_experiment(read_file(path)).model_dump())
+    now = flatten(experiment.model_dump())
     for key in {**begun, **now}:
-        if begun.get(key) != now.get(key) and key not in FREE:
+        if begun.get(key) != now.get(key) and key not in RESUMABLE:
             raise InputError(
                 f"{out} was begun with {key} = {begun.get(key)}, not {now.get(key)}; "
                 "give another --out, or --fresh to start over"
@@ -285,39 +312,37 @@ def _write(path: Path, text: str) -> None:
 
 
 def _fit(
-    fitting: Fitting, experiment: Experiment, out: Path, say: Callable[[str], None]
+    trainer: Trainer,
+    experiment: Experiment,
+    out: Path,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> list[dict[str, float]]:
     """Train to the end, with a checkpoint after each epoch; return the rows."""
-    folder = out / CHECKPOINTS
-
-    def keep() -> None:
-        if not fitting.devices.is_chief:
-            return
-        best = [fitting.best_epoch] if experiment.patience else []
-        checkpoints.save_state(fitting.state(), folder, keep=best)
-        report_epochs()
-
-    def report_epochs() -> None:
-        write_history(fitting.rows, out / "history.csv")
-        if logged:
-            log_epochs(fitting.rows, fitting.examples, out / LOGS)
-
-    logged = experiment.tensorboard and keras.backend.backend() == "tensorflow"
-    if experiment.tensorboard and not logged:
-        say("logs        none for TensorBoard: they need TensorFlow")
-    if fitting.rows and fitting.devices.is_chief:
-        report_epochs()  # it may have been killed between checkpoint and report
+    folder, fit = out / CHECKPOINTS, experiment.fit
+    reports = [HistoryWriter(trainer, out / "history.csv")]
+    if fit.tensorboard and keras.backend.backend() == "tensorflow":
+        reports.append(TensorBoardEpochs(trainer, out / LOGS))
+    elif fit.tensorboard:
+        logger.info("logs: none for TensorBoard: they need TensorFlow")
+    if trainer.devices.is_chief:
+        saver = CheckpointSaver(trainer, folder, keep_best=fit.patience > 0)
+        callbacks = [saver, *reports, *callbacks]
+        if trainer.rows:  # it may have been killed between checkpoint and report
+            for report in reports:
+                report.write()
+    weight = None
     if experiment.searches:
-        search_weights(fitting, experiment.weight, experiment.epochs, out, keep, say)
+        search_weights(trainer, experiment.weight, out, callbacks)
     else:
-        fitting.go_on(experiment.epochs, keep, weight_callback(experiment))
-    rows = fitting.rows
-    if experiment.patience:
-        say(f"best        epoch {fitting.best_epoch} of {len(rows)} is kept")
-        fitting.devices.wait()
-        fitting.restore(
-            checkpoints.read_state(checkpoints.state_path(folder, fitting.best_epoch))
-        )
+        if experiment.loss.extra != "none":
+            weight = weight_callback(experiment.weight, experiment.loss.extra)
+        trainer.fit_until(experiment.epochs, weight, callbacks)
+    rows = trainer.rows
+    if fit.patience:
+        best = trainer.best_epoch
+        logger.info("best: epoch %d of %d is kept", best, len(rows))
+        trainer.devices.wait()
+        trainer.restore(checkpoints.read_state(checkpoints.state_path(folder, best)))
     return rows
 
 
@@ -325,40 +350,52 @@ def read_splits(experiment: Experiment) -> Splits:
     """Find the scenes of an experiment.
 
     Args:
-        experiment: Its `dataset`, `data`, `validation` and `test` are used.
+        experiment: Its `dataset` is used.
 
     Returns:
         Scenes to train with, to validate on and to test.
 
     Raises:
-        ValueError: If the data set is unknown or its folder is not given.
+        ValueError: If the folder of the data set is not given, or as its reader says.
         FileNotFoundError: If its folder does not exist.
     """
-    taken = datasets.settings_of(experiment.dataset)
-    if not experiment.data:
-        raise InputError(f"the {experiment.dataset} data set needs its folder: --data")
-    settings = {name: getattr(experiment, name) for name in taken}
-    return datasets.read_dataset(experiment.dataset, experiment.data, **settings)
+    dataset = experiment.dataset
+    if not dataset.root:
+        raise InputError(f"the {dataset.name} data set needs its folder: --data")
+    return dataset.read()
 
 
-def _describe_stages(experiment: Experiment, fitting: Fitting) -> Iterator[str]:
-    """Say what comes, and how long it may take."""
+def _describe(experiment: Experiment, trainer: Trainer) -> Iterator[str]:
+    """Say what is trained, by what, and how long it may take."""
+    model = experiment.model
+    yield (
+        f"network: {model.backbone}, {trainer.model.count_params():,} parameters, "
+        f"{model.encoder_weights or 'random'} weights"
+    )
+    yield f"device: {trainer.devices.name}, {_compute(experiment)}"
+    if experiment.loss.extra not in ("boundary", "none"):
+        yield (
+            f"weight: w = {experiment.weight.baseline} throughout: [weight] moves that "
+            "of the boundary loss only"
+        )
+    if trainer.epoch:
+        yield f"resumed: after epoch {trainer.epoch} of {experiment.epochs}"
     for stage in experiment.stage:
         yield (
-            f"stage       {stage.epochs} epochs, learning rate {stage.learning_rate:g} "
+            f"stage: {stage.epochs} epochs, learning rate {stage.learning_rate:g} "
             f"({stage.schedule}), {stage.trainable} trains"
         )
-    if fitting.finished:
+    if trainer.finished:
         return
-    epochs = experiment.epochs - fitting.epoch
+    epochs = experiment.epochs - trainer.epoch
     if experiment.searches:
-        epochs += extra_epochs(experiment.weight, fitting.epoch, experiment.epochs)
-    steps, validation_steps = fitting.steps()
-    step = fitting.measure_step()
+        epochs += extra_epochs(experiment.weight, trainer.epoch, experiment.epochs)
+    steps, validation_steps = trainer.steps()
+    step = trainer.measure_step()
     # Validating is the forward third of a training step.
     minutes = epochs * (steps + validation_steps / 3) * step / 60
     yield (
-        f"time        about {_duration(minutes)}: {epochs} epochs of {steps} batches, "
+        f"time: about {_duration(minutes)}: {epochs} epochs of {steps} batches, "
         f"{step:.2g} s each"
     )
 
@@ -371,8 +408,8 @@ def _duration(minutes: float) -> str:
 
 def _compute(experiment: Experiment) -> str:
     """Say with what and in which precision a step is computed."""
-    precision = "float16 and float32" if experiment.mixed_precision else "float32"
-    return f"{keras.backend.backend()}, {precision}, XLA {experiment.jit_compile}"
+    precision = "float16 and float32" if experiment.fit.mixed_precision else "float32"
+    return f"{keras.backend.backend()}, {precision}, XLA {experiment.fit.jit_compile}"
 
 
 def _git_state() -> str | None:
@@ -398,13 +435,15 @@ def _peak_memory() -> int:
 def _facts(experiment: Experiment, bands: int, splits: Splits) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
     return {
-        "name": experiment.backbone,
+        "name": experiment.model.backbone,
         "bands": bands,
         "classes": ["building"],
-        "window": experiment.patch,
-        "multiple": models.size_multiple(experiment.backbone, experiment.blocks),
-        "threshold": experiment.threshold,
-        "tta": experiment.tta,
+        "window": experiment.patches.size,
+        "multiple": models.size_multiple(
+            experiment.model.backbone, experiment.model.blocks
+        ),
+        "threshold": experiment.prediction.threshold,
+        "tta": experiment.prediction.tta,
         "resolution": resolution_of(splits.train[0]),
         "bdloss": bdloss.__version__,
     }
@@ -419,6 +458,7 @@ def _score(
 ) -> dict[str, Any]:
     """Score a model on whole scenes and draw the first ones."""
     samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    size = experiment.patches.size
 
     def pairs():
         for scene in scenes:
@@ -427,12 +467,13 @@ def _score(
             probabilities = predict_array(
                 pixels,
                 model.predict_on_batch,
-                window=experiment.patch,
-                overlap=experiment.patch // OVERLAP,
-                batch=experiment.batch,
-                tta=experiment.tta,
+                window=size,
+                overlap=size // OVERLAP,
+                batch=experiment.patches.batch_size,
+                tta=experiment.prediction.tta,
             )
-            pred = (probabilities >= experiment.threshold).astype(np.uint8)
+            threshold = experiment.prediction.threshold
+            pred = (probabilities >= threshold).astype(np.uint8)
             if len(samples) < SAMPLES:
                 samples.append((scene.name, pixels, mask, pred))
             yield mask, pred

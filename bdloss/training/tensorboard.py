@@ -3,15 +3,41 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.plots import as_rgb
 
+if TYPE_CHECKING:
+    from bdloss.training.trainer import Trainer
+
 RUNS = ("train", "validation")
 PARTIAL = ".partial"  # folder in which a file is written
 EXAMPLES = "image, truth, prediction"  # name of the pictures
+
+
+class TensorBoardEpochs(keras.callbacks.Callback):
+    """Log each epoch, with some patches of the validation beside their prediction.
+
+    Args:
+        trainer: What is trained.
+        folder: As in `log_epochs`.
+    """
+
+    def __init__(self, trainer: "Trainer", folder: Path):
+        super().__init__()
+        self.trainer, self.folder = trainer, folder
+
+    def write(self) -> None:
+        """Log the epochs that are not logged yet."""
+        log_epochs(self.trainer.rows, self.trainer.examples, self.folder)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Log the epoch."""
+        self.write()
 
 
 def log_epochs(

@@ -1,108 +1,97 @@
-"""A network in training: through its stages, stopped and gone on with at any epoch."""
+"""A network in training: through its stages, resumable after any epoch."""
 
-import csv
 import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
+from pydantic import Field
 
 from bdloss import callbacks, losses, metrics, models
 from bdloss.constants import IGNORED
-from bdloss.data import augment, patches
-from bdloss.data.scenes import SceneData
 from bdloss.errors import InputError
-from bdloss.files import atomic_path
+from bdloss.settings import Count, Settings
+from bdloss.training.batches import Batches
 from bdloss.training.checkpoints import State
 from bdloss.training.devices import ALONE, Devices
-from bdloss.training.experiment import COMPILED, Experiment, Stage
+from bdloss.training.schedules import (
+    MIN_DELTA,
+    StageSettings,
+    learning_rate,
+    reduced_rate,
+)
 from bdloss.training.tensorboard import draw_examples
 
 EXAMPLES = 4  # patches that TensorBoard shows
-MIN_DELTA = 1e-4  # what a validation loss must fall by to count, as in Keras
+JIT_COMPILE = {"auto": "auto", "on": True, "off": False}  # as Keras takes it
 
 
-class Fitting:
+class FitSettings(Settings):
+    """How a network is fitted."""
+
+    clipnorm: Annotated[float, Field(ge=0)] = 0.0  # of all gradients; 0 leaves them
+    patience: Count = 0  # epochs without a better validation IoU that end it; 0: never
+    tolerance: Annotated[float, Field(gt=0, le=100)] = 3.0  # pixels, of BF1
+    mixed_precision: bool = False  # float16 inside, for GPUs with tensor cores
+    jit_compile: Literal["auto", "on", "off"] = "auto"  # XLA: on one GPU, and on JAX
+    tensorboard: bool = True  # whether logs are written, with TensorFlow
+
+
+class Trainer:
     """A network, the patches it learns from, and how far it is.
 
     Attributes:
         model: The network.
+        batches: What it learns from.
         rows: A row an epoch, as Keras logs them, with the epoch counted from 1.
         verbose: Keras's.
         devices: The devices that train.
+        min_delta: What a validation loss must fall by to count on a plateau.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        experiment: Experiment,
-        training: list[SceneData],
-        validation: list[SceneData],
-        names: Sequence[str],
+        batches: Batches,
+        loss: losses.CombinedLoss,
+        stages: Sequence[StageSettings],
+        settings: FitSettings | None = None,
+        *,
+        threshold: float = 0.5,
         verbose: int = 1,
         devices: Devices = ALONE,
-        min_delta: float = MIN_DELTA,
     ):
         """Prepare a training.
 
         Args:
             model: A network of `bdloss.models`.
-            experiment: Its schedule, loss, patches and seed are used.
-            training: Scenes to learn from.
-            validation: Scenes to validate on, the same grid of patches every epoch.
-            names: What the scenes to learn from are called.
+            batches: What it learns from, and is validated on.
+            loss: What is minimised.
+            stages: Its schedule; validation may be missing unless one has a plateau.
+            settings: How it is fitted.
+            threshold: Probability from which a pixel is building, of the metrics.
             verbose: Keras's.
             devices: The devices that train it; the model was made in its scope.
-            min_delta: What a validation loss must fall by, on a plateau, to count.
-
-        Raises:
-            ValueError: If the schedule looks at a validation that is not there.
         """
-        if not validation and _needs_validation(experiment):
-            raise InputError(
-                "weight.policy search, stage.plateau and patience look at validation "
-                "scenes; there are none"
-            )
-        common: dict[str, Any] = {
-            "patch": experiment.patch,
-            "batch": experiment.batch,
-            "workers": experiment.workers,
-            "process": devices.process,
-            "processes": devices.processes,
-        }
         self.model = model
+        self.batches = batches
         self.verbose = verbose
-        self.rows: list[dict[str, float]] = []
-        self._experiment = experiment
-        self._names = names
-        in_grid = experiment.sampling == "grid"
-        all_pixels = None if in_grid else _steps_to_cover(training, experiment)
-        self._training = patches.Patches(
-            training,
-            steps=experiment.steps or all_pixels,
-            shuffled_grid=in_grid,
-            augment=augment.augmentation(experiment.augment),
-            seed=experiment.seed,
-            building_bias=experiment.building_bias,
-            **common,
-        )
         self.devices = devices
-        self._validation: patches.Patches | None = None
-        self._padding = 1.0  # what a validation loss is too small by
-        if validation:
-            number = len(patches.Patches(validation, experiment.patch, batch=1))
-            blanks = [_blank(validation[0], experiment.patch)] * (
-                -number % devices.number
-            )
-            self._validation = patches.Patches([*validation, *blanks], **common)
-            self._padding = (number + len(blanks)) / number
-        self._loss = make_loss(experiment)
-        self._min_delta = min_delta
-        self._stage: Stage | None = None  # the one that the model is compiled for
+        self.rows: list[dict[str, float]] = []
+        self.min_delta = MIN_DELTA
+        self._loss = loss
+        self._stages = stages
+        self._settings = settings or FitSettings()
+        self._threshold = threshold
+        self._stage: StageSettings | None = None  # the one it is compiled for
         self._started = time.monotonic()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self._stages)
 
     @property
     def epoch(self) -> int:
@@ -123,24 +112,23 @@ class Fitting:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or `patience` is over in the last stage."""
-        last = self._experiment.stage[-1].epochs
-        waited = self.epoch - max(self.best_epoch, self._experiment.epochs - last)
-        patience = self._experiment.patience
-        return self.epoch >= self._experiment.epochs or 0 < patience <= waited
+        before = self.epochs - self._stages[-1].epochs
+        waited = self.epoch - max(self.best_epoch, before)
+        return self.epoch >= self.epochs or 0 < self._settings.patience <= waited
 
-    def go_on(
+    def fit_until(
         self,
         last: int,
-        keep: Callable[[], None],
         weight: keras.callbacks.Callback | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
         stops_early: bool = True,
     ) -> None:
         """Train up to an epoch.
 
         Args:
             last: Epochs that shall be finished then.
-            keep: Called after each epoch.
             weight: Callback that sets w; None leaves it.
+            callbacks: Others; at the end of an epoch they find its row in `rows`.
             stops_early: Whether `patience` may end it before.
 
         Raises:
@@ -152,20 +140,21 @@ class Fitting:
             if self.epoch == end - stage.epochs:
                 self._renew_optimizer()
             self.model.fit(
-                self._training,
-                validation_data=self._validation,
+                self.batches.train,
+                validation_data=self.batches.validation,
                 initial_epoch=self.epoch,
                 epochs=min(end, last),
-                callbacks=[*([weight] if weight else []), _Epochs(self, keep)],
+                callbacks=[*([weight] if weight else []), _Epochs(self), *callbacks],
                 shuffle=False,  # patches are random by themselves, and by their seed
                 verbose=self.verbose,
             )
 
     def examples(self) -> np.ndarray | None:
         """Return pictures of some patches of the validation beside the prediction."""
-        if not self._validation:
+        validation = self.batches.validation
+        if not validation:
             return None
-        batch = self._validation[len(self._validation) // 2]
+        batch = validation[len(validation) // 2]
         pixels, masks = (part[:EXAMPLES] for part in batch)
         # Mirrored devices predict the same patches, one after another.
         probabilities = self.model.predict_on_batch(pixels)[: len(pixels)]
@@ -176,7 +165,7 @@ class Fitting:
         self._compile(self._stage_at(self.epoch)[0])
         variables = [*self.model.variables, *self.model.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
-        pixels, masks = self._training[0]
+        pixels, masks = self.batches.train[0]
         if keras.backend.backend() == "tensorflow":  # which gives all of it to each
             pixels, masks = (part[:: self.devices.number] for part in (pixels, masks))
         self.model.train_on_batch(pixels, masks)  # this one also traces
@@ -188,7 +177,7 @@ class Fitting:
 
     def steps(self) -> tuple[int, int]:
         """Return the batches of an epoch, to train with and to validate on."""
-        return len(self._training), len(self._validation or ())
+        return len(self.batches.train), len(self.batches.validation or ())
 
     def state(self) -> State:
         """Return a copy of all that is needed to go on from here."""
@@ -216,37 +205,35 @@ class Fitting:
             self._compile(stage)
             _assign(self.model.optimizer.variables, state.optimizer)
 
-    def _stage_at(self, epoch: int) -> tuple[Stage, int]:
+    def _stage_at(self, epoch: int) -> tuple[StageSettings, int]:
         """Return the stage that an epoch (from 0) belongs to, and where it ends."""
         end = 0
-        for stage in self._experiment.stage:
+        for stage in self._stages:
             end += stage.epochs
             if epoch < end:
                 break
         return stage, end
 
-    def _compile(self, stage: Stage) -> None:
+    def _compile(self, stage: StageSettings) -> None:
         if self._stage is stage:
             return
-        experiment = self._experiment
+        settings = self._settings
         models.set_trainable(self.model, stage.trainable)
         self.model.compile(
             keras.optimizers.Adam(
-                _learning_rate(stage, len(self._training)),
-                global_clipnorm=experiment.clip or None,
+                learning_rate(stage, len(self.batches.train)),
+                global_clipnorm=settings.clipnorm or None,
             ),
             self._loss,
             metrics=[
-                metrics.IoU(experiment.threshold, ignore=IGNORED),
-                metrics.BoundaryF1(
-                    experiment.tolerance, experiment.threshold, ignore=IGNORED
-                ),
+                metrics.IoU(self._threshold, ignore=IGNORED),
+                metrics.BoundaryF1(settings.tolerance, self._threshold, ignore=IGNORED),
             ],
-            jit_compile=COMPILED[experiment.jit_compile],
+            jit_compile=JIT_COMPILE[settings.jit_compile],
         )
         # Not Adam itself: in mixed precision Keras wraps it, to scale the loss.
         self.model.optimizer.build(self.model.trainable_variables)
-        if keras.backend.backend() == "jax" and experiment.loss.extra != "none":
+        if keras.backend.backend() == "jax" and self._loss.extra is not None:
             callbacks.carry_weight(self.model)  # before the first step is traced
         self._stage = stage
 
@@ -261,19 +248,18 @@ class Fitting:
 
     def _begin_epoch(self) -> None:
         """Set the patches of the epoch, and the rate that its stage has come to."""
-        self._training.epoch = self.epoch
+        self.batches.train.epoch = self.epoch
         stage, end = self._stage_at(self.epoch)
         if stage.plateau:
             rows = self.rows[end - stage.epochs :]
-            self.model.optimizer.learning_rate = reduced_rate(
-                stage, rows, self._min_delta
-            )
+            rate = reduced_rate(stage, rows, self.min_delta)
+            self.model.optimizer.learning_rate = rate
 
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
         row.pop("val_w", None)  # on JAX, where w is carried as a metric
         if "val_loss" in row:
-            row["val_loss"] *= self._padding
+            row["val_loss"] *= self.batches.padding
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
             raise InputError(self._not_finite())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -291,12 +277,13 @@ class Fitting:
         """Say where the loss was not finite: in a batch, or while validating."""
         where = "validation"
         if batch is not None:
+            names, windows = self.batches.names, self.batches.train.windows(batch)
             patches = [
-                f"{self._names[scene]}[{row}:{row + height}, {col}:{col + width}]"
-                for scene, (row, col, height, width) in self._training.windows(batch)
+                f"{names[scene]}[{row}:{row + height}, {col}:{col + width}]"
+                for scene, (row, col, height, width) in windows
             ]
             where = f"batch {batch + 1} of patches {', '.join(patches)}"
-        clip = "" if self._experiment.clip else ", or clip = 1.0,"
+        clip = "" if self._settings.clipnorm else ", or fit.clipnorm = 1.0,"
         return (
             f"the loss is not finite in epoch {self.epoch + 1}, {where}; the last good "
             f"checkpoint is kept; a lower learning rate{clip} may help"
@@ -304,153 +291,24 @@ class Fitting:
 
 
 class _Epochs(keras.callbacks.Callback):
-    """Keep the rows of a fitting, and stop where it shall not go on."""
+    """Add the row of each epoch, and stop where the training is finished."""
 
-    def __init__(self, fitting: Fitting, keep: Callable[[], None]):
+    def __init__(self, trainer: Trainer):
         super().__init__()
-        self.fitting, self.keep = fitting, keep
+        self.trainer = trainer
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.fitting._begin_epoch()
+        self.trainer._begin_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
-            raise InputError(self.fitting._not_finite(batch))
+            raise InputError(self.trainer._not_finite(batch))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.fitting._end_epoch(logs or {})
-        self.keep()
-        if self.fitting.finished:
+        self.trainer._end_epoch(logs or {})
+        if self.trainer.finished:
             self.model.stop_training = True
-
-
-def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Write rows as CSV, aside and renamed.
-
-    Args:
-        rows: At least one. A column that a row lacks is empty there, as in a run that
-            an older version began.
-        path: File to write; replaced if it exists.
-    """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (
-        atomic_path(path) as partial,
-        partial.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def make_loss(experiment: Experiment) -> losses.CombinedLoss:
-    """Make the loss that an experiment minimises.
-
-    Args:
-        experiment: Its `loss` and `weight` are used.
-
-    Returns:
-        Combined loss that knows ignored pixels.
-    """
-    settings = experiment.loss
-    own: dict[str, dict[str, Any]] = {
-        "boundary": {
-            "theta0": settings.theta0,
-            "theta": settings.theta,
-            "smooth": settings.smooth,
-            "boundary": settings.boundary,
-        },
-        "dice": {"smooth": settings.smooth},
-        "ss": {"lam": settings.lam},
-        "vgg": {"extractor": settings.vgg},
-    }
-    extra = None
-    if settings.extra != "none":
-        extra = losses.EXTRAS[settings.extra](**own[settings.extra])
-    weight = experiment.weight
-    w = weight.start if settings.extra == "boundary" else weight.baseline
-    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=IGNORED)
-
-
-def weight_callback(experiment: Experiment) -> keras.callbacks.Callback | None:
-    """Return the callback that sets w over epochs, unless it is searched.
-
-    The paper adjusts that of the boundary loss alone (Section 4.2).
-    """
-    weight = experiment.weight
-    if experiment.loss.extra == "none":
-        return None
-    if experiment.loss.extra != "boundary":
-        return callbacks.ConstantWeight(weight.baseline)
-    if weight.policy == "ramp":
-        return callbacks.BoundaryWeight(
-            weight.start, weight.end, weight.first, weight.last
-        )
-    if weight.policy == "steps":
-        return callbacks.SteppedWeight(
-            weight.start, weight.values, weight.first, weight.every
-        )
-    return callbacks.ConstantWeight(weight.start)
-
-
-def reduced_rate(
-    stage: Stage, rows: Sequence[dict[str, float]], min_delta: float = MIN_DELTA
-) -> float:
-    """Return the learning rate after some epochs of a stage.
-
-    It falls by `stage.factor` after each `stage.plateau` epochs without a better
-    validation loss. A loss of another w is another loss: when w changes, waiting for a
-    better one begins anew.
-
-    Args:
-        stage: A stage with a `plateau`.
-        rows: Those of the epochs of the stage: `val_loss`, and `w` if there is one.
-        min_delta: What a validation loss must fall by to be a better one.
-
-    Example:
-        >>> stage = Stage(learning_rate=0.1, plateau=2, factor=0.5)
-        >>> rows = [{"val_loss": loss} for loss in (3.0, 2.0, 2.0, 2.0, 1.0)]
-        >>> [reduced_rate(stage, rows[:n]) for n in range(6)]
-        [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
-    """
-    rate, best, waited = stage.learning_rate, math.inf, 0
-    for before, row in zip([{}, *rows], rows, strict=False):
-        if row.get("w") != before.get("w"):
-            best, waited = math.inf, 0
-        waited += 1
-        if row["val_loss"] < best - min_delta:
-            best, waited = row["val_loss"], 0
-        if waited == stage.plateau:
-            rate, waited = rate * stage.factor, 0
-    return rate
-
-
-def _learning_rate(stage: Stage, steps: int) -> Any:
-    if stage.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            stage.learning_rate, stage.epochs * steps
-        )
-    return stage.learning_rate
-
-
-def _steps_to_cover(scenes: list[SceneData], experiment: Experiment) -> int:
-    """Return how many batches see about as many pixels as there are."""
-    pixels = sum(scene.mask.size for scene in scenes)
-    return max(1, round(pixels / experiment.patch**2 / experiment.batch))
-
-
-def _blank(scene: SceneData, patch: int) -> SceneData:
-    """Return a scene of one patch that counts for nothing, but in a mean loss."""
-    pixels = np.zeros((patch, patch, scene.pixels.shape[2]), np.uint8)
-    return SceneData(pixels, np.full((patch, patch), IGNORED, np.uint8))
-
-
-def _needs_validation(experiment: Experiment) -> bool:
-    return bool(
-        experiment.patience
-        or experiment.searches
-        or any(stage.plateau for stage in experiment.stage)
-    )
 
 
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

@@ -7,61 +7,72 @@ best one goes on with its w until the next search.
 """
 
 import csv
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 from matplotlib.figure import Figure
 
 from bdloss.callbacks import ConstantWeight
 from bdloss.errors import DamagedFileError
-from bdloss.training.checkpoints import newest_state, read_state, save_state, state_path
-from bdloss.training.experiment import Weight
-from bdloss.training.trainer import Fitting, write_history
+from bdloss.training.checkpoints import (
+    CheckpointSaver,
+    newest_state,
+    read_state,
+    state_path,
+)
+from bdloss.training.history import write_history
+from bdloss.training.schedules import WeightSettings
+from bdloss.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def search_weights(
-    fitting: Fitting,
-    weight: Weight,
-    epochs: int,
+    trainer: Trainer,
+    weight: WeightSettings,
     folder: Path,
-    keep: Callable[[], None],
-    say: Callable[[str], None] = lambda line: None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train to the end, searching w on the way.
 
     Args:
-        fitting: What is trained; it may stand at any epoch.
+        trainer: What is trained; it may stand at any epoch.
         weight: Its start, first, every, values and probe_epochs are used.
-        epochs: Epochs that shall be finished at the end.
         folder: Run folder: gets `search.csv` and `search.png`, and `checkpoints` of
             branches that are removed when the search is over.
-        keep: Called after each epoch that is no branch's.
-        say: Is told which w goes on.
+        callbacks: Keras's, of the epochs that are no branch's, and of the last one of
+            each branch that goes on.
 
     Raises:
         ValueError: If the loss is not finite.
     """
-    fitting.go_on(min(weight.first, epochs), keep, ConstantWeight(weight.start))
-    while not fitting.finished:
-        start = fitting.epoch
+    epochs = trainer.epochs
+    first = ConstantWeight(weight.start)
+    trainer.fit_until(min(weight.first, epochs), first, callbacks)
+    while not trainer.finished:
+        start = trainer.epoch
         passed = (start - weight.first) % weight.every
         if passed == 0:
             end = min(start + (weight.probe_epochs or weight.every), epochs)
-            best = _search_once(fitting, weight, end, folder)
-            keep()
-            fitting.devices.wait()
-            if fitting.devices.is_chief:
+            best = _search_once(trainer, weight, end, folder)
+            for callback in callbacks:
+                callback.set_model(trainer.model)
+                callback.on_epoch_end(end - 1, dict(trainer.rows[-1]))
+            trainer.devices.wait()
+            if trainer.devices.is_chief:
                 shutil.rmtree(_branches(folder))
-            say(f"search      w = {best} is best in epochs {start + 1} to {end}")
-        chosen = fitting.rows[-1]["w"]
-        fitting.go_on(
-            min(start - passed + weight.every, epochs), keep, ConstantWeight(chosen)
-        )
+            logger.info(
+                "search: w = %s is best in epochs %d to %d", best, start + 1, end
+            )
+        chosen = ConstantWeight(trainer.rows[-1]["w"])
+        trainer.fit_until(min(start - passed + weight.every, epochs), chosen, callbacks)
 
 
-def extra_epochs(weight: Weight, epoch: int, epochs: int) -> int:
+def extra_epochs(weight: WeightSettings, epoch: int, epochs: int) -> int:
     """Return how many epochs the branches that are not chosen will take.
 
     Args:
@@ -70,7 +81,7 @@ def extra_epochs(weight: Weight, epoch: int, epochs: int) -> int:
         epochs: Epochs of the whole training.
 
     Example:
-        >>> extra_epochs(Weight(first=8, every=30, values=[0.1, 0.9]), 0, 48)
+        >>> extra_epochs(WeightSettings(first=8, every=30, values=[0.1, 0.9]), 0, 48)
         40
     """
     starts = range(weight.first, epochs, weight.every)
@@ -79,22 +90,21 @@ def extra_epochs(weight: Weight, epoch: int, epochs: int) -> int:
     return (len(weight.values) - 1) * ahead
 
 
-def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> float:
-    """Train all branches from here; leave the fitting where the best one ended."""
-    snapshot = fitting.state()
-    places = [
+def _search_once(
+    trainer: Trainer, weight: WeightSettings, end: int, folder: Path
+) -> float:
+    """Train all branches from here; leave the trainer where the best one ended."""
+    snapshot = trainer.state()
+    folders = [
         _branches(folder) / f"{snapshot.epoch:05d}-{value}" for value in weight.values
     ]
     branches = []
-    for value, place in zip(weight.values, places, strict=True):
-        fitting.restore(newest_state(place) or snapshot)
-
-        def keep(place: Path = place) -> None:
-            if fitting.devices.is_chief:
-                save_state(fitting.state(), place)
-
-        fitting.go_on(end, keep, ConstantWeight(value), stops_early=False)
-        branches.append(fitting.rows[snapshot.epoch :])
+    for value, branch in zip(weight.values, folders, strict=True):
+        trainer.restore(newest_state(branch) or snapshot)
+        chief = trainer.devices.is_chief
+        savers = [CheckpointSaver(trainer, branch)] if chief else []
+        trainer.fit_until(end, ConstantWeight(value), savers, stops_early=False)
+        branches.append(trainer.rows[snapshot.epoch :])
     scores = [branch[-1]["val_iou"] for branch in branches]
     best = scores.index(max(scores))
     rows = [
@@ -109,13 +119,13 @@ def _search_once(fitting: Fitting, weight: Weight, end: int, folder: Path) -> fl
         for i, value in enumerate(weight.values)
         for row in branches[i]
     ]
-    if fitting.devices.is_chief:
+    if trainer.devices.is_chief:
         path = folder / "search.csv"
         before = [row for row in read_search(path) if row["search"] < snapshot.epoch]
         write_history(before + rows, path)
         draw_search(before + rows, folder / "search.png")
-    fitting.devices.wait()
-    fitting.restore(read_state(state_path(places[best], end)))
+    trainer.devices.wait()
+    trainer.restore(read_state(state_path(folders[best], end)))
     return weight.values[best]
 
 

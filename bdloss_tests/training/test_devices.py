@@ -35,10 +35,10 @@ tf.config.set_logical_device_configuration(cpu, two)
 PROCESS = """
 import numpy as np
 fit = training._fit
-def fit_and_save(fitting, *rest):
-    rows = fit(fitting, *rest)
-    name = f"weights-{fitting.devices.process}.npz"
-    np.savez(out / name, *fitting.model.get_weights())
+def fit_and_save(trainer, *rest):
+    rows = fit(trainer, *rest)
+    name = f"weights-{trainer.devices.process}.npz"
+    np.savez(out / name, *trainer.model.get_weights())
     return rows
 training._fit = fit_and_save
 train(out / number, "1")
@@ -63,15 +63,15 @@ def settings(tmp_path_factory):
     # 90 x 130 and, of each, some rows to validate on: 9 patches, which two cannot share
     root = write_folder(tmp_path_factory.mktemp("town"), [(90, 130)])
     return {
-        "data": str(root),
-        "validation": 0.3,
-        "filters": 2,
-        "blocks": 1,
-        "patch": 32,
-        "batch": 4,
-        "steps": 2,
-        "workers": 1,
-        "augment": "none",
+        "dataset": {"root": str(root), "validation": 0.3},
+        "model": {"filters": 2, "blocks": 1},
+        "patches": {
+            "size": 32,
+            "batch_size": 4,
+            "steps": 2,
+            "workers": 1,
+            "augment": "none",
+        },
         "loss": {"extra": "dice"},  # which is traced faster
         "weight": {"policy": "constant", "start": 0.5},
         "stage": [{"epochs": 2}],

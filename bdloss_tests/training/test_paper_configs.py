@@ -31,9 +31,10 @@ def test_inria_is_trained_in_four_stages():
 
 
 def test_inria_is_that_of_section_4_2():
-    assert (INRIA.backbone, INRIA.encoder_weights) == ("inceptionresnetv2", "imagenet")
-    assert (INRIA.patch, INRIA.sampling) == (512, "grid")
-    assert (INRIA.augment, INRIA.tta) == ("strong", "flips")
+    model = INRIA.model
+    assert (model.backbone, model.encoder_weights) == ("inceptionresnetv2", "imagenet")
+    assert (INRIA.patches.size, INRIA.patches.sampling) == (512, "grid")
+    assert (INRIA.patches.augment, INRIA.prediction.tta) == ("strong", "flips")
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -49,9 +50,10 @@ def test_weight_is_searched_after_the_8th_epoch_for_every_30(name):
 
 
 def test_potsdam_has_five_channels_at_20_cm():
-    assert (POTSDAM.bands, POTSDAM.resolution) == ("rgbir+dsm", 0.2)
-    assert POTSDAM.backbone == "resnet34"
-    assert (POTSDAM.augment, POTSDAM.tta) == ("strong", "flips")
+    dataset = POTSDAM.dataset
+    assert (dataset.bands, dataset.resolution) == ("rgbir+dsm", 0.2)
+    assert POTSDAM.model.backbone == "resnet34"
+    assert (POTSDAM.patches.augment, POTSDAM.prediction.tta) == ("strong", "flips")
 
 
 def test_potsdam_divides_its_rate_by_10_after_10_epochs_on_a_plateau():
@@ -61,8 +63,9 @@ def test_potsdam_divides_its_rate_by_10_after_10_epochs_on_a_plateau():
 
 
 def test_aicd_is_trained_without_augmentation_and_postprocessing():
-    assert (AICD.augment, AICD.tta) == ("none", "none")
-    assert (AICD.backbone, AICD.skips, AICD.blocks) == ("convnn", True, 5)
+    assert (AICD.patches.augment, AICD.prediction.tta) == ("none", "none")
+    model = AICD.model
+    assert (model.backbone, model.skips, model.blocks) == ("convnn", True, 5)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -77,7 +80,7 @@ def test_file_says_its_epochs_with_all_branches(name):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_batch_norm_has_the_momentum_of_keras(name):
-    assert PAPER[name].momentum == 0.99
+    assert PAPER[name].model.momentum == 0.99
 
 
 def test_configs_are_those_of_the_checkout():

@@ -14,11 +14,11 @@ from bdloss import cli, models
 from bdloss_tests.archives import write_inria
 
 TINY = {
-    "backbone": "lite",
-    "patch": 64,
-    "batch": 16,
-    "steps": 1,
-    "workers": 1,
+    "model.backbone": "lite",
+    "patches.size": 64,
+    "patches.batch_size": 16,
+    "patches.steps": 1,
+    "patches.workers": 1,
     "weight.values": [0.1, 0.5],
 }
 

@@ -28,16 +28,19 @@ PROCESSES.set_forkserver_preload(["bdloss.training.run"])
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     return {
-        "data": str(write_folder(tmp_path_factory.mktemp("town"))),
-        "validation": 0.4,
-        "test": ["b"],
-        "filters": 2,
-        "blocks": 1,
-        "patch": 32,
-        "batch": 2,
-        "steps": 4,
-        "workers": 1,
-        "augment": "none",
+        "dataset": {
+            "root": str(write_folder(tmp_path_factory.mktemp("town"))),
+            "validation": 0.4,
+            "test": ["b"],
+        },
+        "model": {"filters": 2, "blocks": 1},
+        "patches": {
+            "size": 32,
+            "batch_size": 2,
+            "steps": 4,
+            "workers": 1,
+            "augment": "none",
+        },
         "weight": {"policy": "search", "first": 2, "every": 2, "values": [0.1, 0.9]},
         "stage": [
             {"epochs": 3, "learning_rate": 1e-2, "plateau": 1},

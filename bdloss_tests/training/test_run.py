@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import json
+import logging
 
 import keras
 import numpy as np
@@ -32,16 +33,10 @@ def small(tmp_path_factory):
     """Settings of an experiment that takes seconds and learns."""
     folder = write_folder(tmp_path_factory.mktemp("town"))
     return {
-        "data": str(folder),
-        "validation": 0.3,
-        "test": ["b"],
-        "filters": 4,
-        "blocks": 2,
-        "patch": 32,
-        "batch": 4,
-        "steps": 10,
-        "workers": 1,
-        "tta": "flips",
+        "dataset": {"root": str(folder), "validation": 0.3, "test": ["b"]},
+        "model": {"filters": 4, "blocks": 2},
+        "patches": {"size": 32, "batch_size": 4, "steps": 10, "workers": 1},
+        "prediction": {"tta": "flips"},
         "weight": {"start": 0.0, "end": 0.4, "first": 0, "last": 2},
         "stage": [
             {"epochs": 3, "learning_rate": 1e-2},
@@ -50,11 +45,39 @@ def small(tmp_path_factory):
     }
 
 
+def changed(small, **tables):
+    """Return settings with some in their tables changed."""
+    return {
+        **small,
+        **{
+            name: {**small.get(name, {}), **table} if isinstance(table, dict) else table
+            for name, table in tables.items()
+        },
+    }
+
+
+@contextlib.contextmanager
+def logged():
+    """Yield a list that what is logged is written to."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger("bdloss")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "town"
-    lines = []
-    result = training.train(make_experiment(small), out, say=lines.append, verbose=0)
+    with logged() as lines:
+        result = training.train(make_experiment(small), out, verbose=0)
     return out, result, lines
 
 
@@ -105,23 +128,27 @@ def test_scores_are_of_what_flips_give_on_average(run):
 
 
 def test_weight_of_a_baseline_stays_and_is_said(small, tmp_path):
-    settings = {**small, "loss": {"extra": "dice"}, "blocks": 1, "steps": 1}
-    settings["stage"] = [{"epochs": 2, "learning_rate": 1e-2}]
-    lines = []
-    experiment = make_experiment(settings)
-    training.train(experiment, tmp_path / "out", say=lines.append, verbose=0)
-    assert "weight      w = 0.5 throughout" in "\n".join(lines)
+    settings = changed(
+        small,
+        loss={"extra": "dice"},
+        model={"blocks": 1},
+        patches={"steps": 1},
+        stage=[{"epochs": 2, "learning_rate": 1e-2}],
+    )
+    with logged() as lines:
+        training.train(make_experiment(settings), tmp_path / "out", verbose=0)
+    assert "weight: w = 0.5 throughout" in "\n".join(lines)
     text = (tmp_path / "out" / "history.csv").read_text()
     assert {row["w"] for row in csv.DictReader(text.splitlines())} == {"0.5"}
 
 
 def test_header_says_what_it_trains_on(run):
     text = "\n".join(run[2])
-    assert "training    1 scene, 0.01 megapixels (0.3 m), " in text
+    assert "training: 1 scene, 0.01 megapixels (0.3 m), " in text
     assert "% building, 0.0% ignored" in text
-    assert "network     plain, " in text
-    assert "device      1 CPU, tensorflow, float32, XLA auto" in text
-    assert "stage       2 epochs, learning rate 0.005 (cosine), all trains" in text
+    assert "network: plain, " in text
+    assert "device: 1 CPU, tensorflow, float32, XLA auto" in text
+    assert "stage: 2 epochs, learning rate 0.005 (cosine), all trains" in text
     assert "min: 5 epochs of 10 batches" in text
 
 
@@ -138,23 +165,26 @@ def test_metrics_say_how_they_came_about(run):
 
 def test_finished_run_is_not_run_again(small, run):
     before = {path: path.stat().st_mtime_ns for path in run[0].iterdir()}
-    lines = []
-    result = training.train(make_experiment(small), run[0], say=lines.append)
+    with logged() as lines:
+        result = training.train(make_experiment(small), run[0])
     assert result == run[1]
-    assert lines == [f"finished    {run[0]} is not run again; --fresh starts over"]
+    assert lines == [f"finished: {run[0]} is not run again; --fresh starts over"]
     assert {path: path.stat().st_mtime_ns for path in run[0].iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"backbone": "convnn"}, "begun with backbone = plain, not convnn; give anoth"),
+        (
+            {"model": {"backbone": "convnn"}},
+            "begun with model.backbone = plain, not convnn; give another",
+        ),
         ({"stage": [{"epochs": 9}]}, "begun with stage.0.epochs = 3, not 9; give"),
     ],
 )
 def test_run_of_another_experiment_is_kept(small, run, change, rule):
     with pytest.raises(ValueError, match=rule):
-        training.train(make_experiment({**small, **change}), run[0])
+        training.train(make_experiment(changed(small, **change)), run[0])
     assert {path.name for path in run[0].iterdir()} == FILES
 
 
@@ -170,7 +200,9 @@ def test_folder_of_something_else_is_kept(small, tmp_path):
 
 
 def test_two_processes_do_not_train_into_one_folder(small, tmp_path):
-    experiment = make_experiment({**small, "steps": 1, "stage": [{"epochs": 1}]})
+    experiment = make_experiment(
+        changed(small, patches={"steps": 1}, stage=[{"epochs": 1}])
+    )
     out = tmp_path / "out"
     out.mkdir()
     with (
@@ -199,21 +231,28 @@ def test_a_damaged_result_is_named(small, tmp_path, text):
 
 def test_bad_data_leaves_no_folder(small, tmp_path):
     for change, error in [
-        ({"data": ""}, ValueError),
-        ({"data": str(tmp_path / "nowhere")}, FileNotFoundError),
-        ({"dataset": "mars"}, ValueError),
+        ({"root": ""}, ValueError),
+        ({"root": str(tmp_path / "nowhere")}, FileNotFoundError),
+        ({"name": "mars"}, ValueError),
         ({"test": ["c"]}, ValueError),
     ]:
         with pytest.raises(error):
-            training.train(make_experiment({**small, **change}), tmp_path / "out")
+            experiment = make_experiment(changed(small, dataset=change))
+            training.train(experiment, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_full_loses_nothing_that_was_finished(
     small, tmp_path, monkeypatch
 ):
-    change = {"stage": [{"epochs": 2}], "steps": 2, "tensorboard": False}
-    experiment = make_experiment({**small, **change})
+    experiment = make_experiment(
+        changed(
+            small,
+            stage=[{"epochs": 2}],
+            patches={"steps": 2},
+            fit={"tensorboard": False},
+        )
+    )
     expected = training.train(experiment, tmp_path / "undisturbed", verbose=0)
     out = tmp_path / "disturbed"
     kept = checkpoints.save_state
@@ -237,14 +276,19 @@ def test_scenes_must_have_the_same_bands(small, tmp_path):
     pixels, mask = make_scene(5, 60, 70, bands=4)
     write_raster(root / "images" / "z.tif", pixels, photometric="minisblack")
     write_raster(root / "masks" / "z.tif", mask)
-    settings = {**small, "data": str(root), "test": []}
+    settings = changed(small, dataset={"root": str(root), "test": []})
     with pytest.raises(ValueError, match=r"z\.tif has 4 bands, that of a has 3"):
         training.train(make_experiment(settings), tmp_path / "out")
 
 
 def test_mixed_precision_trains_and_is_saved_in_full(small, tmp_path):
-    settings = {**small, "mixed_precision": True, "blocks": 1, "steps": 4}
-    settings["stage"] = [{"epochs": 2, "learning_rate": 1e-2}]
+    settings = changed(
+        small,
+        fit={"mixed_precision": True},
+        model={"blocks": 1},
+        patches={"steps": 4},
+        stage=[{"epochs": 2, "learning_rate": 1e-2}],
+    )
     training.train(make_experiment(settings), tmp_path / "out", verbose=0)
     model = models.load_model(tmp_path / "out" / "model.keras")[0]
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}

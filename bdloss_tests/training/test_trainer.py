@@ -6,9 +6,18 @@ import pytest
 
 from bdloss import losses, models
 from bdloss.data.scenes import SceneData
-from bdloss.training import trainer, weight_search
-from bdloss.training.experiment import Experiment, Loss, Stage, Weight, make_experiment
-from bdloss.training.trainer import Fitting
+from bdloss.training import weight_search
+from bdloss.training.experiment import make_experiment
+from bdloss.training.history import write_history
+from bdloss.training.loss import LossSettings, make_loss
+from bdloss.training.run import make_trainer
+from bdloss.training.schedules import (
+    StageSettings,
+    WeightSettings,
+    learning_rate,
+    reduced_rate,
+    weight_callback,
+)
 from bdloss_tests.scenes import make_scene
 
 SCENES = [SceneData(*make_scene(seed, 48, 64)) for seed in (1, 2)]
@@ -17,26 +26,35 @@ SCENES = [SceneData(*make_scene(seed, 48, 64)) for seed in (1, 2)]
 def prepare(
     stages=({"epochs": 3, "learning_rate": 1e-2},),
     validation=True,
-    min_delta=trainer.MIN_DELTA,
+    patches=None,
     **changes,
 ):
-    settings = {"filters": 2, "blocks": 1, "patch": 32, "batch": 2, "steps": 2}
+    cut = {"size": 32, "batch_size": 2, "steps": 2, "augment": "none"}
     experiment = make_experiment(
-        {**settings, "augment": "none", "stage": list(stages), **changes}
+        {
+            "model": {"filters": 2, "blocks": 1},
+            "patches": {**cut, **(patches or {})},
+            "stage": list(stages),
+            **changes,
+        }
     )
     keras.utils.set_random_seed(1)
     model = models.build_model("plain", filters=2, blocks=1)
     scenes = SCENES[1:] if validation else []
-    fitted = Fitting(
-        model,
-        experiment,
-        SCENES[:1],
-        scenes,
-        ["town"],
-        verbose=0,
-        min_delta=min_delta,
-    )
+    fitted = make_trainer(experiment, model, SCENES[:1], scenes, ["town"], verbose=0)
     return fitted, experiment
+
+
+class Epochs(keras.callbacks.Callback):
+    """Lists the epochs that have ended."""
+
+    def __init__(self, fitted, ended):
+        super().__init__()
+        self.fitted, self.ended = fitted, ended
+
+    def on_epoch_end(self, epoch, logs=None):
+        assert self.fitted.epoch == epoch + 1
+        self.ended.append(epoch + 1)
 
 
 def rates(fitted):
@@ -48,16 +66,17 @@ def test_plateau_lowers_the_rate_within_its_stage():
         {"epochs": 4, "learning_rate": 1e-2, "plateau": 2, "factor": 0.1},
         {"epochs": 1, "learning_rate": 5e-3},
     ]
-    fitted, _ = prepare(stages, min_delta=1e9)  # nothing is better than the first
-    fitted.go_on(5, lambda: None)
+    fitted, _ = prepare(stages)
+    fitted.min_delta = 1e9  # no loss is better than the first
+    fitted.fit_until(5)
     assert rates(fitted) == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 5e-3])
 
 
-STAGE = Stage(epochs=30, learning_rate=1.0, plateau=3, factor=0.1)
+STAGE = StageSettings(epochs=30, learning_rate=1.0, plateau=3, factor=0.1)
 
 
 def rates_of(rows):
-    return [trainer.reduced_rate(STAGE, rows[:n]) for n in range(len(rows) + 1)]
+    return [reduced_rate(STAGE, rows[:n]) for n in range(len(rows) + 1)]
 
 
 def test_plateau_does_not_compare_losses_of_different_weights():
@@ -82,13 +101,13 @@ def test_plateau_does_not_reset_the_rate_when_the_weight_changes():
 
 
 def test_grid_of_patches_is_an_epoch():
-    fitted, _ = prepare(sampling="grid", steps=0)
+    fitted, _ = prepare(patches={"sampling": "grid", "steps": 0})
     steps, _ = fitted.steps()
     assert steps == 2  # 2 x 2 patches of 32 cover 48 x 64
-    seen = {window for i in range(steps) for window in fitted._training.windows(i)}
+    seen = {window for i in range(steps) for window in fitted.batches.train.windows(i)}
     corners = {(window.row, window.col) for _, window in seen}
     assert corners == {(0, 0), (0, 32), (16, 0), (16, 32)}
-    random, _ = prepare(steps=0)
+    random, _ = prepare(patches={"steps": 0})
     assert random.steps()[0] == round(48 * 64 / 32**2 / 2)
 
 
@@ -96,17 +115,19 @@ def test_loss_that_is_not_finite_stops_and_keeps_what_was_good():
     fitted, _ = prepare()
     kept = []
 
-    def keep():
-        kept.append(fitted.epoch)
-        weights = fitted.model.get_weights()
-        fitted.model.set_weights([w * np.nan for w in weights])
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept.append(fitted.epoch)
+            weights = self.model.get_weights()
+            self.model.set_weights([w * np.nan for w in weights])
 
-    with pytest.raises(ValueError, match=r"not finite in epoch 2, .*; .* clip = ") as e:
-        fitted.go_on(3, keep)
+    rule = r"not finite in epoch 2, .*; .* fit\.clipnorm = "
+    with pytest.raises(ValueError, match=rule) as e:
+        fitted.fit_until(3, callbacks=[Spoil()])
     assert kept == [1]
     found = re.findall(r"town\[(\d+):(\d+), (\d+):(\d+)\]", str(e.value))
     windows = [np.s_[int(a) : int(b), int(c) : int(d)] for a, b, c, d in found]
-    for window, mask in zip(windows, fitted._training[0][1], strict=True):
+    for window, mask in zip(windows, fitted.batches.train[0][1], strict=True):
         np.testing.assert_array_equal(SCENES[0].mask[window], mask[..., 0])
 
 
@@ -117,7 +138,7 @@ def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
     )
     kept = []
     with pytest.raises(ValueError, match="not finite in epoch 1, validation"):
-        fitted.go_on(3, lambda: kept.append(1))
+        fitted.fit_until(3, callbacks=[Epochs(fitted, kept)])
     assert not kept
 
 
@@ -130,7 +151,7 @@ def test_validation_that_is_not_finite_stops_before_it_is_kept(monkeypatch):
     ],
 )
 def test_compiled_by_xla_where_it_is_faster(choice, compiled):
-    fitted, experiment = prepare(jit_compile=choice)
+    fitted, experiment = prepare(fit={"jit_compile": choice})
     fitted._compile(experiment.stage[0])
     assert fitted.model.jit_compile == compiled
 
@@ -141,7 +162,7 @@ def test_new_stage_forgets_the_optimizer_of_the_one_before():
         fitted, _ = prepare([{"epochs": 1}, {"epochs": 1, "learning_rate": 2e-3}])
     finally:
         keras.config.set_dtype_policy("float32")
-    fitted.go_on(1, lambda: None)
+    fitted.fit_until(1)
     optimizer = fitted.model.optimizer
     optimizer.dynamic_scale.assign(2.0)
     fitted._renew_optimizer()
@@ -155,7 +176,7 @@ def test_new_stage_forgets_the_optimizer_of_the_one_before():
 
 def test_gradients_are_clipped_if_asked():
     for clip, norm in ((0.5, 0.5), (0.0, None)):
-        fitted, experiment = prepare(clip=clip)
+        fitted, experiment = prepare(fit={"clipnorm": clip})
         fitted._compile(experiment.stage[0])
         assert fitted.model.optimizer.global_clipnorm == norm
 
@@ -170,14 +191,14 @@ def test_gradients_are_clipped_if_asked():
     ],
 )
 def test_patience_is_lost_in_the_last_stage(scores, patience, finished, best):
-    fitted, _ = prepare([{"epochs": 2}, {"epochs": 9}], patience=patience)
+    fitted, _ = prepare([{"epochs": 2}, {"epochs": 9}], fit={"patience": patience})
     fitted.rows = [{"epoch": i + 1, "val_iou": s} for i, s in enumerate(scores)]
     assert (fitted.finished, fitted.best_epoch) == (finished, best)
 
 
 def test_without_validation_nothing_may_look_at_it():
     for changes in (
-        {"patience": 1},
+        {"fit": {"patience": 1}},
         {"weight": {"policy": "search"}},
         {"stages": [{"plateau": 1}]},
     ):
@@ -218,7 +239,7 @@ def test_state_of_another_network_is_refused():
     ],
 )
 def test_policies(policy, weights):
-    callback = trainer.weight_callback(make_experiment({"weight": policy}))
+    callback = weight_callback(WeightSettings(**policy), "boundary")
     assert [callback.weight(epoch) for epoch in range(3)] == pytest.approx(weights)
 
 
@@ -229,23 +250,20 @@ def test_weight_of_other_losses_is_not_adjusted(policy, extra):
         {"loss": {"extra": extra}, "weight": {"policy": policy, "baseline": 0.4}}
     )
     assert not experiment.searches
-    callback = trainer.weight_callback(experiment)
+    callback = weight_callback(experiment.weight, extra)
     assert {callback.weight(epoch) for epoch in range(40)} == {0.4}
-    assert float(trainer.make_loss(experiment).w.value) == pytest.approx(0.4)
+    fitted, _ = prepare(loss={"extra": extra}, weight={"baseline": 0.4})
+    assert float(fitted._loss.w.value) == pytest.approx(0.4)
 
 
-def test_search_goes_on_with_the_best_branch(tmp_path):
+def test_search_goes_on_with_the_best_branch(tmp_path, caplog):
     weight = {"policy": "search", "start": 0.2, "first": 1, "every": 3}
     weight |= {"values": [0.1, 0.5, 0.9], "probe_epochs": 2}
     fitted, experiment = prepare([{"epochs": 5, "learning_rate": 0.03}], weight=weight)
-    kept, said = [], []
+    kept = []
+    caplog.set_level("INFO", "bdloss")
     weight_search.search_weights(
-        fitted,
-        experiment.weight,
-        5,
-        tmp_path,
-        lambda: kept.append(fitted.epoch),
-        said.append,
+        fitted, experiment.weight, tmp_path, [Epochs(fitted, kept)]
     )
     # epoch 1; a search of two epochs; the rest; a search of the one that is left
     assert kept == [1, 3, 4, 5]
@@ -258,38 +276,38 @@ def test_search_goes_on_with_the_best_branch(tmp_path):
         assert sum(row["chosen"] for row in ends) == 1
         assert fitted.rows[end - 1]["val_iou"] == best["val_iou"]
         assert fitted.rows[end - 1]["w"] == pytest.approx(best["weight"])
-        assert f"w = {best['weight']} is best in epochs {start + 1} to {end}" in str(
-            said
-        )
+        said = f"w = {best['weight']} is best in epochs {start + 1} to {end}"
+        assert said in caplog.text
     assert fitted.rows[3]["w"] == fitted.rows[2]["w"]
     assert (tmp_path / "search.png").read_bytes()[:4] == b"\x89PNG"
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_loss_is_made_from_the_settings():
-    loss = trainer.make_loss(
-        Experiment(loss=Loss(theta0=5, theta=7), weight=Weight(start=0.2))
-    )
+    loss = make_loss(LossSettings(theta0=5, theta=7), 0.2)
     assert isinstance(loss.extra, losses.BoundaryLoss)
     assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
     assert float(loss.w.value) == pytest.approx(0.2)
     for name in ("dice", "ss"):
-        made = trainer.make_loss(Experiment(loss=Loss(extra=name, lam=0.2)))
+        made = make_loss(LossSettings(extra=name, lam=0.2), 0.5)
         assert isinstance(made.extra, losses.EXTRAS[name])
         assert getattr(made.extra, "lam", 0.2) == 0.2
-    assert trainer.make_loss(Experiment(loss=Loss(extra="none"))).extra is None
+    assert make_loss(LossSettings(extra="none"), 0.5).extra is None
     with pytest.raises(FileNotFoundError, match="no such file of VGG19 weights"):
-        trainer.make_loss(Experiment(loss=Loss(extra="vgg", vgg="none.h5")))
+        make_loss(LossSettings(extra="vgg", vgg="none.h5"), 0.5)
 
 
 def test_history_may_have_more_columns_than_it_began_with(tmp_path):
     path = tmp_path / "history.csv"
-    trainer.write_history([{"epoch": 1}, {"epoch": 2, "w": 0.5}], path)
+    write_history([{"epoch": 1}, {"epoch": 2, "w": 0.5}], path)
     assert path.read_text().split() == ["epoch,w", "1,", "2,0.5"]
 
 
+STEEP = StageSettings(epochs=5, learning_rate=0.1, schedule="cosine")
+
+
 def test_cosine_falls_to_zero_within_its_stage():
-    schedule = trainer._learning_rate(Stage(5, 0.1, "cosine"), steps=10)
+    schedule = learning_rate(STEEP, steps=10)
     values = [float(keras.ops.convert_to_numpy(schedule(step))) for step in (0, 25, 50)]
     assert values == pytest.approx([0.1, 0.05, 0.0], abs=1e-6)
 

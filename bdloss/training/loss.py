@@ -1,0 +1,47 @@
+"""The loss of an experiment."""
+
+from typing import Any, Literal
+
+from bdloss import losses
+from bdloss.constants import IGNORED
+from bdloss.settings import Fraction, Settings
+
+
+class LossSettings(Settings):
+    """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
+
+    extra: Literal["boundary", "dice", "ss", "vgg", "none"] = "boundary"
+    theta0: int = 3  # window side, pixels (Eq. 1)
+    theta: int = 5  # window side, pixels (Eq. 2)
+    smooth: float = 1.0  # pixels
+    lam: Fraction = 0.5  # weight of the specificity, for the loss ss
+    boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
+    bce: bool = True  # whether BCE is added
+    vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
+
+
+def make_loss(settings: LossSettings, w: float) -> losses.CombinedLoss:
+    """Make the loss that an experiment minimises.
+
+    Args:
+        settings: Its settings.
+        w: Weight of the extra loss at first.
+
+    Returns:
+        Combined loss that knows ignored pixels.
+    """
+    own: dict[str, dict[str, Any]] = {
+        "boundary": {
+            "theta0": settings.theta0,
+            "theta": settings.theta,
+            "smooth": settings.smooth,
+            "boundary": settings.boundary,
+        },
+        "dice": {"smooth": settings.smooth},
+        "ss": {"lam": settings.lam},
+        "vgg": {"extractor": settings.vgg},
+    }
+    extra = None
+    if settings.extra != "none":
+        extra = losses.EXTRAS[settings.extra](**own[settings.extra])
+    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=IGNORED)
