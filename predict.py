@@ -1,6 +1,6 @@
 """Draw the buildings of orthophotos: `python predict.py --help`."""
 
-from bdloss.cli import predict
+from bdloss.cli.predict import predict
 
 if __name__ == "__main__":
     predict()

@@ -1,5 +1,5 @@
 """`python -m bdloss`: the commands of `bdloss`."""
 
-from bdloss.cli import main
+from bdloss.cli.main import main
 
 main()

@@ -11,8 +11,9 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
-from bdloss import cli, models
-from bdloss.inference import pipeline
+from bdloss import models
+from bdloss.cli import main as cli
+from bdloss.inference import predict as front
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
 HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
@@ -37,7 +38,7 @@ def image(tmp_path):
 @pytest.mark.parametrize("command", [[], ["train"], ["predict"]])
 def test_help_loads_nothing_heavy(command):
     code = (
-        "import sys; from bdloss.cli import main; "
+        "import sys; from bdloss.cli.main import main; "
         f"main({[*command, '--help']!r}, standalone_mode=False); "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
@@ -50,7 +51,10 @@ def test_help_loads_nothing_heavy(command):
 
 def test_train_predict_and_score(tmp_path):
     folder = write_folder(tmp_path / "town")
-    settings = ["filters=2", "blocks=1", "patch=32", "batch=2", "steps=2", "workers=1"]
+    settings = [
+        *("model.filters=2", "model.blocks=1", "patches.size=32"),
+        *("patches.batch_size=2", "patches.steps=2", "patches.workers=1"),
+    ]
     sets = [word for setting in settings for word in ("--set", setting)]
     done = invoke(
         *("train", "--dataset", "folder", "--data", folder, "--out", tmp_path / "run"),
@@ -93,7 +97,9 @@ def test_config_file_of_ones_own(tmp_path):
     path.write_text("pach = 64")
     done = invoke("train", "--config", path)
     assert done.exit_code == 2
-    assert done.stderr == "Error: unknown setting 'pach'; did you mean 'patch'?\n"
+    assert (
+        done.stderr == "Error: unknown setting 'pach'; did you mean 'patches.size'?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,15 +112,24 @@ def test_config_file_of_ones_own(tmp_path):
         (["train", "--set", "loss.teta=7"], "did you mean 'loss.theta'"),
         (["train", "--dataset", "folder", "--data", "nowhere"], "no such folder"),
         (["train", "--devices", "-1"], "devices must be a number above 0, or all"),
-        (["train", "--set", "stage=[]"], "needs at least one [[stage]], got none"),
-        (["train", "--set", "stage.0.learning_rate=0"], "must be above 0, got 0"),
-        (["train", "--set", "patch=100"], "patch must be a multiple of"),
+        (["train", "--set", "stage=[]"], "stage must have at least one item, got []"),
+        (
+            ["train", "--set", "stage.0.learning_rate=0"],
+            "must be greater than 0, got 0",
+        ),
+        (["train", "--set", "patches.size=100"], "patches.size must be a multiple of"),
         (
             ["train", "--set", "loss.extra=sharp"],
-            "loss.extra must be one of boundary, ",
+            "loss.extra must be 'boundary', 'dice', 'ss'",
         ),
-        (["train", "--set", "loss.lam=1.5"], "loss.lam must lie in [0, 1], got 1.5"),
-        (["train", "--set", "tta=turns"], "tta must be one of none, flips, d4, got"),
+        (
+            ["train", "--set", "loss.lam=1.5"],
+            "loss.lam must be less than or equal to 1, got",
+        ),
+        (
+            ["train", "--set", "prediction.tta=turns"],
+            "tta must be 'none', 'flips' or 'd4'",
+        ),
         (["predict", "none.tif", "--model", "MODEL"], "no such file: none.tif"),
         (["predict", "TEXT", "--model", "MODEL"], "not a raster"),
         (["predict", "GREY", "--model", "MODEL"], "takes 3 bands, grey.tif has 1"),
@@ -292,17 +307,17 @@ def test_data_show_draws_patches_and_caches_nothing(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "town")
     words = ["data", "show", "--dataset", "folder", "--data", folder]
     out = tmp_path / "sheet.png"
-    done = invoke(*words, "--set", "patch=32", "--out", out)
+    done = invoke(*words, "--set", "patches.size=32", "--out", out)
     assert done.exit_code == 0, done.stderr
     assert done.stdout == f"{out}: outlines in yellow, ignored pixels dark\n"
     assert out.stat().st_size > 1000
     assert list((tmp_path / "caches" / "bdloss").iterdir()) == []
-    again = invoke(*words, "--set", "patch=32", "--out", out)
+    again = invoke(*words, "--set", "patches.size=32", "--out", out)
     assert again.exit_code == 2
     assert "sheet.png exists" in again.stderr
     taken = folder / "images" / "a.tif"
     before = taken.read_bytes()
-    done = invoke(*words, "--set", "patch=32", "--out", taken, "--overwrite")
+    done = invoke(*words, "--set", "patches.size=32", "--out", taken, "--overwrite")
     assert done.exit_code == 2
     assert "an output must not replace an input" in done.stderr
     assert taken.read_bytes() == before
@@ -405,13 +420,13 @@ def test_a_fault_of_our_own_is_one_line_and_exit_code_70(
     def fail(*_, **__):
         raise kind("no such thing\nand more")
 
-    monkeypatch.setattr(pipeline, "map_buildings", fail)
+    monkeypatch.setattr(front, "predict_raster", fail)
     words = ("predict", image, "--model", model, "--out", image.parent / "out")
     done = invoke(*words)
     assert done.exit_code == 70
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     assert line.startswith("Error: this is a fault of bdloss, not of your input: ")
-    assert f"{kind.__name__}: no such thing (cli.py, line " in line
+    assert f"{kind.__name__}: no such thing (predict.py, line " in line
     assert line.endswith("--debug shows all of it")
     assert isinstance(invoke(*words, "--debug").exception, kind)
 
@@ -426,14 +441,14 @@ def test_whatever_is_wrong_with_one_raster_the_others_are_mapped(
 ):
     pixels, _ = make_scene(3, 50, 70)
     other = write_raster(tmp_path / "odd.tif", pixels)
-    real = pipeline.map_buildings
+    real = front.predict_raster
 
     def odd(orthophoto, *args, **settings):
         if orthophoto.path == other:
             raise TypeError("odd")
         return real(orthophoto, *args, **settings)
 
-    monkeypatch.setattr(pipeline, "map_buildings", odd)
+    monkeypatch.setattr(front, "predict_raster", odd)
     out = tmp_path / "out"
     done = invoke("predict", other, image, "--model", model, "--out", out)
     assert done.exit_code == 1

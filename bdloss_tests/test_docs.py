@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import bdloss
-from bdloss import cli
+from bdloss.cli import main as cli
 from bdloss_tests.archives import write_inria
 from bdloss_tests.scenes import write_folder
 

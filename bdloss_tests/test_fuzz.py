@@ -22,7 +22,8 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.shutil import copy
 
-from bdloss import cli, models
+from bdloss import models
+from bdloss.cli import main as cli
 from bdloss.data.cache import load_cached
 from bdloss.data.scenes import Scene
 from bdloss.geo.ogr import pyogrio
@@ -287,7 +288,16 @@ WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
 KEYS = st.one_of(
     WORDS,
     st.sampled_from(
-        ["patch", "loss.theta", "stage.0.epochs", "stage", "weight.values", "seed.x"]
+        [
+            "patch",
+            "patches.size",
+            "dataset",
+            "loss.theta",
+            "stage.0.epochs",
+            "stage",
+            "weight.values",
+            "seed.x",
+        ]
     ),
 )
 VALUES = st.one_of(

@@ -15,7 +15,7 @@ import numpy as np
 import pyogrio
 import pytest
 
-from bdloss import cli
+from bdloss.cli import main as cli
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
 pytestmark = pytest.mark.slow
@@ -23,16 +23,16 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "30"))  # of each command
 # Forks of a server that has imported TensorFlow: real processes, without its start-up.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bdloss.cli", "bdloss.training.run"])
+PROCESSES.set_forkserver_preload(["bdloss.cli.main", "bdloss.training.run"])
 TRAINING = {
-    "validation": "0.4",
-    "filters": "2",
-    "blocks": "1",
-    "patch": "32",
-    "batch": "2",
-    "steps": "4",
-    "workers": "1",
-    "augment": "none",
+    "dataset.validation": "0.4",
+    "model.filters": "2",
+    "model.blocks": "1",
+    "patches.size": "32",
+    "patches.batch_size": "2",
+    "patches.steps": "4",
+    "patches.workers": "1",
+    "patches.augment": "none",
     "stage": "[{epochs=3, learning_rate=1e-2}]",
 }
 SEARCH = {

@@ -25,7 +25,7 @@ import numpy as np
 import rasterio
 
 from bdloss.geo.windows import Window, starts
-from bdloss.inference.raster_prediction import predict_raster
+from bdloss.inference import Products, predict_raster
 
 SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
 WINDOW, OVERLAP, BATCH = 512, 128, 4
@@ -71,7 +71,6 @@ def measure_memory(path: Path, polygons: bool) -> None:
     """Print seconds and the peak of memory, in megabytes, of one raster."""
     began = time.perf_counter()
     if polygons:
-        from bdloss.inference.pipeline import Settings, map_buildings
         from bdloss.models import Predictor
 
         predictor = Predictor(
@@ -83,7 +82,8 @@ def measure_memory(path: Path, polygons: bool) -> None:
             threshold=0.85,
             resolution=0.3,
         )
-        map_buildings(path, predictor, path.parent / f"{path.stem}_out", Settings())
+        out = Products.in_folder(path.parent / f"{path.stem}_out", path.stem)
+        predict_raster(path, predictor, out)
     else:
         predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -118,7 +118,7 @@ def _write(path: Path, values: np.ndarray) -> None:
 
 
 def _words(*words: Any) -> list[str]:
-    code = "from bdloss.cli import main; main()"
+    code = "from bdloss.cli.main import main; main()"
     return [sys.executable, "-c", code, *map(str, words)]
 
 

@@ -6,13 +6,49 @@ from pathlib import Path
 import numpy as np
 
 from bdloss.constants import IGNORED
+from bdloss.data import cache
 from bdloss.data.augment import Strength, augmentation
-from bdloss.data.patches import Patches
-from bdloss.data.scenes import SceneData
+from bdloss.data.patches import Patches, PatchSettings
+from bdloss.data.scenes import Scene, SceneData
 from bdloss.errors import InputError, OutputExistsError
+from bdloss.files import refuse_overlap
 from bdloss.plots import draw_outlines, write_picture
 
 GAP = 4  # pixels between patches
+
+
+def draw_training_patches(
+    scenes: Sequence[Scene],
+    path: Path,
+    settings: PatchSettings,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Draw patches of scenes as a training with these settings would see them.
+
+    Args:
+        scenes: Those that a network would learn from. What is cached of them is used;
+            nothing is decoded whole for a few patches.
+        path: As in `draw_contact_sheet`.
+        settings: Size, augmentation and bias of the patches.
+        seed: As in `draw_contact_sheet`.
+        overwrite: Whether a file that exists may be replaced.
+
+    Raises:
+        ValueError: If the picture would replace a scene, or as `draw_contact_sheet`
+            and `cache.load_cached` say.
+    """
+    refuse_overlap([path], [file for scene in scenes for file in scene[1:3]])
+    folder = cache.default_folder()
+    draw_contact_sheet(
+        [cache.load_cached(scene, folder, limit=0) for scene in scenes],
+        path,
+        patch=settings.size,
+        augment=settings.augment,
+        building_bias=settings.building_bias,
+        seed=seed,
+        overwrite=overwrite,
+    )
 
 
 def draw_contact_sheet(

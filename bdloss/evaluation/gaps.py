@@ -9,8 +9,9 @@ between them. That is how the square windows of the loss count. Pixels that shar
 edge or a corner are one building, so the smallest gap is 1.
 """
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
+from bdloss.data.datasets import read_dataset
 from bdloss.data.ground_truth import GroundTruth
 from bdloss.data.scenes import Scene, load_mask
 from bdloss.errors import InputError
@@ -30,6 +32,9 @@ from bdloss.geo import raster, vector
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.windows import Window
 
+logger = logging.getLogger(__name__)
+
+USUAL_THETAS = (3, 5, 7)  # window sides, pixels, that people choose from
 THETA0 = 3  # pixels: Eq. 1 finds no boundary with a smaller window
 REACH = 8  # pixels around a building looked at first, then four times as many
 TOUCHING = 0.05  # share of buildings that may stand closer than theta
@@ -183,14 +188,30 @@ def share_closer(gaps: np.ndarray, theta: int) -> float:
     return float(np.mean(gaps <= theta)) if gaps.size else 0.0
 
 
-def measure_scenes(
-    scenes: Iterable[Scene], say: Callable[[str], None] | None = None
-) -> np.ndarray:
-    """Measure the gaps of the scenes of a dataset.
+def measure_dataset(name: str, root: str | PathLike) -> np.ndarray:
+    """Measure the gaps of all scenes of a dataset.
+
+    Args:
+        name: One of `datasets.DATASETS`.
+        root: Its folder.
+
+    Returns:
+        Gap of each building of all scenes, in pixels.
+
+    Raises:
+        FileNotFoundError: As `measure_scenes` does.
+        ValueError: As `datasets.read_dataset` and `measure_scenes` do.
+    """
+    splits = read_dataset(name, root)
+    whole = {s.name: s._replace(area=None) for part in splits for s in part}
+    return measure_scenes(whole.values())
+
+
+def measure_scenes(scenes: Iterable[Scene]) -> np.ndarray:
+    """Measure the gaps of the scenes of a dataset; those of each are logged.
 
     Args:
         scenes: The scenes; their truth is read as it is for training.
-        say: Told of each scene, one line.
 
     Returns:
         Gap of each building of all scenes, in pixels.
@@ -199,21 +220,19 @@ def measure_scenes(
         FileNotFoundError: As `load_mask` does.
         ValueError: As `load_mask` does.
     """
-    return _measure(((scene.name, load_mask(scene)) for scene in scenes), say)
+    return _measure((scene.name, load_mask(scene)) for scene in scenes)
 
 
 def measure_files(
     paths: Sequence[str | PathLike],
     resolution: float | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> np.ndarray:
-    """Measure the gaps of masks or outlines that lie about by themselves.
+    """Measure the gaps of single mask or vector files; those of each are logged.
 
     Args:
         paths: Masks in any raster format, or files of outlines.
         resolution: Metres a pixel at which outlines are drawn as a mask: that of the
             orthophotos they are for.
-        say: Told of each file, one line.
 
     Returns:
         Gap of each building of all files, in pixels.
@@ -223,9 +242,32 @@ def measure_files(
         ValueError: If a file cannot be read, or outlines come without a resolution or
             make too large a mask.
     """
-    return _measure(
-        ((str(path), _read_truth(Path(path), resolution)) for path in paths), say
-    )
+    return _measure((str(path), _read_truth(Path(path), resolution)) for path in paths)
+
+
+def tabulate_advice(gaps: np.ndarray, share: float = TOUCHING) -> list[tuple[str, str]]:
+    """Return what a person should know to choose theta, as rows of two texts.
+
+    Args:
+        gaps: Gap of each building, in pixels.
+        share: As in `advise`.
+
+    Raises:
+        ValueError: As `advise` does.
+    """
+    advice = advise(gaps, share)
+    rows = [
+        ("buildings", f"{advice.buildings}, {advice.alone} of them alone"),
+        ("smallest gap", f"{advice.smallest:g} pixels: theta {advice.theta or 'none'}"),
+        (
+            f"all but {share:.0%}",
+            f"{advice.quantile:g} pixels: theta {advice.robust_theta or 'none'}",
+        ),
+    ]
+    for side in USUAL_THETAS:
+        closer = share_closer(gaps, side)
+        rows.append((f"theta {side}", f"{closer:.0%} of buildings stand too close"))
+    return rows
 
 
 def draw_gaps(gaps: np.ndarray, path: str | PathLike, share: float = TOUCHING) -> None:
@@ -262,17 +304,14 @@ def draw_gaps(gaps: np.ndarray, path: str | PathLike, share: float = TOUCHING) -
         figure.savefig(partial, dpi=120)
 
 
-def _measure(
-    masks: Iterable[tuple[str, np.ndarray]], say: Callable[[str], None] | None
-) -> np.ndarray:
-    found = [np.empty(0)]
+def _measure(masks: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
+    measured = [np.empty(0)]
     for name, mask in masks:
         gaps = measure_gaps(mask)
-        found.append(gaps)
-        if say:
-            smallest = f", smallest gap {gaps.min():g} pixels" if gaps.size > 1 else ""
-            say(f"{name}: {gaps.size} buildings{smallest}")
-    return np.concatenate(found)
+        measured.append(gaps)
+        smallest = f", smallest gap {gaps.min():g} pixels" if gaps.size > 1 else ""
+        logger.info("%s: %d buildings%s", name, gaps.size, smallest)
+    return np.concatenate(measured)
 
 
 def _read_truth(path: Path, resolution: float | None) -> np.ndarray:

@@ -39,6 +39,15 @@ def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
     return table
 
 
+def one_line(scores: Mapping[str, Any]) -> str:
+    """Return the main scores as one line for a person."""
+    names = {"iou": "IoU", "bf1_3": "BF1 (3 px)", "bf1_5": "BF1 (5 px)"}
+    return "   ".join(
+        f"{label} " + ("none" if scores[key] is None else f"{scores[key]:.3f}")
+        for key, label in names.items()
+    )
+
+
 def note_scores(result: Mapping[str, Any]) -> list[str]:
     """Return what must be said of a table of scores, in lines."""
     whole = result["all"]

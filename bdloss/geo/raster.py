@@ -34,6 +34,7 @@ SAMPLE_SIDE = 256  # pixels
 BLOCKS = 5  # along each axis that a raster is told from another by
 BLOCK_SIDE = 64  # pixels
 SMALLEST = 512  # pixels: no overview is needed below
+GDAL_CACHE = 64  # megabytes of raster that GDAL may keep in memory
 RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
 PROBABILITY_STEP = 1 / PROBABILITY_SCALE  # the scale of the band of such a map
 MASK_RULE = "a mask must have whole numbers, 0 for background"

@@ -1,12 +1,15 @@
 """How a map is predicted: settings that check themselves."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bdloss.errors import InputError
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.inference.tta import check_modes
 from bdloss.memory import refuse_beyond_memory
+
+if TYPE_CHECKING:
+    from bdloss.models import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +69,26 @@ class InferenceSettings:
             "resampled": "no" if resolution is None else resolution,
             "declared_nodata": "no" if nodata is None else f"{nodata:g}",
         }
+
+
+def settings_for(predictor: "Predictor", **given: Any) -> InferenceSettings:
+    """Return settings with the model's own in the place of what is not given.
+
+    Args:
+        predictor: The model: its patch size, threshold and augmentation are used.
+        **given: As in `InferenceSettings`; None is not given.
+
+    Raises:
+        ValueError: If a setting is out of its range, or the model cannot take windows
+            of this size.
+    """
+    said = {name: value for name, value in given.items() if value is not None}
+    window = said.get("window", predictor.patch_size)
+    predictor.check_window(window)
+    own = {
+        "window": window,
+        "overlap": window // 4,
+        "threshold": predictor.threshold,
+        "tta": predictor.tta,
+    }
+    return InferenceSettings(**{**own, **said})

@@ -7,7 +7,6 @@ shape only, `(batch, window, window, bands)`: a raster smaller than a window is 
 by reflection, the last batch by repetition.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +26,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCHES_AHEAD = 2  # that the reading thread may have ready
-BATCHES = (4, 8, 16, 32, 64)  # numbers of windows that are tried on a GPU
-GAIN = 1.1  # how much faster a larger number must be to be worth its memory
 
 
 def predict_array(
@@ -83,34 +80,6 @@ def predict_array(
     for row, block in blocks:
         probabilities[row : row + len(block)] = block
     return probabilities
-
-
-def find_batch(predict: Callable, shape: tuple[int, int, int]) -> int:
-    """Return how many windows at a time a model predicts fastest, by a short trial.
-
-    Args:
-        predict: As in `predict_strips`.
-        shape: Height, width and bands of a window.
-
-    Returns:
-        One of `BATCHES`: the last that was faster by `GAIN` than the one before.
-    """
-    best, rate = 0, 0.0
-    for batch in BATCHES:
-        patches = np.zeros((batch, *shape), np.uint8)
-        try:
-            predict(patches)  # compiles
-            began = time.perf_counter()
-            predict(patches)
-            found = batch / (time.perf_counter() - began)
-        except Exception:  # each framework has one of its own for too little memory
-            if not best:
-                raise
-            break
-        if found < GAIN * rate:
-            break
-        best, rate = batch, found
-    return best
 
 
 def predict_rows(

@@ -3,7 +3,7 @@
 import copy
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from bdloss.training.trainer import FitSettings
 
 logger = logging.getLogger(__name__)
 
+DEFAULT = "banepa"  # the experiment that is trained if none is named
 # Settings of 0.1 stood side by side: their names, and those of now.
 RENAMED = {
     "dataset": "dataset.name",
@@ -204,6 +205,10 @@ def change(settings: dict[str, Any], assignment: str) -> None:
     if key in RENAMED and not isinstance(value, dict):
         logger.warning("renamed: %s is now %s", key, RENAMED[key])
         key = RENAMED[key]
+    _put(settings, key, value)
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
     *tables, last = key.split(".")
     node: Any = settings
     for part in tables:
@@ -224,6 +229,40 @@ def _item(stages: list, number: str, key: str) -> Any:
             f"{key}: stages are counted from 0 to {len(stages) - 1}, got {number}"
         )
     return stages[int(number)]
+
+
+def load_experiment(
+    named: str | None,
+    file: Path | None,
+    overrides: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+) -> tuple[str, Experiment]:
+    """Read an experiment, change it as a command line says, and check it.
+
+    Args:
+        named: One of `config_names`; None for `DEFAULT`, or the file.
+        file: A file of one's own, in its place.
+        overrides: Values by the names of settings; those that are None are left out.
+        assignments: As in `change`, after them.
+
+    Returns:
+        Its name, and the experiment.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If both are given, or as `read_named`, `change` and
+            `make_experiment` say.
+    """
+    if named and file:
+        raise InputError("give --dataset or --config, not both")
+    name = file.stem if file else named or DEFAULT
+    settings = read_file(file) if file else read_named(name)
+    for key, value in overrides.items():
+        if value is not None:
+            _put(settings, key, str(value) if isinstance(value, Path) else value)
+    for assignment in assignments:
+        change(settings, assignment)
+    return name, make_experiment(settings)
 
 
 def make_experiment(settings: Mapping[str, Any]) -> Experiment:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bdloss import cli
+from bdloss.cli import main as cli
 from bdloss.data.aicd import read_aicd
 from bdloss.data.check import EXPECTED, check_splits, count_scenes, refuse_faults
 from bdloss.data.datasets import read_dataset
@@ -215,9 +215,10 @@ def test_the_command_lists_faults_and_totals(inria):
 def test_the_command_takes_settings_of_the_reader(tmp_path):
     archives.write_potsdam(tmp_path / "Potsdam")
     arguments = ("--dataset", "potsdam", "--data", tmp_path)
-    result = run(*arguments, "--set", "bands=rgbir+dsm", "--set", "validation=0.5")
+    changes = ("--set", "dataset.bands=rgbir+dsm", "--set", "dataset.validation=0.5")
+    result = run(*arguments, *changes)
     assert result.exit_code == 0
     assert "dsm_potsdam_03_13.tif lacks 0 rows and 1 columns" in result.output
-    result = run(*arguments, "--set", "band=rgb")
+    result = run(*arguments, "--set", "dataset.band=rgb")
     assert result.exit_code == 2
     assert result.stderr == "Error: unknown setting 'band'; did you mean 'bands'?\n"

@@ -10,7 +10,8 @@ import keras
 import pytest
 from click.testing import CliRunner
 
-from bdloss import cli, models
+from bdloss import models
+from bdloss.cli import main as cli
 from bdloss_tests.archives import write_inria
 
 TINY = {

@@ -12,8 +12,9 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdloss.inference.raster_prediction import predict_raster
-from bdloss.inference.sliding_window import find_batch, predict_array
+from bdloss.inference.batch_size import find_batch
+from bdloss.inference.predict import predict_raster
+from bdloss.inference.sliding_window import predict_array
 from bdloss_tests.inference.stand_ins import blended, pointwise
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
@@ -261,7 +262,7 @@ def test_raster_equals_array(tmp_path, height, width):
         blended,
         mask,
         **SMALL,
-        bands=3,
+        band_count=3,
         threshold=0.52,
         tta="flips",
         probability_path=map_,
@@ -270,7 +271,11 @@ def test_raster_equals_array(tmp_path, height, width):
     expected = predict_array(pixels, blended, **SMALL, tta="flips")
     np.testing.assert_array_equal(read_band(mask), expected >= 0.52)
     np.testing.assert_array_equal(read_band(map_), np.rint(254 * expected))
-    assert result[:3] == (height * width, 0, (expected >= 0.52).sum())
+    assert (result.pixels, result.masked, result.building) == (
+        height * width,
+        0,
+        (expected >= 0.52).sum(),
+    )
     assert sum(done) == pytest.approx(height * width / 1e6)
 
 
@@ -331,7 +336,7 @@ def test_masked_pixels_stay_masked(tmp_path, masked_by):
         )
     mask, map_ = tmp_path / "mask.tif", tmp_path / "map.tif"
     result = predict_raster(
-        image, pointwise, mask, **SMALL, bands=3, probability_path=map_
+        image, pointwise, mask, **SMALL, band_count=3, probability_path=map_
     )
     expected = pixels[..., 0] / np.float32(255)
     np.testing.assert_array_equal(
@@ -421,7 +426,7 @@ def test_masked_windows_are_not_predicted(tmp_path):
     np.testing.assert_array_equal(mask, np.where(pixels[..., 0] == 0, 255, 1))
     assert all(seen)
     assert len(seen) == 3  # 8 windows with pixels, of 42, by threes
-    assert result[:3] == (6400, 5600, 800)
+    assert (result.pixels, result.masked, result.building) == (6400, 5600, 800)
 
 
 def test_raster_that_is_masked_altogether(tmp_path):
@@ -430,13 +435,13 @@ def test_raster_that_is_masked_altogether(tmp_path):
     )
     result = predict_raster(image, pytest.fail, tmp_path / "mask.tif", **SMALL)
     assert (read_band(tmp_path / "mask.tif") == 255).all()
-    assert result[:3] == (600, 600, 0)
+    assert (result.pixels, result.masked, result.building) == (600, 600, 0)
 
 
 def test_band_count_unlike_the_models(tmp_path):
     image = write_raster(tmp_path / "grey.tif", draw_image(20, 20, bands=1))
     with pytest.raises(ValueError, match=r"model takes 3 bands, grey\.tif has 1"):
-        predict_raster(image, pointwise, tmp_path / "mask.tif", **SMALL, bands=3)
+        predict_raster(image, pointwise, tmp_path / "mask.tif", **SMALL, band_count=3)
     assert [path.name for path in tmp_path.iterdir()] == ["grey.tif"]
 
 
@@ -463,7 +468,7 @@ def test_output_is_not_overwritten_unasked(tmp_path):
 def test_raster_is_not_its_own_mask(tmp_path):
     image = write_raster(tmp_path / "image.tif", draw_image(20, 20))
     before = image.read_bytes()
-    with pytest.raises(ValueError, match="different files"):
+    with pytest.raises(ValueError, match="must not replace an input"):
         predict_raster(image, pointwise, image, **SMALL, overwrite=True)
     with pytest.raises(ValueError, match="different files"):
         predict_raster(
@@ -567,7 +572,7 @@ def test_truncated_raster_is_an_error(tmp_path):
 
 SLOW = """
 import sys, time
-from bdloss.inference.raster_prediction import predict_raster
+from bdloss.inference.predict import predict_raster
 from bdloss_tests.inference.stand_ins import blended
 
 def predict(batch):

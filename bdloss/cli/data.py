@@ -1,0 +1,103 @@
+"""bdloss data: what is trained on, checked, looked at, and cached."""
+
+from pathlib import Path
+
+import click
+
+from bdloss.cli.command import Group, one_line_errors, start_keras
+from bdloss.cli.options import EXISTING, FOLDER, experiment_options
+
+
+@click.group("data", cls=Group)
+def data() -> None:
+    """Check a data set, look at what is trained on, clear what was cached."""
+
+
+@data.command("check")
+@click.option("--dataset", required=True, metavar="NAME", help="As in train.")
+@click.option(
+    "--data", "root", required=True, type=FOLDER, help="Folder of the data set."
+)
+@click.option("--quick", is_flag=True, help="Open the files only.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="As dataset.bands=rgbir+dsm.",
+)
+def check_data(dataset: str, root: Path, quick: bool, changes: tuple[str, ...]) -> None:
+    """List what is missing, unreadable, mismatched or suspicious, and the totals.
+
+    The exit code is 1 if anything is missing, unreadable or mismatched.
+    """
+    start_keras()
+    with one_line_errors():
+        from bdloss.data import check
+        from bdloss.training import experiment as experiments
+
+        settings = {"dataset": {"name": dataset, "root": str(root)}}
+        for assignment in changes:
+            experiments.change(settings, assignment)
+        splits = experiments.make_experiment(settings).dataset.read()
+        faults = []
+        for fault in check.check_splits(splits, dataset, quick):
+            click.echo(f"{fault.kind:<10}  {fault.text}")
+            faults.append(fault)
+        if not quick:
+            for part, scenes in splits._asdict().items():
+                click.echo(f"{part:<10}  {check.count_scenes(scenes)}")
+    grave = sum(fault.is_grave for fault in faults)
+    click.echo(f"faults      {grave}, and {len(faults) - grave} to look at")
+    if grave:
+        raise SystemExit(1)
+
+
+@data.command("show")
+@experiment_options
+@click.option(
+    "--out",
+    type=EXISTING,
+    default=Path("patches.png"),
+    show_default=True,
+    help="PNG file to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def show(
+    dataset: str | None,
+    config: Path | None,
+    data: Path | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Draw patches as training sees them, augmented and with outlines."""
+    start_keras()
+    with one_line_errors():
+        from bdloss.data.contact_sheet import draw_training_patches
+        from bdloss.training.experiment import load_experiment
+        from bdloss.training.run import read_splits
+
+        overrides = {"dataset.root": data, "seed": seed}
+        _, experiment = load_experiment(dataset, config, overrides, changes)
+        draw_training_patches(
+            read_splits(experiment).train,
+            out,
+            experiment.patches,
+            experiment.seed,
+            overwrite=overwrite,
+        )
+    click.echo(f"{out}: outlines in yellow, ignored pixels dark")
+
+
+@data.command("clear-cache")
+@click.option("--cache", type=FOLDER, help="The cache.  [~/.cache/bdloss]")
+def clear_cache(cache: Path | None) -> None:
+    """Remove the scenes that trainings have decoded."""
+    with one_line_errors():
+        from bdloss.data import cache as caches
+
+        folder = cache or caches.default_folder()
+        freed = caches.clear_cache(folder)
+    click.echo(f"{folder}: {freed / 1e9:.2f} GB removed")

@@ -1,0 +1,137 @@
+"""bdloss score, figure, theta: how well it fits, how the loss works, which theta."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bdloss.cli.command import Command, one_line_errors, start_keras
+from bdloss.cli.options import EXISTING, FOLDER, Finite
+from bdloss.errors import InputError, OutputExistsError
+
+
+@click.command(cls=Command)
+@click.argument("predictions", type=EXISTING)
+@click.argument("truths", type=EXISTING)
+@click.option("--out", type=FOLDER, help="Folder for JSON, Markdown and pictures.")
+@click.option("--images", type=EXISTING, help="Orthophotos, to stand in the pictures.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def score(
+    predictions: Path,
+    truths: Path,
+    out: Path | None,
+    images: Path | None,
+    overwrite: bool,
+) -> None:
+    """Score predicted masks against true ones.
+
+    PREDICTIONS and TRUTHS are masks or folders of them, paired by name (NAME.tif or
+    NAME_mask.tif); one file of outlines does for all TRUTHS.
+    """
+    start_keras()
+    with one_line_errors():
+        from bdloss.evaluation import scoring, tables
+
+        result = scoring.score_rasters(
+            predictions, truths, out, images, overwrite=overwrite
+        )
+    table = tables.tabulate_scores(result)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *values in table:
+        cells = zip(values, widths[1:], strict=True)
+        texts = [
+            f"{first:<{widths[0]}}",
+            *(f"{text:>{width}}" for text, width in cells),
+        ]
+        click.echo("  ".join(texts))
+    for note in tables.note_scores(result):
+        click.echo(note)
+    if out:
+        click.echo(f"written: {out / 'scores.json'}, scores.md and pictures")
+
+
+@click.command(cls=Command)
+@click.argument("prediction", type=EXISTING)
+@click.argument("truth", type=EXISTING)
+@click.option("--image", type=EXISTING, help="The orthophoto, to stand beside them.")
+@click.option(
+    "--out",
+    type=EXISTING,
+    default=Path("figure.png"),
+    show_default=True,
+    help="PNG file to write.",
+)
+@click.option(
+    "--corner",
+    type=int,
+    nargs=2,
+    metavar="ROW COLUMN",
+    help="Where the window is.  [where the true boundary is longest]",
+)
+@click.option(
+    "--side",
+    type=click.IntRange(min=8),
+    default=256,
+    show_default=True,
+    help="Side of the window, pixels.",
+)
+@click.option("--theta0", type=int, default=3, show_default=True, help="Of Eq. 1.")
+@click.option("--theta", type=int, default=5, show_default=True, help="Of Eq. 2.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
+    """Draw the steps of the boundary loss, as Figure 1 of the paper does.
+
+    PREDICTION is a mask or a NAME_prob.tif, TRUTH a mask or a file of outlines.
+    """
+    start_keras()
+    with one_line_errors():
+        from bdloss.evaluation import scoring
+
+        window = scoring.draw_stages(prediction, truth, out, **options)
+    click.echo(f"{out}: row {window.row}, column {window.col}")
+
+
+@click.command(cls=Command)
+@click.argument("truths", nargs=-1, type=EXISTING)
+@click.option("--dataset", default="folder", show_default=True, help="Kind of --data.")
+@click.option("--data", type=FOLDER, help="A data set, instead of single files.")
+@click.option(
+    "--resolution", type=Finite(0, min_open=True), help="Metres a pixel of outlines."
+)
+@click.option(
+    "--share",
+    type=Finite(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of buildings that may stand closer than theta.",
+)
+@click.option("--out", type=EXISTING, help="Histogram to write (PNG).")
+@click.option("--overwrite", is_flag=True, help="Replace a histogram that exists.")
+def theta(
+    truths: tuple[Path, ...],
+    dataset: str,
+    data: Path | None,
+    resolution: float | None,
+    share: float,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Say which theta the gaps between buildings allow."""
+    with one_line_errors():
+        from bdloss.evaluation import gaps
+        from bdloss.files import refuse_overlap
+
+        refuse_overlap([out] if out else [], truths)
+        if bool(truths) == bool(data):
+            raise InputError("give masks and outlines, or --data, and not both")
+        if out and out.exists() and not overwrite:
+            raise OutputExistsError(f"{out} exists; give --overwrite")
+        if data:
+            measured = gaps.measure_dataset(dataset, data)
+        else:
+            measured = gaps.measure_files(truths, resolution)
+        rows = gaps.tabulate_advice(measured, share)
+        if out:
+            gaps.draw_gaps(measured, out, share)
+    for name, value in rows:
+        click.echo(f"{name:<14}{value}")

@@ -1,0 +1,122 @@
+"""Options that several commands take, and the kinds of their values."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXISTING = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Return the numbers of a text."""
+        try:
+            return tuple(int(word) for word in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 3,2,1", param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number in a range that is one."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the number of a text."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class Shard(click.ParamType):
+    """One part of several, as in 2/8."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Return which part, from 1, and how many there are."""
+        try:
+            part, parts = (int(word) for word in value.split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not like 2/8", param, ctx)
+        if not 1 <= part <= parts:
+            self.fail(f"a shard is from 1/N to N/N, got {value}", param, ctx)
+        return part, parts
+
+
+def output_options(command: Callable) -> Callable:
+    """Add the options that say what is written of a map."""
+    options = [
+        click.option("--prob", is_flag=True, help="Write probabilities (0..254) too."),
+        click.option("--polygons/--no-polygons", default=True, help="Write outlines."),
+        click.option(
+            "--vector",
+            type=click.Choice(["gpkg", "geojson", "fgb"]),
+            default="gpkg",
+            show_default=True,
+            help="Format of the outlines.",
+        ),
+        click.option(
+            "--min-area",
+            type=Finite(0),
+            metavar="M2",
+            default=5.0,
+            show_default=True,
+            help="Smallest polygon, square metres.",
+        ),
+        click.option(
+            "--simplify",
+            type=Finite(0),
+            metavar="PIXELS",
+            default=1.0,
+            show_default=True,
+            help="Tolerance of outlines, pixels.",
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["geotiff", "inria"]),
+            default="geotiff",
+            show_default=True,
+            help="inria: masks of 0 and 255, named as the images, to submit.",
+        ),
+        click.option("--cog", is_flag=True, help="Write cloud-optimised GeoTIFFs."),
+        click.option("--overviews", is_flag=True, help="Give rasters overviews."),
+        click.option(
+            "--overlay", is_flag=True, help="Draw the outlines on the image (PNG)."
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
+    ]
+    for option in reversed(options):  # the first decorator is applied last
+        command = option(command)
+    return command
+
+
+def experiment_options(command: Callable) -> Callable:
+    """Add the options that name an experiment and change it."""
+    options = [
+        click.option(
+            "--dataset", metavar="NAME", help="An experiment that comes with us."
+        ),
+        click.option(
+            "--config", type=EXISTING, help="An experiment file of your own (TOML)."
+        ),
+        click.option("--data", type=FOLDER, help="Folder of the data set."),
+        click.option(
+            "--set",
+            "changes",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change any setting, as in --set loss.theta=7 --set stage.0.epochs=1.",
+        ),
+        click.option("--seed", type=int, help="Seed of all randomness.  [0]"),
+    ]
+    for option in reversed(options):  # the first decorator is applied last
+        command = option(command)
+    return command

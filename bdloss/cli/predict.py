@@ -1,0 +1,212 @@
+"""bdloss predict, bdloss merge: the buildings of orthophotos."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bdloss.cli.command import (
+    Command,
+    for_each,
+    one_line_errors,
+    report_failures,
+    start_keras,
+)
+from bdloss.cli.options import (
+    EXISTING,
+    FOLDER,
+    Finite,
+    Numbers,
+    Shard,
+    output_options,
+)
+from bdloss.errors import InputError
+
+BAR = (
+    "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
+)
+HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
+
+
+@click.command(cls=Command)
+@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.option("--model", required=True, type=EXISTING, help="A model.keras.")
+@click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
+@click.option(
+    "--threshold",
+    type=Finite(0, 1),
+    help="Probability from which a pixel is building.  [the model's]",
+)
+@click.option("--bands", type=Numbers(), help="Bands to read, as in 3,2,1.")
+@click.option(
+    "--resolution",
+    type=Finite(0, min_open=True),
+    metavar="METRES",
+    help="Resample to this for the model; outputs stay on the input's grid.",
+)
+@click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Where all bands have this, the image has no data, though it does not say so.",
+)
+@click.option("--window", type=int, help="Side of a window in pixels.  [the model's]")
+@click.option("--overlap", type=int, help="Pixels that windows share.  [a quarter]")
+@click.option("--batch", type=int, help="Windows a step.  [4; on a GPU measured]")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "flips", "d4"]),
+    help="Average over flips, or flips and turns.  [the model's]",
+)
+@click.option(
+    "--mean",
+    type=click.Choice(["arithmetic", "geometric"]),
+    default="arithmetic",
+    show_default=True,
+    help="Mean that --tta takes.",
+)
+@output_options
+@click.option(
+    "--masks",
+    type=EXISTING,
+    help="Truth to score against: a folder of masks, a mask, or a file of outlines.",
+)
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="1/1",
+    metavar="I/N",
+    help="Do the I-th of N parts: of the rasters, or of the rows of one (see merge).",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    help="Keep finished outputs and go on with half-finished ones.  [resume]",
+)
+def predict(
+    rasters: tuple[Path, ...],
+    model: Path,
+    out: Path,
+    bands: tuple[int, ...] | None,
+    nodata: float | None,
+    masks: Path | None,
+    shard: tuple[int, int],
+    resume: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Draw the buildings of orthophotos.
+
+    Writes NAME_mask.tif and NAME_buildings.gpkg of each, and what the options ask for.
+    RASTERS are files, folders of them, and addresses (a URL, a /vsi path). A run that
+    was stopped goes on where it was when the same command is given again.
+    """
+    start_keras()
+    with one_line_errors():
+        from bdloss.evaluation.predictions import PredictionScores
+        from bdloss.geo.orthophoto import Orthophoto
+        from bdloss.inference import predict as front
+        from bdloss.models import load_predictor
+
+        images = front.find_images(rasters)
+        how = {name: options.pop(name) for name in HOW}
+        _check_outputs(images, out, options, [model, *([masks] if masks else [])])
+        if len(images) > 1:
+            images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
+        predictor = load_predictor(model)
+        scores = PredictionScores(masks)
+
+        def predict_one(image: Path) -> None:
+            orthophoto = Orthophoto.read(image, bands, nodata)
+            truth = scores.reduced_truth(orthophoto)
+            products = _name_products(image, out, options, overlay_mask=truth)
+            with _megapixels(orthophoto) as bar:
+                result = front.predict_raster(
+                    orthophoto,
+                    predictor,
+                    products,
+                    shard=shard,
+                    overwrite=overwrite,
+                    resume=resume,
+                    progress=bar.update,
+                    **how,
+                )
+            if shard[1] > 1:
+                part = f"part {shard[0]}/{shard[1]} of its rows, for merge, in {out}"
+                click.echo(f"{image.name}: {part}")
+                return
+            _describe(image, result)
+            scores.add(orthophoto, products.mask)
+
+        failures = for_each(images, predict_one)
+        scores.write(out / "metrics.json")
+    for line in scores.lines():
+        click.echo(line)
+    report_failures(failures, len(images))
+
+
+@click.command(cls=Command)
+@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
+@output_options
+def merge(
+    rasters: tuple[Path, ...], out: Path, overwrite: bool, **options: Any
+) -> None:
+    """Put together what predict --shard made.
+
+    RASTERS are those that predict was given. The result is that of one predict; the
+    options say what to write, as there. The shards write into one --out, or their
+    folders are copied together into it.
+    """
+    start_keras()
+    with one_line_errors():
+        from bdloss.inference import predict as front
+
+        images = front.find_images(rasters)
+        _check_outputs(images, out, options)
+
+        def merge_one(image: Path) -> None:
+            products = _name_products(image, out, options)
+            result = front.merge_shards(image, products, overwrite=overwrite)
+            _describe(image, result)
+
+        failures = for_each(images, merge_one)
+    report_failures(failures, len(images))
+
+
+def _name_products(image: Path, out: Path, options: dict[str, Any], **more: Any) -> Any:
+    from bdloss.inference.products import Products
+
+    return Products.in_folder(out, image.stem, **options, **more)
+
+
+def _check_outputs(
+    images: Sequence[Path],
+    out: Path,
+    options: dict[str, Any],
+    read: Sequence[Path] = (),
+) -> None:
+    """Refuse to write over what is read, before anything is."""
+    from bdloss.files import refuse_overlap
+
+    outputs = [_name_products(image, out, options).paths for image in images]
+    refuse_overlap([path for paths in outputs for path in paths], [*images, *read])
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in read):
+        raise InputError(f"truth must lie in a folder that is not --out, got {out}")
+
+
+def _megapixels(orthophoto: Any) -> Any:
+    """Return a progress bar over the pixels of an orthophoto."""
+    from tqdm import tqdm
+
+    total = orthophoto.geobox.width * orthophoto.geobox.height / 1e6
+    return tqdm(total=total, desc=orthophoto.path.name, bar_format=BAR)
+
+
+def _describe(image: Path, result: Any) -> None:
+    """Name the files that were written for a raster."""
+    number = "" if result.polygons is None else f"{result.polygons} buildings: "
+    kept = "kept: " if result.kept else ""
+    files = ", ".join(str(path) for path in result.files)
+    click.echo(f"{image.name}: {kept}{number}{files}")

@@ -1,0 +1,112 @@
+"""Scores of what was just predicted, where the orthophoto has data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bdloss.constants import IGNORED
+from bdloss.data.ground_truth import GroundTruth, find_truth
+from bdloss.evaluation.scoring import (
+    ImageCounts,
+    Pair,
+    count_image,
+    open_pair,
+    summarise,
+)
+from bdloss.evaluation.tables import one_line
+from bdloss.files import atomic_path
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.windows import Window
+
+
+class PredictionScores:
+    """Scores the masks of orthophotos, one after another, against ground truth.
+
+    Args:
+        truths: A mask, a folder of masks of the same names as the orthophotos, or a
+            file of outlines; None for nothing, which scores nothing.
+    """
+
+    def __init__(self, truths: Path | None):
+        self._truths = truths
+        self._counts: dict[str, ImageCounts] = {}
+
+    def find(self, orthophoto: Orthophoto) -> Path | None:
+        """Return the ground truth of an orthophoto, which it goes together with.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If they are not of one size or lie at different places.
+        """
+        if self._truths is None:
+            return None
+        truth = find_truth(orthophoto.path, self._truths)
+        with open_pair(Pair(orthophoto.path.stem, orthophoto.path, truth)):
+            return truth
+
+    def reduced_truth(
+        self, orthophoto: Orthophoto
+    ) -> Callable[[tuple[int, int]], np.ndarray] | None:
+        """Return what reads the ground truth of an orthophoto at a shape, if any.
+
+        Raises:
+            FileNotFoundError: As `find` does.
+            ValueError: As `find` does.
+        """
+        truth = self.find(orthophoto)
+        if truth is None:
+            return None
+
+        def read(shape: tuple[int, int]) -> np.ndarray:
+            with GroundTruth(truth).open(orthophoto.geobox) as ground_truth:
+                return ground_truth.read_reduced(shape)
+
+        return read
+
+    def add(self, orthophoto: Orthophoto, mask: Path) -> None:
+        """Count a predicted mask, where the orthophoto has data."""
+        truth = self.find(orthophoto)
+        if truth is not None:
+            name = orthophoto.path.stem
+            self._counts[name] = count_prediction(orthophoto, mask, truth)
+
+    def write(self, path: Path) -> None:
+        """Write the scores as JSON, if there are any."""
+        if self._counts:
+            with atomic_path(path) as partial:
+                partial.write_text(json.dumps(self._scores(), indent=2) + "\n")
+
+    def lines(self) -> list[str]:
+        """Return the scores as lines for a person."""
+        scores = self._scores()
+        width = max((len(name) for name in scores), default=0)
+        return [f"{name:<{width}}  {one_line(one)}" for name, one in scores.items()]
+
+    def _scores(self) -> dict[str, dict[str, Any]]:
+        scores = {name: summarise([one]) for name, one in self._counts.items()}
+        return scores and {**scores, "all": summarise(self._counts.values())}
+
+
+def count_prediction(orthophoto: Orthophoto, mask: Path, truth: Path) -> ImageCounts:
+    """Count a mask against its ground truth where the orthophoto has data.
+
+    Args:
+        orthophoto: What was predicted.
+        mask: Its mask.
+        truth: A mask or a file of outlines.
+
+    Raises:
+        ValueError: If mask and truth do not go together.
+    """
+    pair = Pair(orthophoto.path.stem, mask, truth)
+    with open_pair(pair) as (read, height, width), orthophoto.open() as reader:
+
+        def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+            true, pred = read(top, end)
+            valid = reader.valid(Window(top, 0, *true.shape))
+            return np.where(valid, true, IGNORED), pred
+
+        return count_image(read_known, height, width)

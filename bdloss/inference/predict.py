@@ -1,0 +1,306 @@
+"""The front door: an orthophoto predicted, whole or a part of its rows, and merged.
+
+    predict_raster -> orthophoto -> strip_prediction -> strips -> products
+
+Finished rows are kept on disk as they come (`inference/strips.py`) and put together at
+the end, so that a run that was killed goes on and machines can share a raster.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from bdloss.errors import InputError, OutputExistsError
+from bdloss.files import refuse_overlap, visible_files
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.inference.batch_size import choose_batch
+from bdloss.inference.products import RASTER_PRODUCTS, Products, write_products
+from bdloss.inference.settings import InferenceSettings, settings_for
+from bdloss.inference.strip_prediction import predict_strips
+from bdloss.inference.strips import StripStore
+from bdloss.models import Predictor
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
+UNFAMILIAR = 1.2  # ratio of resolutions, from which a model may not know what it sees
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionResult:
+    """Files and counts of one orthophoto.
+
+    Attributes:
+        files: The files, the mask first; of a part of its rows, their folder.
+        kept: Whether they were there already, as they would have been made. What
+            follows is then not counted, but for the polygons.
+        polygons: Number of outlines; None if none were asked for.
+        pixels: Number of pixels of the raster.
+        masked: How many of them are masked in the raster, and so in the mask.
+        building: How many of them are building.
+        seconds: Time it took.
+    """
+
+    files: list[Path]
+    kept: bool = False
+    polygons: int | None = None
+    pixels: int = 0
+    masked: int = 0
+    building: int = 0
+    seconds: float = 0.0
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the orthophotos among files and folders.
+
+    Args:
+        paths: Rasters, which are taken as they come, and folders, of which the rasters
+            are taken; what we wrote into them is not.
+
+    Raises:
+        ValueError: If a folder holds no raster, or two rasters have the same stem, so
+            that their outputs would have the same name.
+    """
+    images: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            images.append(path)
+            continue
+        rasters = visible_files(path, SUFFIXES)
+        stems = {file.stem for file in rasters}
+        ours = {f"{stem}_{product}" for stem in stems for product in RASTER_PRODUCTS}
+        rasters = [file for file in rasters if file.stem not in ours]
+        if not rasters:
+            raise InputError(
+                f"no raster ({', '.join(SUFFIXES)}) in this folder: {path}"
+            )
+        images += rasters
+    seen: dict[str, Path] = {}
+    for image in images:
+        if image.stem in seen:
+            raise InputError(
+                "orthophotos mapped together need names of their own, "
+                f"got {seen[image.stem]} and {image}"
+            )
+        seen[image.stem] = image
+    return images
+
+
+def predict_raster(
+    image: str | PathLike | Orthophoto,
+    predict: Predictor | Callable,
+    out: str | PathLike | Products,
+    *,
+    probability_path: str | PathLike | None = None,
+    band_indexes: Sequence[int] | None = None,
+    nodata: float | None = None,
+    band_count: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    overwrite: bool = False,
+    resume: bool = False,
+    tags: Mapping[str, Any] | None = None,
+    progress: Callable[[float], Any] | None = None,
+    **settings: Any,
+) -> PredictionResult:
+    """Predict the buildings of a raster, in memory that does not grow with its height.
+
+    The mask is 1 where the probability reaches the threshold, 0 where it does not and
+    255 where the raster is masked (nodata, alpha). It lies on the grid of the raster.
+    Windows that are masked altogether cost nothing. All that can be wrong with the
+    input is found before the first pixel is predicted, and no file is there before it
+    is whole. What a person should know of the raster is logged.
+
+    Args:
+        image: Raster to read, of a format in `trust.DRIVERS`, or an `Orthophoto`.
+        predict: A model, from `models.load_predictor`; or a callable from a batch of
+            shape `(batch, window, window, bands)`, uint8, to probabilities of shape
+            `(batch, window, window, 1)`, in [0, 1].
+        out: GeoTIFF of the mask, or `Products`: all that is to be made. Its folder is
+            made if it does not exist.
+        probability_path: GeoTIFF of the probabilities, beside that of the mask, as 0 to
+            254, masked pixels 255; None for none.
+        band_indexes: Numbers of the bands to read, from 1; None for the picture without
+            alpha. Those of an `Orthophoto` are its own.
+        nodata: What a raster that does not say so has where it has no data. That of an
+            `Orthophoto` is its own.
+        band_count: Bands that a callable takes; None for any.
+        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1; what is
+            predicted of them is kept for `merge_shards`, and nothing else written.
+        overwrite: Whether files that exist may be replaced.
+        resume: Whether to keep what is finished, to go on from the last whole strip of
+            an earlier run, and to leave what is whole if this one fails, in
+            `MASK.partial`; without, a run that fails leaves nothing.
+        tags: Tags of the rasters, beside the settings used here.
+        progress: Called after each block of rows is written, with its size in
+            megapixels: `update` of a tqdm bar will do.
+        **settings: As in `InferenceSettings`; what is not given is the model's own.
+
+    Returns:
+        What was made.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        FileExistsError: If an output exists, may not be replaced, and is not what would
+            be made.
+        ValueError: If raster, model and settings do not go together, or a file would be
+            written over the raster.
+    """
+    began = time.perf_counter()
+    orthophoto = image
+    if not isinstance(orthophoto, Orthophoto):
+        orthophoto = Orthophoto.read(orthophoto, band_indexes, nodata)
+    products = out
+    if not isinstance(products, Products):
+        map_ = None if probability_path is None else Path(probability_path)
+        products = Products(mask=Path(products), probabilities=map_)
+    geojson = products.polygons and products.polygons.suffix == ".geojson"
+    if geojson and orthophoto.ground.crs is None:
+        raise InputError(
+            f"GeoJSON is in degrees, the image has no CRS: {orthophoto.path}"
+        )
+    model = predict if isinstance(predict, Predictor) else None
+    if model:
+        inference = settings_for(model, **settings)
+        own = {"model": model.name, "model_sha256": model.digest}
+        tags, band_count = {**own, **(tags or {})}, model.band_count
+    else:
+        inference = InferenceSettings(**settings)
+    trained = model.resolution if model else None
+    for line in input_warnings(orthophoto, inference.resolution, trained):
+        logger.warning("%s: %s", orthophoto.path.name, line)
+    refuse_overlap(products.paths, [orthophoto.path])
+    store, folder = products.store, products.mask.parent
+    known = {
+        **orthophoto.identity,
+        **(tags or {}),
+        **inference.tags(orthophoto),
+        **products.tags(),
+    }
+    if products.are_finished(known, overwrite=overwrite, resume=resume):
+        _remove_rows(store, shard)  # killed before it could
+        return PredictionResult(
+            files=products.paths, kept=True, polygons=products.count_polygons()
+        )
+    with contextlib.ExitStack() as undo:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            undo.callback(_remove_empty, folder)
+        undo.enter_context(store.held(*shard))
+        goes_on = shard[1] > 1 or (resume and not overwrite)
+        if model and settings.get("batch") is None:
+            batch = choose_batch(model, inference.window)
+            inference = dataclasses.replace(inference, batch=batch)
+        predict_strips(
+            orthophoto,
+            model.predict if model else predict,
+            inference,
+            store,
+            band_count=band_count,
+            shard=shard,
+            resume=goes_on,
+            tags=tags,
+            progress=progress,
+        )
+        if shard[1] > 1:
+            return PredictionResult(files=[store.folder])
+        try:
+            made = write_products(orthophoto, products)
+        except BaseException:
+            if not resume:
+                store.remove()
+            raise
+        store.remove()
+    return PredictionResult(
+        files=products.paths,
+        pixels=orthophoto.geobox.height * orthophoto.geobox.width,
+        seconds=time.perf_counter() - began,
+        **made._asdict(),
+    )
+
+
+def merge_shards(
+    image: str | PathLike, out: Products, *, overwrite: bool = False
+) -> PredictionResult:
+    """Put together what shards have predicted of an orthophoto.
+
+    Args:
+        image: The raster.
+        out: What to make, as in `predict_raster`, where the shards wrote, or where
+            their files were copied to; the result is the same.
+        overwrite: Whether files that exist may be replaced.
+
+    Returns:
+        What was made; what an earlier call has finished is kept.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        FileExistsError: If an output exists and may not be replaced.
+        ValueError: If a shard is missing or not whole.
+    """
+    orthophoto = Orthophoto.read(image)
+    refuse_overlap(out.paths, [orthophoto.path])
+    store = out.store
+    there = [path for path in out.paths if path.exists()]
+    if not store.folder.exists():
+        known = {**orthophoto.identity, **out.tags()}
+        known.pop("image_time", None)  # shards may be of copies
+        whole = len(there) == len(out.paths) and out.mask_has(known)
+        if overwrite or not whole:
+            name, folder = orthophoto.path.name, out.mask.parent
+            raise InputError(f"no shards of {name} in this folder: {folder}")
+        _remove_rows(store)  # killed before it could
+        return PredictionResult(files=there, kept=True, polygons=out.count_polygons())
+    known = {**store.settings, **out.tags()}
+    if there and not (overwrite or out.mask_has(known)):
+        raise OutputExistsError(f"{there[0]} exists; give --overwrite")
+    if store.settings.get("image") != orthophoto.identity["image"]:
+        raise InputError(f"these are shards of another image: {store.folder}")
+    with store.held():
+        made = write_products(orthophoto, out)
+        store.remove()
+    return PredictionResult(files=out.paths, **made._asdict())
+
+
+def input_warnings(
+    orthophoto: Orthophoto, wanted: float | None, trained: float | None
+) -> Iterator[str]:
+    """Yield what a person should know of an image before trusting its map.
+
+    Args:
+        orthophoto: The image.
+        wanted: Resolution that it is resampled to, in metres; None for its own.
+        trained: Resolution that the model was trained at; None if nobody knows.
+    """
+    misfit, ground = orthophoto.misfit, orthophoto.ground
+    if misfit is not None:
+        yield (
+            "has ground control points, which its mask keeps; its outlines are placed "
+            f"by the affine map nearest to them, {misfit:.1f} pixels off at most"
+        )
+    elif ground.crs is None:
+        yield "has no CRS, so its mask and outlines have none"
+    given = wanted or ground.resolution
+    if given and trained and not 1 / UNFAMILIAR <= given / trained <= UNFAMILIAR:
+        yield (
+            f"has {given:g} m a pixel, the model was trained at {trained:g}; "
+            f"--resolution {trained:g} resamples"
+        )
+
+
+def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:
+    """Remove the rows of outputs that are finished, or what is left of them."""
+    if strips.folder.exists():
+        with strips.held(*shard):
+            strips.remove()
+    strips.remove()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder unless something lies in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()

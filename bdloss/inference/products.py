@@ -1,0 +1,302 @@
+"""What is made of finished rows: mask, probabilities, outlines and a picture."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+import shapely
+
+from bdloss import plots
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.errors import InputError, OutputExistsError
+from bdloss.geo.geobox import ground_of
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.polygonize import outline_strips
+from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced_mask
+from bdloss.geo.vector import count_outlines, write_outlines
+from bdloss.geo.windows import Window
+from bdloss.inference.strips import IDENTITY, StripStore
+
+RASTER_PRODUCTS = ("mask", "prob", "overlay")  # written beside an image, no images
+LARGEST_PICTURE = 3000  # pixels: the most of the longer side of an overlay
+FORMATS = ("geotiff", "inria")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """What is made of the rows of an orthophoto, and where.
+
+    Attributes:
+        mask: GeoTIFF of the mask: 1 building, 0 not, 255 no data.
+        probabilities: GeoTIFF of probabilities, 0 to 254, 255 no data; None for none.
+        polygons: Outlines, `.gpkg`, `.geojson` or `.fgb`, with their area (`area_m2`)
+            and the mean of their pixels' `probability`; None for none.
+        overlay: Picture of the outlines on the image, a PNG; None for none.
+        overlay_mask: Called with a shape, gives another mask of it, as of the ground
+            truth, to be drawn in the overlay.
+        min_area: Smallest polygon, in square metres.
+        simplify: Tolerance of outlines, in pixels.
+        format: Of the mask: `geotiff`, or `inria`, as INRIA's benchmark takes it: 255
+            building, 0 all else, no nodata.
+        cog: Whether rasters are cloud-optimised GeoTIFFs.
+        overviews: Whether rasters get overviews.
+    """
+
+    mask: Path
+    probabilities: Path | None = None
+    polygons: Path | None = None
+    overlay: Path | None = None
+    overlay_mask: Callable[[tuple[int, int]], np.ndarray] | None = None
+    min_area: float = 5.0
+    simplify: float = 1.0
+    format: str = "geotiff"
+    cog: bool = False
+    overviews: bool = False
+
+    @classmethod
+    def in_folder(
+        cls,
+        folder: str | PathLike,
+        name: str,
+        *,
+        prob: bool = False,
+        polygons: bool = True,
+        vector: str = "gpkg",
+        overlay: bool = False,
+        format: str = "geotiff",
+        **settings: Any,
+    ) -> "Products":
+        """Name the files of a raster in a folder.
+
+        Args:
+            folder: Where they go.
+            name: That of the raster: `NAME_mask.tif`, `NAME_prob.tif`,
+                `NAME_buildings.gpkg`, `NAME_overlay.png`; the mask of the format
+                `inria` is called `NAME.tif`, as the image is.
+            prob: Whether probabilities are written.
+            polygons: Whether outlines are written.
+            vector: Format of the outlines: `gpkg`, `geojson` or `fgb`.
+            overlay: Whether they are drawn on the image.
+            format: As of the products.
+            **settings: The other attributes.
+        """
+        folder = Path(folder)
+        buildings = folder / f"{name}_buildings.{vector}"
+        return cls(
+            mask=folder / f"{name}{'' if format == 'inria' else '_mask'}.tif",
+            probabilities=folder / f"{name}_prob.tif" if prob else None,
+            polygons=buildings if polygons else None,
+            overlay=folder / f"{name}_overlay.png" if overlay else None,
+            format=format,
+            **settings,
+        )
+
+    def __post_init__(self) -> None:
+        paths = [path.resolve() for path in self.paths]
+        if len(set(paths)) < len(paths):
+            names = ", ".join(str(path) for path in self.paths)
+            raise InputError(f"outputs must be different files, got {names}")
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files that are written, the mask first."""
+        named = self.mask, self.probabilities, self.polygons, self.overlay
+        return [path for path in named if path is not None]
+
+    @property
+    def store(self) -> StripStore:
+        """Where the finished rows lie until the products are whole."""
+        return StripStore(self.mask.with_name(f"{self.mask.stem}.partial"))
+
+    def tags(self) -> dict[str, Any]:
+        """Return the tags that a mask has of what was made of its rows."""
+        tags: dict[str, Any] = {"cog": self.cog, "overviews": self.overviews}
+        if self.polygons is not None:
+            tags |= {"min_area": self.min_area, "simplify": self.simplify}
+        return tags
+
+    def are_finished(
+        self, known: dict[str, Any], *, overwrite: bool = False, resume: bool = True
+    ) -> bool:
+        """Return whether all files are there, as they would be made.
+
+        Args:
+            known: Tags that their mask must have.
+            overwrite: Whether files that exist are replaced; then nothing is finished.
+            resume: Whether those that exist may be kept.
+
+        Raises:
+            FileExistsError: If a file exists that is not what would be made.
+        """
+        there = [path for path in self.paths if path.exists()]
+        if overwrite or not there:
+            return False
+        hint = "give --overwrite or another --out"
+        half = self.store.folder.exists()  # killed between two outputs
+        if not resume:
+            raise OutputExistsError(f"{there[0]} exists; {hint}")
+        if len(there) < len(self.paths):
+            if half:
+                return False
+            missing = next(path for path in self.paths if path not in there)
+            raise OutputExistsError(
+                f"{there[0]} exists, {missing.name} does not; {hint}"
+            )
+        for key, found in _other_tags(self.mask, known):
+            if key == "image_time" and found is None:
+                continue  # merged of shards, which may be of copies
+            if key in IDENTITY and found is not None:
+                raise OutputExistsError(
+                    f"{self.mask} exists, of another image of this name; {hint}"
+                )
+            raise OutputExistsError(
+                f"{self.mask} exists, made with {key} {found}, not {known[key]}; {hint}"
+            )
+        return True
+
+    def mask_has(self, known: dict[str, Any]) -> bool:
+        """Return whether the mask is there and has all these tags."""
+        return self.mask.exists() and not _other_tags(self.mask, known)
+
+    def count_polygons(self) -> int | None:
+        """Return how many outlines were written; None if none were asked for."""
+        return None if self.polygons is None else count_outlines(self.polygons)
+
+
+class Made(NamedTuple):
+    """What is counted while products are made.
+
+    Attributes:
+        masked: Pixels that are masked in the raster.
+        building: Pixels that are building.
+        polygons: Outlines; None if none were asked for.
+    """
+
+    masked: int
+    building: int
+    polygons: int | None
+
+
+def write_products(orthophoto: Orthophoto, products: Products) -> Made:
+    """Make all products from finished rows, or none.
+
+    Args:
+        orthophoto: The raster.
+        products: What to make; files that exist are replaced.
+
+    Raises:
+        ValueError: If rows are missing.
+        OSError: If a file cannot be written.
+    """
+    strips = products.store
+    # Rows of shards, which may be of copies, do not know the time of the image.
+    tags = {**strips.settings, **orthophoto.identity, **products.tags()}
+    with ExitStack() as undo:
+        masked, building = _write_rasters(orthophoto, strips, products, tags)
+        for path in products.paths:
+            undo.callback(path.unlink, missing_ok=True)
+        number = None
+        if products.polygons is not None:
+            number = _write_polygons(products.polygons, strips, products)
+        if products.overlay is not None:
+            _draw_overlay(products.overlay, orthophoto, products)
+        undo.pop_all()
+    return Made(masked, building, number)
+
+
+def _write_rasters(
+    orthophoto: Orthophoto, strips: StripStore, products: Products, tags: dict[str, Any]
+) -> tuple[int, int]:
+    """Write mask and probabilities; return the pixels masked and building."""
+    geobox = orthophoto.geobox
+    there = strips.finished(0, geobox.height)
+    if there < geobox.height:
+        raise InputError(f"rows from {there} on are missing: {strips.folder}")
+    masked = building = 0
+    benchmark = products.format == "inria"
+    outputs = [products.mask]
+    if products.probabilities is not None:
+        outputs.append(products.probabilities)
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), ExitStack() as files:
+        writers = [
+            files.enter_context(
+                create_mask(
+                    path,
+                    geobox,
+                    tags,
+                    nodata=None if benchmark and path == products.mask else IGNORED,
+                    cog=products.cog,
+                    overviews=products.overviews,
+                    probabilities=path == products.probabilities,
+                    gcps=orthophoto.gcps,
+                )
+            )
+            for path in outputs
+        ]
+        for row, layers in strips.read():
+            window = Window(row, 0, *layers.shape[1:])
+            masked += int((layers[0] == IGNORED).sum())
+            building += int((layers[0] == 1).sum())
+            if benchmark:
+                layers[0] = np.where(layers[0] == 1, 255, 0)
+            for writer, pixels in zip(writers, layers, strict=False):
+                writer.write(pixels, window)
+    return masked, building
+
+
+def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
+    """Write the outlines of a mask with what is known of them; return their number.
+
+    In memory are a few rows of the mask, and the outlines.
+    """
+    with open_raster(products.mask) as source:
+        geobox, _ = ground_of(source)
+    metres = geobox.resolution  # None without a CRS: then areas are unknown
+    outlined = list(
+        outline_strips(
+            strips.read(),
+            geobox,
+            products.min_area if metres else 0.0,
+            products.simplify,
+        )
+    )
+    parts = (each.polygons for each in outlined)
+    polygons = np.concatenate([np.empty(0, object), *parts])
+    # From the top, whichever strip they were finished in.
+    order = np.lexsort((shapely.bounds(polygons) * (1, 1, 1, -1)).T)
+    attributes = {}
+    if metres:
+        areas = np.concatenate([np.empty(0), *(each.area for each in outlined)])
+        attributes["area_m2"] = np.round(areas, 1)[order]
+    means = np.concatenate([np.empty(0), *(each.probability for each in outlined)])
+    attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
+    write_outlines(path, polygons[order].tolist(), geobox.crs, **attributes)
+    return len(polygons)
+
+
+def _draw_overlay(path: Path, orthophoto: Orthophoto, products: Products) -> None:
+    """Draw outlines on the image, at a size that a person looks at."""
+    with orthophoto.open() as reader:
+        pixels = reader.reduced(LARGEST_PICTURE)
+    shape = pixels.shape[0], pixels.shape[1]
+    with open_raster(products.mask) as source:
+        pred = read_reduced_mask(source, shape)
+    other = products.overlay_mask(shape) if products.overlay_mask else None
+    zoom = max(1, LARGEST_PICTURE // max(shape))
+    plots.write_picture(plots.draw_outlines(pixels, pred, other, zoom), path)
+
+
+def _other_tags(mask: Path, known: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the tags of a mask that are not as known: name, and value if any."""
+    with open_raster(mask) as source:
+        found = source.tags()
+    return [
+        (key, found.get(key))
+        for key, value in known.items()
+        if found.get(key, "") != str(value)
+    ]

@@ -1,0 +1,136 @@
+"""The rows of an orthophoto predicted, strip by strip, and kept on disk.
+
+    orthophoto -> sliding_window -> resampling -> strips
+
+What is in memory is a few windows and a strip of rows as high as a window.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.errors import InputError
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.raster import GDAL_CACHE
+from bdloss.geo.windows import Window
+from bdloss.inference.resampling import Stretch
+from bdloss.inference.settings import InferenceSettings
+from bdloss.inference.sliding_window import map_in_thread, predict_rows
+from bdloss.inference.strips import StripStore
+from bdloss.inference.tta import augment_prediction
+
+BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
+
+
+def predict_strips(
+    orthophoto: Orthophoto,
+    predict: Callable,
+    settings: InferenceSettings,
+    store: StripStore,
+    *,
+    band_count: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    resume: bool = False,
+    tags: Mapping[str, Any] | None = None,
+    progress: Callable[[float], Any] | None = None,
+) -> None:
+    """Predict the rows of a raster file and keep them on disk, strip by strip.
+
+    Each strip has two layers: the mask (1, 0, and 255 where the raster is masked) and
+    the probability (0 to 254, and 255), on the grid of the raster.
+
+    Args:
+        orthophoto: Raster to read.
+        predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
+            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+        settings: How it is predicted.
+        store: Where the strips are kept.
+        band_count: Bands that the model takes, alpha not counted; None for any.
+        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
+            that reach in from the neighbouring parts are predicted in both.
+        resume: Whether to go on from the last whole strip of an earlier run, and to
+            leave what is whole if this one fails.
+        tags: What else the strips depend on.
+        progress: Called after each block of rows is written, with its size in
+            megapixels: `update` of a tqdm bar will do.
+
+    Raises:
+        FileNotFoundError: If there is no such raster.
+        ValueError: If the raster has not the bands that the model takes, if a setting
+            is not that of the run to resume, or if the model gives something else than
+            probabilities.
+    """
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise InputError(f"shard must be from 1/n to n/n, got {part}/{parts}")
+    indexes = orthophoto.band_indexes
+    if band_count is not None and len(indexes) != band_count:
+        raise InputError(
+            f"the model takes {band_count} bands, {orthophoto.path.name} has "
+            f"{len(indexes)}; --bands chooses"
+        )
+    predict_mean = augment_prediction(predict, settings.tta, settings.mean)
+    geobox = orthophoto.geobox
+    identity = dict(orthophoto.identity)
+    if parts > 1:  # each may have a copy of its own, made at another time
+        identity.pop("image_time", None)
+    used = {
+        **identity,
+        **(tags or {}),
+        "size": f"{geobox.width} x {geobox.height}",
+        **settings.tags(orthophoto),
+    }
+    if geobox.resolution is not None:
+        used["resolution"] = geobox.resolution
+
+    with ExitStack() as files:
+        # Else GDAL keeps what it read in a twentieth of all memory.
+        files.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE))
+        reader = files.enter_context(orthophoto.open(settings.resolution))
+        # A handle for each thread: the writing thread asks for masked pixels.
+        masks = files.enter_context(orthophoto.open())
+        store.start(used, resume)
+        if not resume:
+            undo = files.enter_context(ExitStack())
+            undo.callback(store.remove)
+        begin, last = (geobox.height * i // parts for i in (part - 1, part))
+        first = store.finished(begin, last)
+        if progress is not None and first > begin:
+            progress((first - begin) * geobox.width / 1e6)
+
+        def read(window: Window) -> np.ndarray | None:
+            return reader.pixels(window) if reader.valid(window).any() else None
+
+        def write(block: tuple[int, np.ndarray]) -> int:
+            row, values = block
+            masked = ~masks.valid(Window(row, 0, *values.shape))
+            layers = np.empty((2, *values.shape), np.uint8)
+            layers[0] = values >= settings.threshold
+            layers[1] = np.rint(PROBABILITY_SCALE * values)
+            layers[:, masked] = IGNORED
+            store.write(row, layers)
+            return masked.size
+
+        zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
+        rows = predict_rows(
+            read,
+            *(reader.height, reader.width),
+            predict_mean,
+            *(settings.window, settings.overlap, settings.batch),
+            *zoom.needed(first, last),
+        )
+        resampled = settings.resolution is not None
+        blocks = zoom.stretch(rows, first, last) if resampled else rows
+        files.enter_context(closing(rows))
+        # Whatever fails, the threads are joined before the files are closed.
+        files.enter_context(closing(blocks))
+        written = map_in_thread(write, blocks, BLOCKS_BEHIND)
+        for pixels in files.enter_context(closing(written)):
+            if progress is not None:
+                progress(pixels / 1e6)
+        if not resume:
+            undo.pop_all()
