@@ -1,5 +1,6 @@
 """Settings as tables: typed, checked by pydantic, refused in one line."""
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
@@ -53,15 +54,16 @@ def make_settings(
         return kind.model_validate(table)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        name = _name_of(faults[0], table)
-        got = faults[0]["input"]
+        path = _path_of(faults[0], table)
+        name, got = ".".join(map(str, path)), faults[0]["input"]
         if faults[0]["type"] == "extra_forbidden":
-            meant = _nearest(name, {**_known(kind, table), **(renamed or {})})
+            known = {**_known_without(path, kind, table), **(renamed or {})}
+            meant = known[difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]]
             raise InputError(
                 f"unknown setting {name!r}; did you mean {meant!r}?"
             ) from None
         # A value that may be of two types has a fault for each of them.
-        rules = [_rule(fault) for fault in faults if _name_of(fault, table) == name]
+        rules = [_rule(fault) for fault in faults if _path_of(fault, table) == path]
         rule = " or ".join(dict.fromkeys(rules))
         if faults[0]["type"] == "value_error":  # a rule of our own, which names all
             raise InputError(rule) from None
@@ -94,16 +96,16 @@ def flatten(settings: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
-def _name_of(fault: ErrorDetails, table: Any) -> str:
-    """Return the name of a setting; pydantic's has the types that were tried too."""
-    names = []
+def _path_of(fault: ErrorDetails, table: Any) -> list[str | int]:
+    """Return the way to a setting; pydantic's names the types that were tried too."""
+    path = []
     for part in fault["loc"]:
         try:
             table = table[part]
         except (KeyError, IndexError, TypeError):
             continue
-        names.append(str(part))
-    return ".".join(names)
+        path.append(part)
+    return path
 
 
 def _rule(fault: ErrorDetails) -> str:
@@ -116,17 +118,17 @@ def _rule(fault: ErrorDetails) -> str:
     return RULES.get(kind) or fault["msg"].replace("Input should", "must")
 
 
-def _known(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of all settings, as many stages as the table has included."""
-    known = flatten(kind().model_dump())
-    for name in list(known):
-        first, _, last = name.partition(".0.")
-        if last:
-            known |= {
-                f"{first}.{i}.{last}": None for i in range(len(table.get(first, ())))
-            }
-    return {name: name for name in known}
-
-
-def _nearest(name: str, known: Mapping[str, str]) -> str:
-    return known[difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]]
+def _known_without(
+    path: list[str | int], kind: type[Settings], table: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the names of the settings of a table, or of all defaults, as a dict."""
+    others: Any = copy.deepcopy(dict(table))
+    node = others
+    for part in path[:-1]:
+        node = node[part]
+    del node[path[-1]]
+    try:
+        made = kind.model_validate(others)
+    except ValidationError:  # of another fault
+        made = kind()
+    return {name: name for name in flatten(made.model_dump())}

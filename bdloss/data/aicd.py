@@ -33,7 +33,7 @@ class AicdSettings(DatasetSettings):
 
     name: Literal["aicd"] = "aicd"
     shadows: str = "both"  # with | without | both
-    classes: list[str] = Field([])  # of changes; none for all
+    classes: list[str] = Field(default=[])  # of changes; none for all
 
     def read(self) -> Splits:
         """Find the scenes."""

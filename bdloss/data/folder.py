@@ -32,7 +32,7 @@ class FolderSettings(DatasetSettings):
 
     name: Literal["folder"] = "folder"
     validation: float | list[str] = 0.2  # fraction of each scene, or names of scenes
-    test: list[str] = Field([])  # names of scenes
+    test: list[str] = Field(default=[])  # names of scenes
     resolution: Resolution = 0.0
 
     def read(self) -> Splits:

@@ -163,8 +163,9 @@ def predict_raster(
         raise InputError(
             f"GeoJSON is in degrees, the image has no CRS: {orthophoto.path}"
         )
-    model = predict if isinstance(predict, Predictor) else None
-    if model:
+    model: Predictor | None = None
+    if isinstance(predict, Predictor):
+        model, predict = predict, predict.predict
         inference = settings_for(model, **settings)
         own = {"model": model.name, "model_sha256": model.digest}
         tags, band_count = {**own, **(tags or {})}, model.band_count
@@ -197,7 +198,7 @@ def predict_raster(
             inference = dataclasses.replace(inference, batch=batch)
         predict_strips(
             orthophoto,
-            model.predict if model else predict,
+            predict,
             inference,
             store,
             band_count=band_count,

@@ -79,7 +79,7 @@ class Experiment(Settings):
     weight: WeightSettings = WeightSettings()  # w over epochs
     fit: FitSettings = FitSettings()
     prediction: PredictionSettings = PredictionSettings()
-    stage: list[StageSettings] = Field([StageSettings()], min_length=1)
+    stage: list[StageSettings] = Field(default=[StageSettings()], min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> "Experiment":

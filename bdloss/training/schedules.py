@@ -27,7 +27,7 @@ class WeightSettings(Settings):
     end: Fraction = 0.5  # of a ramp
     first: Count = 0  # epoch at which w begins to change, counted from 0
     last: int = 10  # epoch at which a ramp has reached its end
-    values: list[Fraction] = Field([0.1, 0.3, 0.5, 0.7, 0.9], min_length=1)
+    values: list[Fraction] = Field(default=[0.1, 0.3, 0.5, 0.7, 0.9], min_length=1)
     every: Positive = 30  # epochs between two steps, or two searches among `values`
     probe_epochs: Count = 0  # epochs a branch of a search is tried for; 0: all of them
 

@@ -221,4 +221,6 @@ def test_the_command_takes_settings_of_the_reader(tmp_path):
     assert "dsm_potsdam_03_13.tif lacks 0 rows and 1 columns" in result.output
     result = run(*arguments, "--set", "dataset.band=rgb")
     assert result.exit_code == 2
-    assert result.stderr == "Error: unknown setting 'band'; did you mean 'bands'?\n"
+    assert result.stderr == (
+        "Error: unknown setting 'dataset.band'; did you mean 'dataset.bands'?\n"
+    )

@@ -105,13 +105,14 @@ def write_mask(path, mask):
         target.write(mask.astype(np.uint8), Window(0, 0, *mask.shape))
 
 
-def test_gaps_of_mask_files_are_put_together(tmp_path):
+def test_gaps_of_mask_files_are_put_together(tmp_path, caplog):
     write_mask(tmp_path / "a.tif", draw("#..# .... ...."))
     write_mask(tmp_path / "b.tif", draw("#.# ... ..."))
-    told = []
-    gaps = measure_files([tmp_path / "a.tif", tmp_path / "b.tif"], say=told.append)
+    caplog.set_level("INFO", "bdloss")
+    gaps = measure_files([tmp_path / "a.tif", tmp_path / "b.tif"])
     assert gaps.tolist() == [2, 2, 1, 1]
-    assert told[1] == f"{tmp_path / 'b.tif'}: 2 buildings, smallest gap 1 pixels"
+    said = caplog.records[-1].getMessage()
+    assert said == f"{tmp_path / 'b.tif'}: 2 buildings, smallest gap 1 pixels"
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])  # in metres, in degrees
