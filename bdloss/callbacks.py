@@ -9,14 +9,14 @@ from bdloss.errors import InputError
 
 
 def ramp(epoch: int, start: float, end: float, first: int, last: int) -> float:
-    """Return the weight of an epoch on a straight line between two epochs.
+    """Return the weight of an epoch, on a linear ramp between two epochs.
 
     Args:
         epoch: Epoch, counted from 0.
         start: Weight up to and including epoch `first`, in [0, 1].
         end: Weight from epoch `last` on, in [0, 1].
         first: Epoch at which the weight begins to change.
-        last: Epoch at which it has changed.
+        last: Epoch at which it reaches `end`.
 
     Returns:
         Weight in [0, 1].
@@ -34,12 +34,12 @@ def ramp(epoch: int, start: float, end: float, first: int, last: int) -> float:
 def step(
     epoch: int, start: float, values: Sequence[float], first: int, every: int
 ) -> float:
-    """Return the weight of an epoch on a staircase.
+    """Return the weight of an epoch, on a schedule of steps.
 
     Args:
         epoch: Epoch, counted from 0.
         start: Weight before epoch `first`, in [0, 1].
-        values: Weights from then on, each for `every` epochs, the last one for good.
+        values: Weights from then on, each for `every` epochs, the last one to the end.
         first: Epoch of the first step.
         every: Epochs between two steps.
 
@@ -60,8 +60,8 @@ def carry_weight(model: keras.Model) -> None:
 
     A step that JAX compiled knows no state but that of the model, its optimizer and
     its metrics: any other variable keeps the value of the first trace. The callbacks
-    of this module do this themselves; do it once before the first step if you set
-    `model.loss.w` by hand. The weight then stands in the logs as `w`.
+    of this module call this themselves; call it once before the first step if you set
+    `model.loss.w` by hand. The weight is then in the logs, as `w`.
 
     Args:
         model: A model compiled with a `CombinedLoss`.
@@ -72,7 +72,7 @@ def carry_weight(model: keras.Model) -> None:
 
 
 class _Weight(keras.metrics.Metric):
-    """The weight w as state of a compiled step."""
+    """The weight w as a metric, whose variables a compiled step keeps up to date."""
 
     def __init__(self, w: keras.Variable):
         super().__init__(name="w")
@@ -82,19 +82,19 @@ class _Weight(keras.metrics.Metric):
         """Do nothing: the weight is set, not measured."""
 
     def reset_state(self):
-        """Do nothing: the weight stays over epochs."""
+        """Do nothing: the weight is kept over epochs."""
 
     def result(self):
-        """Return the weight; a copy, for JAX gives the buffer away."""
+        """Return the weight: a copy, since JAX donates the buffer."""
         return ops.convert_to_tensor(self.w) + 0.0
 
 
 class ConstantWeight(keras.callbacks.Callback):
     """Set the weight w of a `CombinedLoss` before each epoch, and report it.
 
-    Put it, or one of its kind below, into any `model.fit(callbacks=[...])` of a model
-    compiled with a `CombinedLoss`. The weight stands in the logs as `w`. Give
-    `initial_epoch` to `fit` to go on where an earlier run stopped.
+    Pass it, or one of its subclasses below, to `model.fit(callbacks=[...])` of a model
+    compiled with a `CombinedLoss`. The weight is in the logs, as `w`. Pass
+    `initial_epoch` to `fit` to resume an earlier run.
 
     Args:
         w: Weight of all epochs, in [0, 1].
@@ -113,7 +113,7 @@ class ConstantWeight(keras.callbacks.Callback):
         return self.w
 
     def on_train_begin(self, logs=None):
-        """Check that there is a weight to set."""
+        """Check that the model's loss has a weight to set."""
         if not isinstance(getattr(self.model.loss, "w", None), keras.Variable):
             raise InputError(
                 f"{type(self).__name__} needs a model compiled with a CombinedLoss, "
@@ -133,11 +133,11 @@ class ConstantWeight(keras.callbacks.Callback):
 
 
 class BoundaryWeight(ConstantWeight):
-    """Move the weight w over epochs along a straight line: see `ramp`.
+    """Change the weight w over epochs linearly: see `ramp`.
 
     Args:
-        start: Weight at first, in [0, 1].
-        end: Weight at last, in [0, 1].
+        start: Weight up to and including epoch `first`, in [0, 1].
+        end: Weight from epoch `last` on, in [0, 1].
         first: Epoch, counted from 0, at which the weight begins to change.
         last: Epoch at which it reaches `end`, after `first`.
 
@@ -160,7 +160,7 @@ class BoundaryWeight(ConstantWeight):
 
 
 class SteppedWeight(ConstantWeight):
-    """Move the weight w over epochs in steps: see `step`.
+    """Change the weight w over epochs in steps: see `step`.
 
     Args:
         start: Weight before epoch `first`, in [0, 1].
@@ -169,8 +169,8 @@ class SteppedWeight(ConstantWeight):
         every: Epochs between two steps, at least 1.
 
     Raises:
-        ValueError: If a weight is outside [0, 1], there is none, or `every` is not
-            above 0.
+        ValueError: If a weight is outside [0, 1], `values` is empty, `first` is below
+            0 or `every` below 1.
     """
 
     def __init__(self, start: float, values: Sequence[float], first: int, every: int):

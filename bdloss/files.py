@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not there, no input, and one command's alone."""
+"""How files are written: whole or not at all, never over an input, under a lock."""
 
 import errno
 import os
@@ -13,14 +13,15 @@ from pathlib import Path
 
 from bdloss.errors import InputError
 
-ASIDE = ".bdloss-partial"  # in the name of what is being written
+ASIDE = ".bdloss-partial"  # in the names of files that are being written
+# endings of what GDAL and SQLite write beside a file, itself included
 BESIDE = ("", "-journal", ".aux.xml", ".msk", ".ovr", ".ovr.tmp", ".msk.ovr.tmp")
-DAMAGED = (  # what reading a file that is not whole, or was changed, may raise
+DAMAGED = (  # what reading an incomplete or changed file may raise
     *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError),
     *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
     *(IndexError, tokenize.TokenError, SyntaxError, MemoryError, OverflowError),
 )
-# What file systems say that cannot lock, as some that machines share: there it is left.
+# Errors of file systems that cannot lock, such as some network shares.
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 try:
@@ -31,15 +32,15 @@ except ImportError:  # on Windows, where nothing is locked
 
 @contextmanager
 def atomic_path(path: str | PathLike) -> Iterator[Path]:
-    """Let a file be written under another name; rename it when it is whole.
+    """Write a file under a temporary name, and rename it when it is complete.
 
     Args:
         path: The file to write.
 
     Yields:
-        The name to write to: `.map.bdloss-partial.tif` for `map.tif`. What a process
-        that was killed has left of it is removed, and nothing of it, nor of what GDAL
-        writes beside it, stays if the block fails.
+        The temporary name: `.map.bdloss-partial.tif` for `map.tif`. What a killed
+        process left under it is removed first. If the block fails, the file is removed,
+        and so is what GDAL writes beside it.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -62,23 +63,23 @@ def _remove_file(path: Path) -> None:
 
 
 def folder_aside(path: Path) -> Path:
-    """Return the name of a folder until it is whole: `.NAME.bdloss-partial`."""
+    """Return the temporary name of a folder: `.NAME.bdloss-partial`."""
     return path.with_name(f".{path.name}{ASIDE}")
 
 
 @contextmanager
 def atomic_folder(path: Path, last: str | None = None) -> Iterator[Path]:
-    """Let a folder be filled under another name; rename it when it is whole.
+    """Fill a folder under a temporary name, and rename it when it is complete.
 
     Args:
         path: The folder. Where it exists, its files of the same names are replaced.
-        last: The file whose presence says that all others are there.
+        last: The file that is moved last, so that its presence says that all are there.
 
     Yields:
-        The folder to fill, empty; nothing of it stays if the block fails.
+        The temporary folder, empty; it is removed if the block fails.
     """
     aside = folder_aside(path)
-    shutil.rmtree(aside, ignore_errors=True)  # what a process that was killed has left
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -94,10 +95,10 @@ def atomic_folder(path: Path, last: str | None = None) -> Iterator[Path]:
 
 
 def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the files of a folder with one of these suffixes, in whatever case.
+    """Return the files of a folder with one of these suffixes, in upper or lower case.
 
-    Names that begin with a dot are none of the user's: what is being written, and
-    what macOS puts beside each file on foreign disks (`._town.tif`).
+    Hidden files are left out: those that are being written, and those that macOS puts
+    beside each file on foreign disks (`._town.tif`).
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -112,7 +113,7 @@ def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to write over what is read, by whatever name.
+    """Refuse to write over an input, whatever path it is given by.
 
     Args:
         outputs: Files that would be written; they need not exist.
@@ -137,16 +138,17 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a folder, or a file made for it, against other processes.
+    """Lock a folder, or a lock file, against other processes.
 
-    However the process ends, by `kill -9` too, the next one may hold it. It holds
-    against processes of this machine; of others, where the file system can.
+    The lock ends with its process, by `kill -9` too. It holds against processes of this
+    machine, and of others where the file system supports that; where it cannot lock at
+    all, none is taken.
 
     Args:
-        path: A folder that exists, or a file, which is made.
+        path: A folder that exists, or a lock file, which is created.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process has it locked.
     """
     if fcntl is None:
         yield

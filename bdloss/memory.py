@@ -1,4 +1,4 @@
-"""What would not fit into memory is refused before it is begun."""
+"""A check of memory, before work begins that would not fit into it."""
 
 import os
 
@@ -6,14 +6,14 @@ from bdloss.errors import InputError
 
 
 def refuse_beyond_memory(needed: float, what: str) -> None:
-    """Refuse what needs more memory than the machine has.
+    """Refuse work that needs more memory than the machine has.
 
     Args:
-        needed: Bytes that it needs at least.
+        needed: Bytes that are needed at least.
         what: What needs them, as in "4 windows of 100000 x 100000 pixels".
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If the machine has fewer.
 
     Example:
         >>> refuse_beyond_memory(1e18, "a window of 500000000 pixels")
@@ -21,7 +21,7 @@ def refuse_beyond_memory(needed: float, what: str) -> None:
         Traceback (most recent call last):
         bdloss.errors.InputError: a window of 500000000 pixels needs 1000000000 GB ...
     """
-    if not hasattr(os, "sysconf"):  # on Windows, which does not say so easily
+    if not hasattr(os, "sysconf"):  # on Windows
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -19,9 +19,9 @@ from bdloss.metrics.scores import (
     widen_boundary,
 )
 
-TALLEST = 2.0  # of its width, a scene in `samples.png`
+MAX_ASPECT = 2.0  # height by width of a scene in `samples.png`; taller ones shrink
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
-# what an error map marks, in the order of its numbers, and how as RGB
+# the classes of an error map, in the order of their numbers, and their RGB colours
 ERRORS = {
     "ground": (35, 35, 35),
     "building": (235, 235, 235),
@@ -38,8 +38,8 @@ class Sample(NamedTuple):
     """A window to draw.
 
     Attributes:
-        title: What stands above it.
-        pixels: Its picture `(height, width, bands)`, 0..255, if there is one.
+        title: The text above it.
+        pixels: The image `(height, width, bands)`, 0..255, if there is one.
         true: True mask `(height, width)`; 255 is ignored.
         pred: Predicted mask of the same shape; 255 is masked.
     """
@@ -51,10 +51,10 @@ class Sample(NamedTuple):
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss, IoU, BF1 and w over epochs (the manner of Figs. 3 and 4).
+    """Draw loss, IoU, BF1 and w over epochs (as in Figs. 3 and 4).
 
     Args:
-        history: A row an epoch, as Keras logs them.
+        history: One row per epoch, of what Keras logs.
         path: PNG file to write.
     """
     titles = {"loss": "loss", "iou": "IoU", "bf1": "BF1"}
@@ -88,12 +88,12 @@ def draw_comparison(
     """Draw a score of several trainings over epochs (Figs. 3, 4, 7 and 8).
 
     Args:
-        histories: The runs of each line of the legend, in rows an epoch as Keras logs
-            them. The line is their mean, the band reaches from the lowest to the
+        histories: The runs of each line of the legend, one row per epoch of what Keras
+            logs. The line is their mean, the shaded area reaches from the lowest to the
             highest.
-        key: Which score of the rows.
+        key: The name of the score in the rows.
         path: PNG file to write.
-        label: What the score is called.
+        label: The name of the score on the axis.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -122,29 +122,29 @@ def draw_side_by_side(
     names: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw what several models make of the same windows (Figs. 2, 5, 6, 9 and 10).
+    """Draw predictions of several models on the same windows (Figs. 2, 5, 6, 9, 10).
 
     Args:
         samples: Title, pixels `(height, width, bands)` 0..255, true mask
             `(height, width)` with 255 ignored, and the predicted masks of each window.
-        names: What the models are called.
+        names: The names of the models.
         path: PNG file to write.
     """
     columns = 2 + len(names)
     figure = Figure(figsize=(3.1 * columns, 3.5 * len(samples)), layout="constrained")
     rows = figure.subplots(len(samples), columns, squeeze=False)
-    for axes, (title, pixels, true, preds) in zip(rows, samples, strict=True):
-        axes[0].imshow(as_rgb(pixels))
-        axes[1].imshow(true == 1, cmap="gray", vmin=0, vmax=1)
+    for row, (title, pixels, true, preds) in zip(rows, samples, strict=True):
+        row[0].imshow(as_rgb(pixels))
+        row[1].imshow(true == 1, cmap="gray", vmin=0, vmax=1)
         titles = [title, "truth"]
-        for place, name, pred in zip(axes[2:], names, preds, strict=True):
-            place.imshow(pred == 1, cmap="gray", vmin=0, vmax=1)
+        for axes, name, pred in zip(row[2:], names, preds, strict=True):
+            axes.imshow(pred == 1, cmap="gray", vmin=0, vmax=1)
             iou = count_pixels(true, pred, IGNORED).iou
             f1 = boundary_f1(true, pred, ignore=IGNORED).f1
             titles.append(f"{name}\nIoU {iou:.2f}, BF1 {f1:.2f}")
-        for place, text in zip(axes, titles, strict=True):
-            place.set_title(text, fontsize=10)
-            place.set_axis_off()
+        for axes, text in zip(row, titles, strict=True):
+            axes.set_title(text, fontsize=10)
+            axes.set_axis_off()
     figure.savefig(path, dpi=100)
 
 
@@ -158,33 +158,34 @@ def draw_samples(
             `(height, width)` of each.
         path: PNG file to write.
     """
-    # Inches: three pictures of four across, each row as high as its scene and a title.
+    # In inches: three images of width 4, each row as high as its scene and a title.
     heights = [
-        0.3 + 4 * min(TALLEST, len(true) / true.shape[1]) for _, _, true, _ in samples
+        0.3 + 4 * min(MAX_ASPECT, len(true) / true.shape[1])
+        for _, _, true, _ in samples
     ]
     figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     rows = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
-    for axes, (name, pixels, true, pred) in zip(rows, samples, strict=True):
+    for row, (name, pixels, true, pred) in zip(rows, samples, strict=True):
         picture = as_rgb(pixels)
-        for place, image, title in (
-            (axes[0], picture, name),
-            (axes[1], np.where(true == 1, 255, 0) // (1 + (true == IGNORED)), "truth"),
-            (axes[2], np.where(pred == 1, 255, 0), "prediction"),
+        for axes, image, title in (
+            (row[0], picture, name),
+            (row[1], np.where(true == 1, 255, 0) // (1 + (true == IGNORED)), "truth"),
+            (row[2], np.where(pred == 1, 255, 0), "prediction"),
         ):
-            place.imshow(image, cmap="gray", vmin=0, vmax=255)
-            place.set_title(title)
-            place.set_axis_off()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(title)
+            axes.set_axis_off()
     figure.savefig(path, dpi=100)
 
 
 def as_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Return the picture of an image with any number of bands.
+    """Return an image of any number of bands as RGB.
 
     Args:
         pixels: Array of shape `(height, width, bands)`, 0..255.
 
     Returns:
-        The first three bands, or the first one as grey; uint8.
+        The first three bands, or, if there are fewer, the first one as grey; uint8.
     """
     bands = [0, 1, 2] if pixels.shape[-1] >= 3 else [0, 0, 0]
     return np.ascontiguousarray(pixels[..., bands])
@@ -202,7 +203,7 @@ def draw_outlines(
         pixels: Array of shape `(height, width, bands)`, 0..255.
         pred: Predicted mask `(height, width)`.
         true: True mask of the same shape, if known.
-        zoom: How many pixels of the picture a pixel becomes; lines stay thin.
+        zoom: Factor by which the image is enlarged; lines stay thin.
 
     Returns:
         Picture of shape `(zoom * height, zoom * width, 3)`, uint8.
@@ -236,15 +237,15 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
 
 
 def mark_errors(true: np.ndarray, pred: np.ndarray, tolerance: float) -> np.ndarray:
-    """Say of each pixel whether it is right, and how near the true boundary it is.
+    """Classify each pixel as right or wrong, and as near the true boundary or not.
 
     Args:
         true: True mask `(height, width)`; 255 is ignored.
         pred: Predicted mask of the same shape; 255 is masked.
-        tolerance: Distance in pixels; closer to the true boundary than that is near.
+        tolerance: Distance in pixels; a pixel closer to the true boundary is near it.
 
     Returns:
-        Array of the same shape, uint8: places in `ERRORS`.
+        Array of the same shape, uint8: indexes into `ERRORS`.
 
     Example:
         >>> true = np.array([[1, 1, 0, 0, 0, 0]])
@@ -273,7 +274,7 @@ def mark_errors(true: np.ndarray, pred: np.ndarray, tolerance: float) -> np.ndar
 
 
 def colour_errors(marks: np.ndarray) -> np.ndarray:
-    """Return the RGB picture of what `mark_errors` says."""
+    """Return the classes of `mark_errors` as an RGB image."""
     return np.array(list(ERRORS.values()), np.uint8)[marks]
 
 
@@ -287,20 +288,19 @@ def draw_windows(samples: Sequence[Sample], path: Path, tolerance: float = 3) ->
     """
     figure = Figure(figsize=(12.4, 3.3 * len(samples) + 0.7), layout="constrained")
     rows = figure.subplots(len(samples), 4, squeeze=False)
-    for axes, sample in zip(rows, samples, strict=True):
+    for row, sample in zip(rows, samples, strict=True):
         if sample.pixels is not None:
-            axes[0].imshow(as_rgb(sample.pixels))
+            row[0].imshow(as_rgb(sample.pixels))
         else:
-            axes[0].text(0.5, 0.5, "no image", ha="center", va="center")
-        axes[1].imshow(sample.true == 1, cmap="gray", vmin=0, vmax=1)
-        axes[2].imshow(sample.pred == 1, cmap="gray", vmin=0, vmax=1)
+            row[0].text(0.5, 0.5, "no image", ha="center", va="center")
+        row[1].imshow(sample.true == 1, cmap="gray", vmin=0, vmax=1)
+        row[2].imshow(sample.pred == 1, cmap="gray", vmin=0, vmax=1)
         marks = mark_errors(sample.true, sample.pred, tolerance)
-        axes[3].imshow(colour_errors(marks), interpolation="nearest")
+        row[3].imshow(colour_errors(marks), interpolation="nearest")
         titles = (sample.title, "truth", "prediction", "errors")
-        for place, title in zip(axes, titles, strict=True):
-            place.set_title(title, fontsize=10)
-        for place in axes:
-            place.set_axis_off()
+        for axes, title in zip(row, titles, strict=True):
+            axes.set_title(title, fontsize=10)
+            axes.set_axis_off()
     figure.legend(
         handles=[
             Patch(facecolor=f"#{bytes(colour).hex()}", edgecolor="0.5", label=name)
@@ -331,7 +331,7 @@ def draw_stages(
         path: PNG file to write.
         theta0: Side of the window of Eq. 1, in pixels.
         theta: Side of the window of Eq. 2, in pixels.
-        pixels: The image, `(height, width, bands)`, 0..255, to stand beside them.
+        pixels: The image `(height, width, bands)`, 0..255, to draw beside them.
 
     Raises:
         ValueError: If the windows cannot be used (see `boundary.check_windows`).

@@ -1,12 +1,13 @@
-"""The losses of the paper (Section 2, Eq. 4), those beside it, their combination.
+"""The boundary loss (Eq. 4), the losses it is compared with, and their weighted sum.
 
 Each loss is a function of `y_true, y_pred` that returns one value per image, and a
 Keras class of the same name. `get("boundary")` makes one by name.
 
     boundary_loss -> prepare -> soft_boundary_f1 -> extract_boundary -> max_pool
 
-`functional` and `classes` say what each takes, `inputs` prepares the tensors once, and
-the maths is in `boundary` (Eqs. 1-3), `region` (cross-entropy, IoU, Dice, SS), `vgg`.
+`functional` and `classes` are the functions and classes, `inputs` prepares the tensors,
+and the maths is in `boundary` (Eqs. 1-3), `region` (cross-entropy, IoU, Dice, SS) and
+`vgg`.
 Masks may be of any dtype; all sums are taken in float32.
 """
 

@@ -5,8 +5,8 @@
 the score of an 8-neighbour boundary and a tolerance of 3 pixels, since the pixels
 closer than 3 are just those of a 5 x 5 window.
 
-Ignored pixels are treated like what lies beyond the edge of the image: nothing is
-known there, so nothing there counts as background, as boundary or as a mistake.
+Ignored pixels are treated like those beyond the edge of the image: nothing is known
+there, so they count neither as background nor as boundary nor as an error.
 """
 
 import math
@@ -16,8 +16,8 @@ from keras import ops
 from bdloss.errors import InputError
 from bdloss.losses.pooling import max_pool
 
-SMOOTH = 1.0  # pixels, above and below the line of Eq. 3
-EMPTY = 1e-7  # pixels: a boundary shorter than this is no boundary
+SMOOTH = 1.0  # pixels, added to numerator and denominator of Eq. 3
+EMPTY = 1e-7  # pixels: a sum below this is that of an empty boundary
 
 
 def check_windows(theta0: int, theta: int) -> None:
@@ -42,13 +42,13 @@ def check_windows(theta0: int, theta: int) -> None:
 
 
 def check_smooth(smooth: float) -> None:
-    """Refuse a smoothing that is no number of pixels."""
+    """Refuse a smoothing that is negative or not finite."""
     if not 0 <= smooth < math.inf:
         raise InputError(f"smooth must be at least 0 pixels, got {smooth}")
 
 
 def check_boundary(boundary: str, theta0: int = 3) -> None:
-    """Refuse a finder of boundaries that there is not, or not with this window."""
+    """Refuse an unknown way to find boundaries, or one that has another window."""
     if boundary not in BOUNDARIES:
         raise InputError(
             f"boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}"
@@ -67,8 +67,8 @@ def extract_boundary(y, theta0: int = 3, valid=None):
             ignored; None if all count.
 
     Returns:
-        Map of the same shape: what of the object has background in the window
-        around it. Nothing beyond the edge of the image counts as background.
+        Map of the same shape: the object's pixels with background in the window
+        around them. Nothing beyond the edge of the image counts as background.
 
     Example:
         >>> row = ops.reshape([0.0, 1.0, 1.0, 1.0, 0.0], (1, 1, 5, 1))
@@ -83,7 +83,7 @@ def extract_boundary(y, theta0: int = 3, valid=None):
 
 
 def extend_boundary(boundary, theta: int = 5):
-    """Return a boundary widened by half a window to every side (Eq. 2).
+    """Return a boundary dilated by half a window to every side (Eq. 2).
 
     Args:
         boundary: Map of shape `(batch, height, width, classes)`, values in [0, 1].
@@ -113,16 +113,16 @@ def soft_precision_recall(
 
     Precision is the share of the predicted boundary that lies in the extended true
     one; recall the share of the true boundary that lies in the extended predicted
-    one. With `smooth` 0 an empty boundary has made no mistake: its share is 1.
+    one. With `smooth` 0 the share of an empty boundary is 1: it has no errors.
 
     Args:
-        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_true: Mask of shape `(batch, height, width, classes)`, values in [0, 1].
         y_pred: Prediction of the same shape, values in [0, 1].
         theta0: Side of the window that finds boundaries, in pixels.
         theta: Side of the window that extends them, in pixels.
-        smooth: Pixels added above and below the line.
+        smooth: Pixels added to numerator and denominator.
         valid: As in `extract_boundary`.
-        boundary: What finds boundaries, a name in `BOUNDARIES`.
+        boundary: How boundaries are found, a name in `BOUNDARIES`.
 
     Returns:
         Precision and recall, each of shape `(batch, classes)`, values in [0, 1].
@@ -147,16 +147,16 @@ def soft_boundary_f1(
     valid=None,
     boundary: str = "pooling",
 ):
-    """Return BF1 of maps, the harmonic mean 2PR / (P + R) that Eq. 4 takes from 1.
+    """Return BF1 of maps, the harmonic mean 2PR / (P + R); Eq. 4 is one minus it.
 
     Args:
-        y_true: Truth of shape `(batch, height, width, classes)`, values in [0, 1].
+        y_true: Mask of shape `(batch, height, width, classes)`, values in [0, 1].
         y_pred: Prediction of the same shape, values in [0, 1].
         theta0: Side of the window that finds boundaries, in pixels.
         theta: Side of the window that extends them, in pixels.
-        smooth: Pixels added above and below the line of Eq. 3.
+        smooth: Pixels added to numerator and denominator of Eq. 3.
         valid: As in `extract_boundary`.
-        boundary: What finds boundaries, a name in `BOUNDARIES`.
+        boundary: How boundaries are found, a name in `BOUNDARIES`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
@@ -188,11 +188,11 @@ def _share(boundary, region, smooth: float):
 
 
 def find_sobel_boundary(y, theta0: int = 3, valid=None):
-    """Return the boundary that a Sobel filter finds, the rejected alternative.
+    """Return the boundary that a Sobel filter finds, which the paper rejected.
 
-    It is the length of the gradient, 1 at both pixels along a straight edge of a mask.
-    A ramp as wide as the filter is a boundary too, and a soft edge is a weaker one. The
-    edge of the image is repeated, so that it is no boundary.
+    It is the gradient magnitude, 1 at both pixels along a straight edge of a mask. A
+    ramp as wide as the filter is a boundary too, and a soft edge is a weaker one. The
+    image is padded with its edge pixels, so that its edge is no boundary.
 
     Args:
         y: Map of shape `(batch, height, width, classes)`, values in [0, 1].
@@ -208,7 +208,7 @@ def find_sobel_boundary(y, theta0: int = 3, valid=None):
     beside = rows[:, :, 2:] - rows[:, :, :-2]
     below = columns[:, 2:] - columns[:, :-2]
     square = ops.square(beside) + ops.square(below)
-    none = square <= 0.0  # the root has no finite gradient at 0
+    none = square <= 0.0  # the square root has no finite gradient at 0
     length = ops.where(none, 0.0, ops.sqrt(ops.where(none, 1.0, square)))
     length = ops.minimum(length, 1.0)
     if valid is None:

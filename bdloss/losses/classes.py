@@ -1,7 +1,8 @@
 """The losses as Keras classes, for `model.compile`, and their weighted sum.
 
-A loss is its settings, and a `score` of prepared maps: `call` prepares truth and
-prediction, and takes the mean over classes. `CombinedLoss` prepares once for all parts.
+A loss holds its settings. Its `call` prepares ground truth and prediction, has them
+scored by `score`, and takes the mean over classes. `CombinedLoss` prepares them once
+for all its parts.
 """
 
 import os
@@ -40,7 +41,7 @@ PACKAGE = "bdloss"  # the name under which Keras saves these classes
 
 
 class InputOptions(TypedDict):
-    """How a loss reads truth and prediction: see `inputs.prepare`."""
+    """How a loss reads ground truth and prediction: see `inputs.prepare`."""
 
     from_logits: bool
     ignore: int | None
@@ -75,7 +76,7 @@ class ImageLoss(keras.losses.Loss):
 
     @property
     def options(self) -> InputOptions:
-        """What `prepare` is told."""
+        """The keyword arguments of `prepare`."""
         return {
             "from_logits": self.from_logits,
             "ignore": self.ignore,
@@ -93,7 +94,7 @@ class ImageLoss(keras.losses.Loss):
         return mean_over_classes(self.score(inputs), self.class_weights)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {
             **super().get_config(),
             **self.options,
@@ -103,16 +104,16 @@ class ImageLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BinaryCrossentropy(ImageLoss):
-    """Binary cross-entropy that knows ignored pixels: see `binary_crossentropy`.
+    """Binary cross-entropy without ignored pixels: see `binary_crossentropy`.
 
     Args:
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of the mean; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of the mean; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
     """
 
     def score(self, inputs: Inputs):
@@ -125,14 +126,14 @@ class IoULoss(ImageLoss):
     """One minus the soft intersection over union (Section 2): see `iou_loss`.
 
     Args:
-        smooth: Pixels added above and below the line.
+        smooth: Pixels added to numerator and denominator.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
         ValueError: As `iou_loss` does.
@@ -167,7 +168,7 @@ class IoULoss(ImageLoss):
         return 1.0 - soft_iou(inputs.y_true, inputs.y_pred, self.smooth)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {**super().get_config(), "smooth": self.smooth}
 
 
@@ -176,14 +177,14 @@ class DiceLoss(ImageLoss):
     """One minus the soft Dice score (Section 2): see `dice_loss`.
 
     Args:
-        smooth: Pixels added above and below the line.
+        smooth: Pixels added to numerator and denominator.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
         ValueError: As `dice_loss` does.
@@ -218,7 +219,7 @@ class DiceLoss(ImageLoss):
         return 1.0 - soft_dice(inputs.y_true, inputs.y_pred, self.smooth)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {**super().get_config(), "smooth": self.smooth}
 
 
@@ -229,12 +230,12 @@ class SSLoss(ImageLoss):
     Args:
         lam: Weight of the specificity, in [0, 1].
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
         ValueError: As `ss_loss` does.
@@ -269,7 +270,7 @@ class SSLoss(ImageLoss):
         return 1.0 - soft_ss(inputs.y_true, inputs.y_pred, self.lam, inputs.valid)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {**super().get_config(), "lam": self.lam}
 
 
@@ -280,15 +281,15 @@ class BoundaryLoss(ImageLoss):
     Args:
         theta0: Side of the window that finds boundaries (Eq. 1), odd, in pixels.
         theta: Side of the window that extends them (Eq. 2), odd, in pixels.
-        smooth: Pixels added above and below the line of Eq. 3.
-        boundary: `"pooling"` (Eq. 1) or `"sobel"`, the paper's rejected alternative.
+        smooth: Pixels added to numerator and denominator of Eq. 3.
+        boundary: `"pooling"` (Eq. 1) or `"sobel"`, which the paper rejected.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
         ValueError: As `boundary_loss` does.
@@ -339,7 +340,7 @@ class BoundaryLoss(ImageLoss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {
             **super().get_config(),
             "theta0": self.theta0,
@@ -354,17 +355,17 @@ class VGGLoss(ImageLoss):
     """Squared difference of VGG19 features (Section 2): see `vgg_loss`.
 
     Args:
-        extractor: `"imagenet"`; the path of a file of VGG19 weights; or what returns
-            the features of maps, such as a `VGGFeatures` of other layers. To save the
-            loss it needs a `get_config`, or to be a function or class that Keras has
-            been told of; a Keras model loses its weights there.
+        extractor: `"imagenet"`; the path of a file of VGG19 weights; or a callable that
+            returns the features of maps, such as a `VGGFeatures` of other layers. The
+            loss can be saved if this has a `get_config`, or is a function or class
+            registered with Keras; a Keras model is saved without its weights.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels are shown as background; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are shown as background; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
         FileNotFoundError: As `VGGFeatures` does. To load a model without the weights,
@@ -402,7 +403,7 @@ class VGGLoss(ImageLoss):
         return feature_distance(inputs.y_true, inputs.y_pred, self.extractor)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         extractor = keras.saving.serialize_keras_object(self.extractor)
         return {**super().get_config(), "extractor": extractor}
 
@@ -427,28 +428,28 @@ class CombinedLoss(ImageLoss):
 
     `w` is a `keras.Variable`: `loss.w.assign(0.7)` changes a compiled model at the
     next step, with no new trace. `bdloss.callbacks.BoundaryWeight` does so over
-    epochs. Truth and prediction are prepared once for all parts, so `from_logits`,
-    `ignore`, `class_weights`, `data_format` and `validate` are said here.
+    epochs. Ground truth and prediction are prepared once for all parts, so set
+    `from_logits`, `ignore`, `class_weights`, `data_format` and `validate` here.
 
     Args:
         extra: The loss beside IoU: a name (`"boundary"`, `"dice"`, `"ss"`, `"vgg"`), a
             loss of this module, any other Keras loss of one value per image, or None
-            for `BCE + L_IoU`. One of Keras's is given the prepared maps: probabilities,
-            classes last, and 0 in truth and prediction where a pixel is ignored.
+            for `BCE + L_IoU`. A Keras loss is given the prepared maps: probabilities,
+            classes last, and 0 in both maps where a pixel is ignored.
         w: Weight of `extra`, in [0, 1].
         bce: Whether the binary cross-entropy is added.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"` or `"channels_first"`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
-        name: Of the loss, in Keras's logs.
-        reduction: Over the images of a batch, as Keras has it.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
 
     Raises:
-        ValueError: If w is outside [0, 1]; `extra` is not known, or was given
-            settings that are said here and are others, or returns another shape than
-            `(batch,)` when it is called.
+        ValueError: If w is outside [0, 1], or `extra` is not known, has another value
+            of a setting that is set here, or returns another shape than `(batch,)`
+            when it is called.
 
     Example:
         >>> loss = CombinedLoss(BoundaryLoss(theta=7), w=0.3, ignore=255)
@@ -519,7 +520,7 @@ class CombinedLoss(ImageLoss):
         return loss
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings from which Keras makes the same loss again."""
+        """Return the settings, from which Keras can make the loss again."""
         return {
             **super().get_config(),
             "extra": keras.saving.serialize_keras_object(self.extra),
@@ -537,7 +538,7 @@ class CombinedLoss(ImageLoss):
 
 
 def _make_extra(extra: str | keras.losses.Loss | None) -> keras.losses.Loss | None:
-    """Return the loss of a name; a loss is left as it is."""
+    """Return the loss that has this name; a loss is returned as it is."""
     if isinstance(extra, str) and extra in EXTRAS:
         return EXTRAS[extra]()
     if extra is None or (
@@ -553,7 +554,7 @@ def _make_extra(extra: str | keras.losses.Loss | None) -> keras.losses.Loss | No
 def _score_extra(
     extra: keras.losses.Loss, inputs: Inputs, class_weights: Sequence[float] | None
 ):
-    """Return the loss of each image, by one of our losses or of Keras's."""
+    """Return the loss of each image, by a loss of this module or of Keras."""
     if isinstance(extra, ImageLoss):
         return mean_over_classes(extra.score(inputs), class_weights)
     values = ops.convert_to_tensor(extra.call(inputs.y_true, inputs.y_pred))
@@ -580,7 +581,7 @@ def get(name: str, **settings: Any) -> keras.losses.Loss:
     Args:
         name: `"bce"`, `"iou"`, `"boundary"`, `"dice"`, `"ss"`, `"vgg"` or
             `"combined"`.
-        **settings: Those of its class.
+        **settings: Arguments of its class.
 
     Returns:
         The loss.

@@ -26,19 +26,20 @@ def binary_crossentropy(
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
         y_pred: Map of the same shape, values in [0, 1], or logits.
-        from_logits: Whether it is logits; a sigmoid is applied to each class. Then a
-            prediction that is wrong beyond doubt still has its full gradient.
-        ignore: Value of the mask whose pixels drop out of the mean; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class. The
+            loss is then computed from them, so that a confident wrong prediction
+            keeps its full gradient.
+        ignore: Mask value of pixels that are left out of the mean; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, at least 0; 0 if all pixels are ignored.
 
     Raises:
-        ValueError: If shapes differ, or a setting is none of those above.
+        ValueError: If shapes differ, or a setting is not one of those above.
 
     Example:
         >>> from keras import ops
@@ -73,21 +74,21 @@ def iou_loss(
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
         y_pred: Map of the same shape, values in [0, 1], or logits.
-        smooth: Pixels added above and below the line, so that two empty masks
-            cost 0.
-        from_logits: Whether it is logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        smooth: Pixels added to numerator and denominator, so that two empty masks
+            give 0.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
 
     Raises:
-        ValueError: If shapes differ, smooth is below 0, or a setting is none of those
-            above.
+        ValueError: If shapes differ, smooth is below 0, or a setting is not one of
+            those above.
 
     Example:
         >>> from keras import ops
@@ -124,21 +125,21 @@ def dice_loss(
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
         y_pred: Map of the same shape, values in [0, 1], or logits.
-        smooth: Pixels added above and below the line, so that two empty masks
-            cost 0.
-        from_logits: Whether it is logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        smooth: Pixels added to numerator and denominator, so that two empty masks
+            give 0.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
 
     Raises:
-        ValueError: If shapes differ, smooth is below 0, or a setting is none of those
-            above.
+        ValueError: If shapes differ, smooth is below 0, or a setting is not one of
+            those above.
 
     Example:
         >>> from keras import ops
@@ -174,25 +175,25 @@ def ss_loss(
 
     `1 - (lam * TN / (TN + FP) + (1 - lam) * TP / (TP + FN))`, with soft counts such as
     TP = sum(y p) and FP = sum((1 - y) p). Where a mask has no background, or no
-    building, that rate is 1: no pixel there can be wrong.
+    building, that rate is 1: there is no pixel to be wrong.
 
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
         y_pred: Map of the same shape, values in [0, 1], or logits.
-        lam: Weight of the specificity, in [0, 1]: 1 looks at the background only.
-        from_logits: Whether it is logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        lam: Weight of the specificity, in [0, 1]; with 1 only the background counts.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
 
     Raises:
-        ValueError: If shapes differ, lam is outside [0, 1], or a setting is none of
-            those above.
+        ValueError: If shapes differ, lam is outside [0, 1], or a setting is not one
+            of those above.
 
     Example:
         >>> from keras import ops
@@ -226,27 +227,27 @@ def vgg_loss(
 ):
     """Return the squared difference of features (Section 2; Mosinska et al., 2018).
 
-    The mean over pixels and filters, summed over depths. In an ignored pixel the
-    network is shown background in truth and prediction. Each class is a picture by
-    itself.
+    The mean over pixels and filters, summed over layers. Ignored pixels are shown to
+    the network as background, in ground truth and prediction. Each class is a grey
+    image of its own.
 
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
         y_pred: Map of the same shape, values in [0, 1], or logits.
         extractor: Takes maps of shape `(n, height, width, 1)`, returns a sequence of
             tensors `(n, rows, columns, filters)`: a `VGGFeatures`.
-        from_logits: Whether it is logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels are shown as background; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are shown as background; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, at least 0.
 
     Raises:
-        ValueError: If shapes differ, or a setting is none of those above.
+        ValueError: If shapes differ, or a setting is not one of those above.
 
     Example:
         >>> from keras import ops
@@ -282,15 +283,14 @@ def boundary_loss(
 ):
     """Return one minus the soft BF1 of the boundaries (Eq. 4).
 
-    With `smooth` 1 two empty boundaries cost 0; 16 true boundary pixels of which
-    none was found and none predicted elsewhere cost 1 - 2 / 18 = 0.89; a prediction
-    where nothing is costs nearly 1 and its gradient removes it. With `smooth` 0 this is
-    Eq. 3 as it is printed, and where that is 0/0 our own reading of it: these three
-    cases cost 0, 1 and 1.
+    With `smooth` 1 two empty boundaries give 0; 16 true boundary pixels and an empty
+    prediction give 1 - 2 / 18 = 0.89; a false positive in an empty image gives nearly
+    1, and its gradient removes it. With `smooth` 0 this is Eq. 3 as printed, where the
+    paper leaves 0/0 open and we take it as 1: these three cases give 0, 1 and 1.
 
-    It does not train a network alone: a constant added to the prediction changes
-    nothing (its gradient sums to zero over each image), and a hollow outline costs
-    nothing. See `CombinedLoss`.
+    It cannot train a network alone: a constant added to the prediction changes nothing
+    (the gradient sums to zero over each image), and a hollow prediction of the right
+    outline gives 0. See `CombinedLoss`.
 
     Args:
         y_true: Mask, 0 or 1, of shape `(batch, height, width[, classes])`.
@@ -299,22 +299,22 @@ def boundary_loss(
         theta: Side of the window that extends them (Eq. 2), odd, in pixels, less
             than the gap between buildings. A window, not a distance: see
             `bdloss.losses.boundary`.
-        smooth: Pixels added above and below the line of Eq. 3.
-        boundary: `"pooling"` (Eq. 1) or `"sobel"`, the length of the gradient, which
-            the paper rejected: it lies on both sides of an edge and is kept to compare.
-        from_logits: Whether it is logits; a sigmoid is applied to each class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
-        class_weights: One weight a class for the mean over classes; equal if None.
+        smooth: Pixels added to numerator and denominator of Eq. 3.
+        boundary: `"pooling"` (Eq. 1) or `"sobel"`, the gradient magnitude, which the
+            paper rejected: it marks both sides of an edge and is kept to compare with.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
-        validate: Whether masks are held to be 0 or 1: see `prepare`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
 
     Returns:
         Loss of shape `(batch,)`, in [0, 1].
 
     Raises:
         ValueError: If shapes differ, theta0 or theta is even, theta is less than
-            theta0, smooth is below 0, or a setting is none of those above.
+            theta0, smooth is below 0, or a setting is not one of those above.
 
     Example:
         >>> from keras import ops

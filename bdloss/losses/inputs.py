@@ -1,4 +1,4 @@
-"""What every loss does to truth and prediction first, once: float32 maps of classes."""
+"""How all losses prepare ground truth and prediction: float32, channels last."""
 
 import math
 import sys
@@ -10,19 +10,19 @@ from keras import ops
 
 from bdloss.errors import InputError
 
-LARGEST_LOGIT = 1e30  # beyond, the cross-entropy of a sum of pixels is not finite
+LARGEST_LOGIT = 1e30  # beyond it a sum of cross-entropies overflows float32
 DATA_FORMATS = ("channels_last", "channels_first")
 
 
 class Inputs(NamedTuple):
-    """Truth and prediction, prepared.
+    """Ground truth and prediction, prepared.
 
     Attributes:
         y_true: Mask, float32 of shape `(batch, height, width, classes)`, 0 or 1.
         y_pred: Probabilities of the same shape, in [0, 1].
-        valid: Map of the same shape, 1 where a pixel counts and 0 where it is ignored,
-            and there the other maps are 0; None if all pixels count.
-        logits: What `y_pred` is the sigmoid of; None if it came as probabilities.
+        valid: Map of the same shape, 1 where a pixel counts and 0 where it is ignored;
+            the other maps are 0 there. None if all pixels count.
+        logits: The logits of `y_pred`; None if probabilities were given.
     """
 
     y_true: Any
@@ -40,27 +40,26 @@ def prepare(
     data_format: str = "channels_last",
     validate: bool = False,
 ) -> Inputs:
-    """Bring truth and prediction into the form that all scores take.
+    """Return ground truth and prediction in the form that all scores take.
 
-    A mask of other values than 0 and 1 would give a loss that means nothing, such as a
-    negative one. So what is computed at once, outside of a compiled step, is refused
-    if the mask leaves [0, 1] where it is not ignored.
+    A mask of other values than 0 and 1 would give a meaningless loss, such as a
+    negative one. So a mask that leaves [0, 1] where it is not ignored is refused in
+    eager execution; in a compiled step its values cannot be seen.
 
     Args:
         y_true: Mask of any dtype, 0 or 1, of shape `(batch, height, width)` or
             `(batch, height, width, classes)`.
         y_pred: Prediction of the same shape, in [0, 1], or logits.
-        from_logits: Whether the prediction is logits; a sigmoid is applied to each
-            class.
-        ignore: Value of the mask whose pixels drop out of every sum; None for none.
+        from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
         data_format: Where the classes are: `"channels_last"`, or `"channels_first"`
             for `(batch, classes, height, width)`.
-        validate: Whether the mask must be just 0 or 1 where it is not ignored, in a
-            compiled step too: there nothing can be raised, and the loss becomes NaN.
+        validate: Whether the mask must be exactly 0 or 1 where it is not ignored, in
+            a compiled step too: nothing can be raised there, and the loss becomes NaN.
 
     Raises:
-        ValueError: If shapes are of another rank or differ, there is no such format,
-            or the mask has other values.
+        ValueError: If shapes differ or are of another rank, the format is unknown, or
+            the mask has other values.
 
     Example:
         >>> inputs = prepare(ops.ones((1, 4, 6)), ops.zeros((1, 4, 6)))
@@ -76,7 +75,7 @@ def prepare(
         valid = ops.cast(known, "float32")
         y_true = ops.where(known, y_true, 0.0)
         y_pred = ops.where(known, y_pred, 0.0)
-    if _is_computed_at_once(y_true):
+    if _is_eager(y_true):
         _check_values(y_true, validate)
     elif validate:
         y_true = ops.where(ops.all((y_true == 0.0) | (y_true == 1.0)), y_true, math.nan)
@@ -94,7 +93,7 @@ def mean_over_classes(values, class_weights: Sequence[float] | None = None):
 
     Args:
         values: Score of each image and class.
-        class_weights: One weight a class; equal if None.
+        class_weights: One weight per class; equal if None.
 
     Raises:
         ValueError: If there are more or fewer weights than classes, or one is below 0,
@@ -114,7 +113,7 @@ def mean_over_classes(values, class_weights: Sequence[float] | None = None):
 
 
 def check_class_weights(class_weights: Sequence[float]) -> None:
-    """Refuse weights of which no mean can be taken."""
+    """Refuse weights that have no weighted mean."""
     if not (min(class_weights, default=0) >= 0 and 0 < sum(class_weights) < math.inf):
         raise InputError(
             f"class_weights must be at least 0 and not all 0, got {list(class_weights)}"
@@ -144,8 +143,8 @@ def _as_maps(y, data_format: str):
     return ops.moveaxis(y, 1, -1) if data_format == "channels_first" else y
 
 
-def _is_computed_at_once(y) -> bool:
-    """Return whether a tensor has values now, not only in a step to be compiled."""
+def _is_eager(y) -> bool:
+    """Return whether a tensor has values now: it is neither symbolic nor traced."""
     if isinstance(y, keras.KerasTensor):
         return False
     match keras.backend.backend():
@@ -160,7 +159,7 @@ def _is_computed_at_once(y) -> bool:
 
 def _check_values(y_true, strictly: bool) -> None:
     """Refuse a mask of other values than 0 and 1, or outside of [0, 1]."""
-    values = ops.convert_to_numpy(y_true)  # in a trace of JAX, operations are traced
+    values = ops.convert_to_numpy(y_true)  # not by ops, which JAX would trace
     if not values.size:
         return
     low, high = values.min(), values.max()

@@ -1,16 +1,16 @@
 """The max-pooling of Eqs. 1 and 2: along rows, then along columns.
 
-The values are those of the plain max-pooling. The gradient is our own where maxima
-tie, which the paper leaves open: all pixels of a window that attain its maximum
-share what the window hands back in equal parts. (The usual rule gives it all to the
-first of them, so that the gradient of an image turned by 90 degrees is not the
-gradient turned by 90 degrees.) Both are sub-gradients of the same function.
+The values are those of plain max-pooling. The gradient differs where maxima tie, which
+the paper leaves open: the gradient of a window is shared equally by all its pixels that
+attain the maximum. (The usual rule routes all of it to the first of them, so that the
+gradient of a rotated image is not the rotated gradient.) Both are sub-gradients of the
+same function.
 
-Sharing equally first among the rows and then within a row would not be equal: a row
-with one maximum would get as much as a row with three. So the number of ties is
-counted along rows and carried into the columns as a weight, and each row takes part
-in proportion. All passes merge pairs of shifted maps, of windows that double in size:
-their cost grows with the logarithm of the side.
+Sharing equally among rows first, and then within a row, would not be equal: a row
+with one maximum would get as much as a row with three. So ties are counted along rows,
+and the counts weigh the rows in the pass along columns. The passes combine pairs of
+shifted maps, with windows that double in size: their cost grows with the logarithm of
+the side.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def max_pool(y, side: int):
         side: Side of the window, odd, in pixels; it may be larger than the map.
 
     Returns:
-        Map of the same shape. What lies beyond the edge takes no part. It can be
+        Map of the same shape. Windows are cut at the edge of the map. It can be
         differentiated once, in reverse mode.
 
     Example:
@@ -42,7 +42,7 @@ def max_pool(y, side: int):
     y = ops.convert_to_tensor(y)
     if side == 1:
         return y
-    if y.shape[-1] == 1:  # one axis fewer is faster wherever nothing is compiled
+    if y.shape[-1] == 1:  # one axis fewer is faster where nothing is compiled
         return ops.expand_dims(_pool(ops.squeeze(y, -1), side), -1)
     return _pool(y, side)
 
@@ -65,16 +65,16 @@ def _pool(y, side: int):
 
 
 def _share(y, rows, pooled, upstream, side: int):
-    """Return what each pixel gets of what the windows around it hand back.
+    """Return the gradient at each pixel, routed from the windows that contain it.
 
     Args:
         y: Map that was pooled.
-        rows: It pooled along rows.
-        pooled: It pooled along rows and columns.
-        upstream: Gradient of the loss by `pooled`.
+        rows: The map pooled along rows.
+        pooled: The map pooled along rows and columns.
+        upstream: Gradient of the loss with respect to `pooled`.
         side: Side of the window, in pixels.
     """
-    dtype = keras.backend.result_type(y.dtype, "float32")  # bfloat16 cannot count
+    dtype = keras.backend.result_type(y.dtype, "float32")  # bfloat16 counts to 256
     ties = _count_at_max(y, rows, side, ROW, dtype)
     ties = _sum_at_max(rows, ties, side, COLUMN)
     shares = ops.cast(upstream, dtype) / ties
@@ -83,12 +83,12 @@ def _share(y, rows, pooled, upstream, side: int):
 
 
 def _window_max(y, side: int, axis: int):
-    """Return the largest value of the window around each pixel of a line."""
+    """Return the largest value in the window around each pixel, along one axis."""
     return _run_max(_pad(y, side, axis, -float("inf")), side, axis)
 
 
 def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
-    """Return the number of the pixels that attain the window's maximum."""
+    """Return how many pixels of each window attain its maximum."""
     y = _pad(y, side, axis, -float("inf"))
     ties = 0.0
     for step in range(side):
@@ -98,17 +98,17 @@ def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
 
 
 def _sum_at_max(y, weights, side: int, axis: int):
-    """Return the sum of the weights of the pixels that attain the window's maximum."""
+    """Return the summed weight of the pixels of each window that attain its maximum."""
     y = _pad(y, side, axis, -float("inf"))
     weights = _pad(weights, side, axis, 0.0)
     return _run_sum_at_max(y, weights, side, axis)[1]
 
 
 def _sum_where_max(y, maxima, shares, side: int, axis: int):
-    """Return the sum of the shares of the windows whose maximum a pixel attains.
+    """Return the summed shares of the windows whose maximum a pixel attains.
 
-    No maximum of a window with the pixel in it is less than the pixel: it attains
-    the least of them or none.
+    The maximum of a window is at least each of its pixels. So of the windows around a
+    pixel, those with the least maximum are the only ones whose maximum it can attain.
     """
     maxima = _pad(-maxima, side, axis, -float("inf"))
     shares = _pad(shares, side, axis, 0.0)
@@ -117,7 +117,10 @@ def _sum_where_max(y, maxima, shares, side: int, axis: int):
 
 
 def _run_max(y, length: int, axis: int):
-    """Return the maximum of each run of pixels, from two runs that overlap."""
+    """Return the maximum of each run of `length` pixels, from two shorter runs.
+
+    The two may overlap: a maximum does not mind.
+    """
     if length == 1:
         return y
     half = (length + 1) // 2
@@ -127,7 +130,10 @@ def _run_max(y, length: int, axis: int):
 
 
 def _run_sum_at_max(y, weights, length: int, axis: int):
-    """Return the maximum of each run and the weight at it, from runs side by side."""
+    """Return the maximum of each run of `length` pixels, and the weight summed at it.
+
+    The two shorter runs lie side by side: an overlap would count weights twice.
+    """
     if length == 1:
         return y, weights
     half = length // 2
@@ -145,6 +151,7 @@ def _run_sum_at_max(y, weights, length: int, axis: int):
 
 
 def _join(left, right):
+    """Return the maximum of two runs and its weight: that of both if they tie."""
     (a, weight_a), (b, weight_b) = left, right
     weight = ops.where(a >= b, weight_a, 0.0) + ops.where(b >= a, weight_b, 0.0)
     return ops.maximum(a, b), weight
@@ -163,10 +170,10 @@ def _cut(y, axis: int, first: int = 0, last: int = 0):
 
 
 def _compiled():
-    """Have TensorFlow compile the operations inside, on a machine with CPUs only.
+    """Have XLA compile the operations inside, in TensorFlow graphs on CPUs.
 
-    Operation by operation, each of the dozens of small steps goes through memory:
-    three times slower, measured. It is a hint, without effect where all is compiled.
+    Uncompiled, each of the dozens of small operations goes through memory: three times
+    slower, measured. It has no effect where the whole step is compiled anyway.
     """
     if keras.backend.backend() == "tensorflow":
         tf = sys.modules["tensorflow"]  # Keras has imported it

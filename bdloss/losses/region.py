@@ -18,8 +18,8 @@ def crossentropy(y_true, y_pred, valid=None, logits=None):
         y_true: Mask of shape `(batch, height, width, classes)`, 0 or 1.
         y_pred: Probabilities of the same shape.
         valid: 1 where the pixel counts, 0 where it is ignored; None if all count.
-        logits: What `y_pred` is the sigmoid of, if that is known: then a prediction
-            that is wrong beyond doubt keeps its full gradient.
+        logits: The logits of `y_pred`, if known. The cross-entropy is then computed
+            from them, so that a confident wrong prediction keeps its full gradient.
 
     Returns:
         Values of shape `(batch, classes)`, at least 0; 0 if all pixels are ignored.
@@ -40,7 +40,7 @@ def soft_iou(y_true, y_pred, smooth: float = SMOOTH):
     Args:
         y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
         y_pred: Probabilities of the same shape, 0 where ignored.
-        smooth: Pixels added above and below the line.
+        smooth: Pixels added to numerator and denominator.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
@@ -59,7 +59,7 @@ def soft_dice(y_true, y_pred, smooth: float = SMOOTH):
     Args:
         y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
         y_pred: Probabilities of the same shape, 0 where ignored.
-        smooth: Pixels added above and below the line.
+        smooth: Pixels added to numerator and denominator.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
@@ -83,7 +83,7 @@ def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]. Without background the specificity
-        is 1, without buildings the sensitivity is: no pixel there can be wrong.
+        is 1, without buildings the sensitivity: there is no pixel to be wrong.
     """
     check_fraction("lam", lam)
     background = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
@@ -93,17 +93,17 @@ def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Refuse what is no part of a whole."""
+    """Refuse a fraction outside of [0, 1]."""
     if not 0 <= fraction <= 1:
         raise InputError(f"{name} must lie in [0, 1], got {fraction}")
 
 
 def _share(region, right):
-    """Return the share of a region that is predicted right."""
+    """Return the share of a region that is predicted correctly."""
     return _ratio(ops.sum(region * right, axis=(1, 2)), ops.sum(region, axis=(1, 2)))
 
 
-def _ratio(above, below):
-    """Return a quotient, and 1 where there is nothing to divide by; NaN stays NaN."""
-    none = below <= EMPTY
-    return ops.where(none, 1.0, above / ops.where(none, 1.0, below))
+def _ratio(numerator, denominator):
+    """Return a quotient, 1 where the denominator is 0; NaN stays NaN."""
+    none = denominator <= EMPTY
+    return ops.where(none, 1.0, numerator / ops.where(none, 1.0, denominator))

@@ -1,8 +1,8 @@
-"""What the VGG19 network sees in a map: the features of Mosinska et al. (2018).
+"""Features of VGG19 and their distance, as in Mosinska et al. (2018).
 
-*Beyond the Pixel-Wise Loss for Topology-Aware Delineation* (CVPR 2018) compares truth
-and prediction by their features at three depths of VGG19. `bdloss.losses.VGGLoss` is
-the loss; this module is the network and the distance.
+*Beyond the Pixel-Wise Loss for Topology-Aware Delineation* (CVPR 2018) compares
+ground truth and prediction by their features in three layers of VGG19.
+`bdloss.losses.VGGLoss` is the loss; this module is the network and the distance.
 """
 
 import os
@@ -18,7 +18,7 @@ from bdloss.errors import InputError
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv4")
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))  # convolutions, filters
-WHITE = 255.0  # the value of a 1 in the picture that VGG19 is shown
+WHITE = 255.0  # the pixel value that VGG19 is given for a 1 in a map
 MEAN = np.array([103.939, 116.779, 123.68], "float32")  # of ImageNet: blue, green, red
 FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{FILE}"
@@ -27,18 +27,18 @@ MD5 = "253f8cb515780f3b799900260a226db6"
 
 @keras.saving.register_keras_serializable("bdloss")
 class VGGFeatures:
-    """Features of VGG19: a frozen network of float32, cut after the last layer asked.
+    """Features of VGG19: a frozen float32 network, up to the deepest layer asked for.
 
-    A map is shown to the network as a grey picture of values 0..255, as it was
-    trained on; features are divided by 255. A model trained with it does not hold its
-    weights. What is saved is `weights` and `layers`, so a file given by path must be
-    there on loading.
+    A map is given to the network as a grey image of values 0..255, the range it was
+    trained on; features are divided by 255. A model that is trained with it is saved
+    without its weights: only `weights` and `layers` are, so a file given by path must
+    be there on loading.
 
     Args:
         weights: `"imagenet"` (fetched once, 80 MB), the path of a weights file
             (`.h5`, `.weights.h5` or `.keras` of Keras's VGG19, with or without its
-            dense layers), or None for random weights, which no saved loss gets back.
-        layers: Names of the convolutions whose features are returned, as Keras names
+            dense layers), or None for random weights, which are not saved at all.
+        layers: Names of the convolutions whose features are returned, as Keras has
             them, `"block1_conv1"` to `"block5_conv4"`.
 
     Raises:
@@ -54,7 +54,7 @@ class VGGFeatures:
     ):
         self.weights = None if weights is None else os.fspath(weights)
         self.layers = list(layers)
-        # Zeros that are left after loading tell a file of something else.
+        # Weights still zero after loading show that the file holds something else.
         self.network = _build(
             self.layers, "zeros" if weights is not None else "glorot_uniform"
         )
@@ -87,7 +87,7 @@ class VGGFeatures:
         return [ops.cast(feature, "float32") / WHITE for feature in features]
 
     def get_config(self) -> dict:
-        """Return what Keras makes the same features from again."""
+        """Return the settings, from which Keras can make the features again."""
         return {"weights": self.weights, "layers": self.layers}
 
     @classmethod
@@ -107,7 +107,7 @@ def feature_distance(y_true, y_pred, extractor: Callable):
 
     Returns:
         Values of shape `(batch, classes)`: means over pixels and filters, summed over
-        depths. Each class is a picture by itself.
+        layers. Each class is a grey image of its own.
     """
     batch, _, _, classes = ops.shape(y_true)
     features = (extractor(_as_pictures(y)) for y in (y_true, y_pred))
@@ -166,7 +166,7 @@ def _load(network: keras.Model, weights: str) -> None:
         raise FileNotFoundError(f"no such file of VGG19 weights: {path}")
     named = path.suffix in (".h5", ".hdf5") and not path.name.endswith(".weights.h5")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what is not found
+        with warnings.catch_warnings(action="ignore"):  # of weights not found
             network.load_weights(path, **({"by_name": True} if named else {}))
         loaded = all(np.any(ops.convert_to_numpy(w)) for w in _kernels(network))
     except (ValueError, OSError, KeyError):

@@ -434,7 +434,7 @@ def test_call_leads_to_the_pooling_through_named_functions():
         "prepare",
         *["_as_maps", "check_data_format"] * 2,
         "_check_shapes",
-        *["_is_computed_at_once", "_check_values"],
+        *["_is_eager", "_check_values"],
         "score",
         "soft_boundary_f1",
         "soft_precision_recall",
