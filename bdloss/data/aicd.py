@@ -15,10 +15,13 @@ from bdloss.data.unpacked import check_choice, not_empty, part_of
 from bdloss.errors import DamagedFileError
 from bdloss.files import visible_files
 
-IMAGE = re.compile(r"(?P<stem>Scene(?P<scene>[0-9]{4})_View[0-9]{2})_target\.(png|tif)")
+IMAGE_NAME = re.compile(
+    r"(?P<stem>Scene(?P<scene>[0-9]{4})_View[0-9]{2})_target\.(png|tif)"
+)
 SHADOWS = {"with": (True,), "without": (False,), "both": (True, False)}
-TENTHS = {"validation": 8, "test": 9}  # last digits of the scenes; others train
-IMAGES = {True: "Images_Shadows", False: "Images_NoShadow"}  # by shadows
+# Last digits of the numbers of scenes; the others train.
+SPLIT_DIGITS = {"validation": 8, "test": 9}
+IMAGE_FOLDERS = {True: "Images_Shadows", False: "Images_NoShadow"}  # by shadows
 SOURCE = (
     "get the Aerial Image Change Detection dataset of Bourdis, Marraud and Sahbi "
     "(2011) from https://computervisiononline.com/dataset/1105138664 (on the "
@@ -64,19 +67,19 @@ def read_aicd(
     root = part_of(Path(root), "GroundTruth", "AICDDataset", SOURCE)
     wanted = _scenes_of(root, classes) if classes else None
     splits = Splits([], [], [])
-    by_tenth = {tenth: getattr(splits, part) for part, tenth in TENTHS.items()}
+    by_digit = {digit: getattr(splits, part) for part, digit in SPLIT_DIGITS.items()}
     there = [
-        root / IMAGES[cast]
+        root / IMAGE_FOLDERS[cast]
         for cast in SHADOWS[shadows]
-        if shadows != "both" or (root / IMAGES[cast]).is_dir()
+        if shadows != "both" or (root / IMAGE_FOLDERS[cast]).is_dir()
     ]
     for folder in there:
         for image in visible_files(folder, IMAGE_SUFFIXES):
-            match = IMAGE.fullmatch(image.name)
+            match = IMAGE_NAME.fullmatch(image.name)
             if match and (wanted is None or int(match["scene"]) in wanted):
                 truth = root / "GroundTruth" / f"{match['stem']}_gtmask{image.suffix}"
                 scene = Scene(f"{match['stem']}_{folder.name[7:]}", image, truth)
-                by_tenth.get(int(match["scene"]) % 10, splits.train).append(scene)
+                by_digit.get(int(match["scene"]) % 10, splits.train).append(scene)
     return not_empty(splits, root, SOURCE)
 
 
@@ -95,11 +98,11 @@ def _scenes_of(root: Path, classes: Sequence[str]) -> set[int]:
     with (tables / "image_level_labels.csv").open(newline="") as file:
         labels = list(csv.DictReader(file))
     try:
-        numbers = {row["description"]: row["class_id"] for row in rows}
+        class_ids = {row["description"]: row["class_id"] for row in rows}
         scenes = [(row["class_id"], int(row["scene"].split("=")[-1])) for row in labels]
     except (KeyError, ValueError, AttributeError) as error:
         raise DamagedFileError(f"damaged lists of classes: {tables}") from error
     for name in classes:
-        check_choice("classes", name, numbers)
-    chosen = {numbers[name] for name in classes}
-    return {scene for number, scene in scenes if number in chosen}
+        check_choice("classes", name, class_ids)
+    chosen = {class_ids[name] for name in classes}
+    return {scene for class_id, scene in scenes if class_id in chosen}

@@ -15,7 +15,7 @@ import albumentations
 
 from bdloss.errors import InputError
 
-RGB = 3  # bands that colour operations take, the first ones
+COLOUR_BANDS = 3  # the first ones, which colour operations take
 Strength = Literal["none", "light", "strong"]
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
@@ -63,7 +63,7 @@ def augmentation(strength: Strength) -> Augment:
     own = threading.local()
 
     def augment(pixels, mask, seed):
-        colours = RGB if pixels.shape[-1] >= RGB else 1
+        colours = COLOUR_BANDS if pixels.shape[-1] >= COLOUR_BANDS else 1
         composes: dict = own.__dict__
         if colours not in composes:
             composes[colours] = albumentations.Compose(
@@ -95,7 +95,7 @@ def _strong(colours: int) -> list:
     hue = [albumentations.HueSaturationValue(20, 30, 20, p=0.5)]
     return [
         *_light(colours),
-        *(hue if colours == RGB else []),
+        *(hue if colours == COLOUR_BANDS else []),
         albumentations.OneOf(
             [
                 albumentations.GaussNoise((0.01, 0.05)),

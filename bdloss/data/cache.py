@@ -25,13 +25,13 @@ from bdloss.geo.raster import open_raster
 from bdloss.geo.trust import local_sources
 from bdloss.geo.windows import Window
 
-VERSION = 1  # of what is stored; another one makes every scene anew
-LIMIT = 50 * 2**30  # bytes that a cache may hold; INRIA's training split is 16 GB
-RESERVE = 2 * 2**30  # bytes that are left free on the disk
+FORMAT_VERSION = 1  # another one makes every scene anew
+DEFAULT_LIMIT = 50 * 2**30  # bytes; INRIA's training split is 16 GB
+DISK_RESERVE = 2 * 2**30  # bytes that are left free on the disk
 STRIP_PIXELS = 2**25  # pixels that are decoded at a time
-MAPPED = 16  # files that stay mapped, two of a scene
-ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
-NOT_STORED = {  # no room after all, another process was faster, cleared meanwhile
+MAX_MAPPED_FILES = 16  # two of a scene
+ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
+HARMLESS_ERRORS = {  # no room after all, another process was faster, cleared meanwhile
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EEXIST,
@@ -89,7 +89,7 @@ class StoredArray(NDArrayOperatorsMixin):
         return whole if dtype is None else whole.astype(dtype)
 
 
-@functools.lru_cache(MAPPED)
+@functools.lru_cache(MAX_MAPPED_FILES)
 def _map_file(file: Path) -> np.ndarray:
     """Map a file; to map it for each patch takes longer than to copy the patch."""
     return np.load(file, mmap_mode="r")
@@ -105,7 +105,10 @@ def default_folder() -> Path:
 
 
 def load_cached(
-    scene: Scene, folder: Path, limit: int = LIMIT, strip_pixels: int = STRIP_PIXELS
+    scene: Scene,
+    folder: Path,
+    limit: int = DEFAULT_LIMIT,
+    strip_pixels: int = STRIP_PIXELS,
 ) -> SceneData:
     """Return a scene that is decoded into a cache, once for all runs.
 
@@ -117,7 +120,7 @@ def load_cached(
         scene: The scene.
         folder: The cache; made if it does not exist.
         limit: Most bytes that the cache may hold: a pixel takes one for each band and
-            one for its mask. `RESERVE` bytes stay free on its disk too.
+            one for its mask. `DISK_RESERVE` bytes stay free on its disk too.
         strip_pixels: Number of pixels that are decoded at a time, but a row at least.
 
     Returns:
@@ -201,11 +204,11 @@ def clear_cache(folder: Path) -> int:
 def _entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if ENTRY.fullmatch(path.name)]
+    return [path for path in folder.iterdir() if ENTRY_NAME.fullmatch(path.name)]
 
 
 def _digest(*values: object) -> str:
-    return hashlib.sha256(repr((VERSION, *values)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((FORMAT_VERSION, *values)).encode()).hexdigest()[:16]
 
 
 def _stamps(scene: Scene) -> Iterator[tuple[str, int, int, int]]:
@@ -268,7 +271,7 @@ def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
     size = height * width * (bands + 1)
     if folder not in _sizes:
         _sizes[folder] = cache_size(folder)
-    free = shutil.disk_usage(folder).free - RESERVE
+    free = shutil.disk_usage(folder).free - DISK_RESERVE
     room = size <= min(free, limit - _sizes[folder])
     _sizes[folder] += size * room
     return room
@@ -297,7 +300,7 @@ def _store(
         partial.rename(entry)
     except OSError as error:
         # Written as files, not through a mapping, which a full disk would kill.
-        if error.errno not in NOT_STORED:
+        if error.errno not in HARMLESS_ERRORS:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

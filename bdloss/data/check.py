@@ -12,7 +12,7 @@ from bdloss.constants import IGNORED
 from bdloss.data import inria, potsdam
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.data.scenes import (
-    SPARE,
+    MAX_MISSING_HEIGHTS,
     Scene,
     Splits,
     load_mask,
@@ -23,18 +23,18 @@ from bdloss.errors import DamagedFileError, InputError
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
 
-GRAVE = ("missing", "unreadable", "mismatched")  # what training cannot do with
-FEW = 3  # more names than that are not all said
-TWIN_PIXELS = 0.5  # how far apart corners of an image and its mask may lie
-ALIKE = 1.2  # how much coarser one scene may be than another
-PLAIN = {".png", ".jpg", ".jpeg"}  # formats that nobody expects a CRS of
+GRAVE_KINDS = ("missing", "unreadable", "mismatched")  # what training cannot do with
+MAX_NAMES_SHOWN = 3
+MAX_CORNER_OFFSET = 0.5  # pixels, of a mask from its image
+MAX_RESOLUTION_RATIO = 1.2  # of one scene and another
+SUFFIXES_WITHOUT_CRS = {".png", ".jpg", ".jpeg"}
 
 AICD_SCENES, AICD_VIEWS = 100, 5
-EXPECTED = {  # names of the scenes of a whole archive
+EXPECTED_SCENES = {  # names of the scenes of a whole archive
     "inria": [
         f"{city}{number}"
         for city in inria.CITIES
-        for number in range(1, inria.TILES + 1)
+        for number in range(1, inria.TILES_PER_CITY + 1)
     ],
     "potsdam": [f"{row}_{col}" for row, col in (*potsdam.TRAIN, *potsdam.TEST)],
     "aicd": [
@@ -44,8 +44,8 @@ EXPECTED = {  # names of the scenes of a whole archive
         for shadows in ("Shadows", "NoShadow")
     ],
 }
-NAMES = {  # of the files that belong to an archive, whether they are used or not
-    "inria": inria.TILE,
+ARCHIVE_FILES = {  # names that belong to an archive, used or not
+    "inria": inria.TILE_NAME,
     "potsdam": re.compile(
         r"top_potsdam_[0-9]+_[0-9]+_"
         r"(RGB|IRRG|RGBIR|label|label_noBoundary)\.tif"
@@ -69,7 +69,7 @@ class Fault(NamedTuple):
     @property
     def is_grave(self) -> bool:
         """Whether training cannot do with it."""
-        return self.kind in GRAVE
+        return self.kind in GRAVE_KINDS
 
 
 def check_splits(
@@ -93,8 +93,8 @@ def check_splits(
         for scene in part
     }
     scenes = list(whole.values())
-    yield from _find_absent(scenes, EXPECTED.get(dataset, []))
-    yield from _find_strangers(scenes, NAMES.get(dataset))
+    yield from _find_absent(scenes, EXPECTED_SCENES.get(dataset, []))
+    yield from _find_strangers(scenes, ARCHIVE_FILES.get(dataset))
     first = None
     for scene in scenes:
         faults, facts = _check_headers(scene)
@@ -194,7 +194,7 @@ def _find_strangers(
 
 
 def _enumerate(names: list[str]) -> str:
-    return ", ".join(names[:FEW]) + ", ..." * (len(names) > FEW)
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + ", ..." * (len(names) > MAX_NAMES_SHOWN)
 
 
 def _check_headers(
@@ -232,8 +232,8 @@ def _compare_grids(
     truth = geoboxes.get(scene.truth)
     for path, geobox in geoboxes.items():
         lacking = (image.height - geobox.height, image.width - geobox.width)
-        spare = SPARE if path == scene.heights else 0
-        if not all(0 <= number <= spare for number in lacking):
+        allowed = MAX_MISSING_HEIGHTS if path == scene.heights else 0
+        if not all(0 <= number <= allowed for number in lacking):
             yield Fault(
                 "mismatched",
                 f"{path} is {geobox.height} x {geobox.width} pixels, its image "
@@ -246,7 +246,7 @@ def _compare_grids(
             )
     if truth and truth.crs and image.crs:
         corner = ~image.transform @ (truth.transform.c, truth.transform.f)
-        if truth.crs != image.crs or max(map(abs, corner)) > TWIN_PIXELS:
+        if truth.crs != image.crs or max(map(abs, corner)) > MAX_CORNER_OFFSET:
             yield Fault(
                 "suspicious",
                 f"{scene.truth} does not lie where its image {scene.image}",
@@ -260,7 +260,7 @@ def _compare(
 ) -> Iterator[Fault]:
     """Find how a scene differs from the first one."""
     bands, resolution, has_crs = facts
-    if not has_crs and scene.image.suffix.lower() not in PLAIN:
+    if not has_crs and scene.image.suffix.lower() not in SUFFIXES_WITHOUT_CRS:
         yield Fault("suspicious", f"no CRS: {scene.image}")
     if bands != first[1]:
         yield Fault(
@@ -269,7 +269,7 @@ def _compare(
         )
     if resolution and first[2]:
         ratio = resolution / first[2]
-        if not 1 / ALIKE < ratio < ALIKE:
+        if not 1 / MAX_RESOLUTION_RATIO < ratio < MAX_RESOLUTION_RATIO:
             yield Fault(
                 "suspicious",
                 f"{scene.image} has {resolution} m a pixel, that of {first[0]} "

@@ -98,8 +98,8 @@ def draw_contact_sheet(
     )
     pitch = patch + GAP
     sheet = np.full((rows * pitch - GAP, columns * pitch - GAP, 3), 255, np.uint8)
-    for place, (pixels, mask) in enumerate(zip(*patches[0], strict=True)):
-        row, column = (pitch * at for at in divmod(place, columns))
+    for index, (pixels, mask) in enumerate(zip(*patches[0], strict=True)):
+        row, column = (pitch * at for at in divmod(index, columns))
         shaded = np.where(mask == IGNORED, pixels // 3, pixels)
         picture = draw_outlines(shaded, np.zeros_like(mask[..., 0]), mask[..., 0])
         sheet[row : row + patch, column : column + patch] = picture

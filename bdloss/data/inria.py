@@ -14,10 +14,10 @@ from bdloss.data.scenes import (
 )
 from bdloss.data.unpacked import not_empty, part_of
 
-TILE = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
+TILE_NAME = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
 CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
-TILES = 36  # of each city
-VALIDATION = 5  # tiles 1 to 5 of each city, says the benchmark
+TILES_PER_CITY = 36
+LAST_VALIDATION_TILE = 5  # of each city, says the benchmark
 SOURCE = (
     "get the Inria Aerial Image Labeling dataset from "
     "https://project.inria.fr/aerialimagelabeling (free, on its own terms, not to"
@@ -56,13 +56,13 @@ def read_inria(root: str | PathLike, resolution: float = 0.0) -> Splits:
     root = part_of(Path(root), "train/images", "AerialImageDataset", SOURCE)
     tiles = {}
     for image in (root / "train" / "images").iterdir():
-        if match := TILE.fullmatch(image.name):
+        if match := TILE_NAME.fullmatch(image.name):
             scene = Scene(image.stem, image, root / "train" / "gt" / image.name)
             tiles[match["city"], int(match["number"])] = scene
     ordered = sorted(tiles)
     splits = Splits(
-        train=[tiles[at] for at in ordered if at[1] > VALIDATION],
-        validation=[tiles[at] for at in ordered if at[1] <= VALIDATION],
+        train=[tiles[at] for at in ordered if at[1] > LAST_VALIDATION_TILE],
+        validation=[tiles[at] for at in ordered if at[1] <= LAST_VALIDATION_TILE],
         test=[],
     )
     return at_resolution(not_empty(splits, root, SOURCE), resolution)

@@ -8,15 +8,15 @@ from bdloss.constants import IGNORED
 from bdloss.errors import InputError
 
 # Red, green and blue are each 0 or 255, so a colour is a number of three bits.
-UNKNOWN = 254
-CLASSES = np.array([IGNORED, 1, 0, 0, 0, UNKNOWN, 0, 0], np.uint8)
+UNKNOWN_COLOUR = 254
+CLASSES = np.array([IGNORED, 1, 0, 0, 0, UNKNOWN_COLOUR, 0, 0], np.uint8)
 
 
 def decode_colours(label: np.ndarray, path: Path) -> np.ndarray:
     """Return the mask of a label in the colours of Potsdam's classes."""
     bits = label >> 7
     mask = CLASSES[bits[..., 0] << 2 | bits[..., 1] << 1 | bits[..., 2]]
-    unknown = (mask == UNKNOWN) | (label != bits * np.uint8(255)).any(axis=-1)
+    unknown = (mask == UNKNOWN_COLOUR) | (label != bits * np.uint8(255)).any(axis=-1)
     if unknown.any():
         row, col = np.unravel_index(unknown.argmax(), unknown.shape)
         raise InputError(

@@ -15,8 +15,8 @@ from bdloss.geo.windows import Window, sliding_windows
 from bdloss.memory import refuse_beyond_memory
 from bdloss.settings import Count, Fraction, Positive, Settings
 
-DRAWS = 10  # how often a patch is drawn before it is taken as it is
-SEEDS = 2**32
+MAX_DRAWS = 10  # of a patch, before it is taken as it is
+SEED_RANGE = 2**32
 
 
 class PatchSettings(Settings):
@@ -51,7 +51,7 @@ class Patches(keras.utils.PyDataset):
     an epoch has that many batches; without, they lie in a grid that covers the scenes,
     in order, and the last batch may be smaller; a shuffled grid comes in another order
     every epoch, in full batches. What a patch is depends on `seed`, `epoch`, the index
-    of its batch and its place in it alone, not on workers, processes or the backend of
+    of its batch and its index in it alone, not on workers, processes or the backend of
     Keras, nor on batches taken before.
 
     A scene smaller than a patch is reflected, and what is added is ignored in its mask.
@@ -104,11 +104,11 @@ class Patches(keras.utils.PyDataset):
                 is out of range, or the processes cannot share a batch equally.
         """
         super().__init__(workers=workers)
-        numbers = {scene.pixels.shape[2] for scene in scenes}
-        if len(numbers) != 1:
+        band_counts = {scene.pixels.shape[2] for scene in scenes}
+        if len(band_counts) != 1:
             raise InputError(
-                f"scenes must have the same number of bands, got {sorted(numbers)}"
-                if numbers
+                f"scenes must have the same number of bands, got {sorted(band_counts)}"
+                if band_counts
                 else "there must be scenes to cut patches out of, got none"
             )
         if patch < 1 or batch < 1 or (steps is not None and steps < 1):
@@ -159,15 +159,15 @@ class Patches(keras.utils.PyDataset):
             Pixels `(batch, patch, patch, bands)` and masks `(batch, patch, patch, 1)`,
             uint8; masks are 0, 1 or 255 for ignored.
         """
-        places = self._places(index)
+        numbers = self._numbers_of(index)
         side, bands = self._patch, self._scenes[0].pixels.shape[2]
-        pixels = np.empty((len(places), side, side, bands), np.uint8)
-        masks = np.empty((len(places), side, side, 1), np.uint8)
-        for i, place in enumerate(places):
-            random = np.random.default_rng((self._seed, self.epoch, place))
-            cut = self._cut(*self._find(place, random))
+        pixels = np.empty((len(numbers), side, side, bands), np.uint8)
+        masks = np.empty((len(numbers), side, side, 1), np.uint8)
+        for i, number in enumerate(numbers):
+            random = np.random.default_rng((self._seed, self.epoch, number))
+            cut = self._cut(*self._find(number, random))
             if self._augment:
-                cut = self._augment(*cut, int(random.integers(SEEDS)))
+                cut = self._augment(*cut, int(random.integers(SEED_RANGE)))
             pixels[i], masks[i, ..., 0] = cut
         return pixels, masks
 
@@ -178,12 +178,12 @@ class Patches(keras.utils.PyDataset):
             index: Which batch, from 0.
 
         Returns:
-            Place of its scene in `scenes`, and window in it, of each patch.
+            Index of its scene in `scenes`, and window in it, of each patch.
         """
         found = []
-        for place in self._places(index):
-            random = np.random.default_rng((self._seed, self.epoch, place))
-            scene, window, *_ = self._find(place, random)
+        for number in self._numbers_of(index):
+            random = np.random.default_rng((self._seed, self.epoch, number))
+            scene, window, *_ = self._find(number, random)
             found.append((scene, window))
         return found
 
@@ -196,7 +196,7 @@ class Patches(keras.utils.PyDataset):
         self.epoch += self._begun
         self._begun = False
 
-    def _places(self, index: int) -> list[int]:
+    def _numbers_of(self, index: int) -> list[int]:
         """Return the numbers of the patches of a batch that this process loads."""
         first = index * self._batch
         last = first + self._batch
@@ -208,15 +208,15 @@ class Patches(keras.utils.PyDataset):
             numbers = order.permutation(len(self._grid))[numbers % len(self._grid)]
         return np.array_split(numbers, self._processes)[self._process].tolist()
 
-    def _find(self, place: int, random: np.random.Generator) -> Any:
+    def _find(self, number: int, random: np.random.Generator) -> Any:
         """Return scene and window of a patch, and its mask where that is known."""
         drawn = self._steps and not self._shuffled
-        return self._draw(random) if drawn else self._grid[place]
+        return self._draw(random) if drawn else self._grid[number]
 
     def _draw(self, random: np.random.Generator) -> tuple[int, Window, np.ndarray]:
         """Draw a patch that is not wholly ignored, if ten draws find one."""
         needs_building = random.random() < self._building_bias
-        for _ in range(DRAWS):
+        for _ in range(MAX_DRAWS):
             position = int(random.integers(self._ends[-1]))
             scene = int(np.searchsorted(self._ends, position, side="right"))
             left = int(self._ends[scene]) - 1 - position

@@ -32,7 +32,7 @@ TEST = (
     *((row, col) for row in (4, 5, 6) for col in (13, 14, 15)),
     (7, 13),
 )
-PICTURE = (4, 12)  # its label in 5_Labels_all is a picture, not a label
+TILE_WITHOUT_LABEL = (4, 12)  # its label in 5_Labels_all is a picture, not a label
 # What of the archive is read: the images, their bands, and heights as one band more.
 BANDS = {
     "rgb": ("2_Ortho_RGB", "RGB", (1, 2, 3), None),
@@ -114,7 +114,7 @@ def read_potsdam(
     """
     check_choice("bands", bands, BANDS)
     check_choice("labels", labels, LABELS)
-    folder, kind, numbers, heights = BANDS[bands]
+    folder, kind, band_indexes, heights = BANDS[bands]
     root = part_of(Path(root), folder, "Potsdam", SOURCE)
     found = {}
     for at in (*TRAIN, *TEST):
@@ -126,7 +126,7 @@ def read_potsdam(
                 tile,
                 image,
                 truth,
-                bands=numbers,
+                bands=band_indexes,
                 heights=nested(root, heights.format(*at)) if heights else None,
                 colours=True,
                 resolution=RESOLUTION,
@@ -146,17 +146,17 @@ def read_potsdam(
 def _find_truth(root: Path, at: tuple[int, int], labels: str) -> Path | None:
     """Return the label of a tile, or where it should be; None if it needs none."""
     kind, folders = LABELS[labels]
-    places = [(folder, kind) for folder in folders]
-    if at == PICTURE and labels == "full":
+    candidates = [(folder, kind) for folder in folders]
+    if at == TILE_WITHOUT_LABEL and labels == "full":
         eroded, others = LABELS["eroded"]
-        places = [*places[1:], *((folder, eroded) for folder in others)]
+        candidates = [*candidates[1:], *((folder, eroded) for folder in others)]
     paths = [
         unpacked(root / folder) / f"top_potsdam_{at[0]}_{at[1]}_{kind}.tif"
-        for folder, kind in places
+        for folder, kind in candidates
     ]
     for path in paths:
         if path.is_file():
             return path
-    needed = at in TRAIN and at != PICTURE
+    needed = at in TRAIN and at != TILE_WITHOUT_LABEL
     present = [path for path in paths if path.parent.is_dir()]
     return (present or paths)[0] if needed else None

@@ -17,7 +17,8 @@ from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window
 from bdloss.settings import Settings
 
-SPARE = 1  # columns or rows that a raster of heights may lack: 03_13 has 5999 columns
+# Columns or rows that a raster of heights may lack: 03_13 has 5999 columns.
+MAX_MISSING_HEIGHTS = 1
 
 
 class Scene(NamedTuple):
@@ -28,7 +29,7 @@ class Scene(NamedTuple):
         image: The orthophoto.
         truth: A mask of the same size, or a vector file of outlines.
         area: The part to use, in pixels of the scene once it is loaded; None for all.
-        bands: Numbers of the bands to use, from 1; None for the picture without alpha.
+        bands: Indexes of the bands to use, from 1; None for the picture without alpha.
             A fourth band that the file calls alpha is data if it is among them.
         heights: A raster of heights, used as one band more.
         colours: Whether the truth is a picture in the colours of Potsdam's classes.
@@ -102,12 +103,12 @@ def resolution_of(scene: Scene) -> float | None:
         return geobox_of(source).resolution
 
 
-def load_scene(scene: Scene, bands: Sequence[int] | None = None) -> SceneData:
+def load_scene(scene: Scene, band_indexes: Sequence[int] | None = None) -> SceneData:
     """Read a scene into memory.
 
     Args:
         scene: The scene.
-        bands: Numbers of the bands, from 1; None for those of the scene.
+        band_indexes: Bands, counted from 1; None for those of the scene.
 
     Returns:
         Its pixels, averaged to its resolution, and its mask.
@@ -120,7 +121,7 @@ def load_scene(scene: Scene, bands: Sequence[int] | None = None) -> SceneData:
     """
     with raster.open_raster(scene.image) as source:
         area, shape = _area_of(scene, source.shape)
-        pixels = raster.read_pixels(source, area, bands or scene.bands)
+        pixels = raster.read_pixels(source, area, band_indexes or scene.bands)
         if scene.heights:
             heights = _read_heights(scene.heights, source.shape, area)
             pixels = np.concatenate([pixels, heights], axis=-1)
@@ -223,7 +224,7 @@ def _read_heights(path: Path, shape: tuple[int, int], area: Window) -> np.ndarra
     """Read heights as a band; a column or row that lacks at the end is repeated."""
     with raster.open_raster(path) as source:
         lacking = np.subtract(shape, source.shape)
-        if lacking.min() < 0 or lacking.max() > SPARE:
+        if lacking.min() < 0 or lacking.max() > MAX_MISSING_HEIGHTS:
             raise InputError(
                 f"heights are of the size of their image {shape}, got {source.shape}: "
                 f"{path}"

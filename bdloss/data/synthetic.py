@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from bdloss.data.aicd import IMAGES, read_aicd
+from bdloss.data.aicd import IMAGE_FOLDERS, read_aicd
 from bdloss.data.scenes import DatasetSettings, Splits
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_folder
@@ -186,7 +186,7 @@ def write_archive(
     numbers = [(scene, view) for scene in range(scenes) for view in range(views)]
     with atomic_folder(root) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
         truths = partial / "GroundTruth"
-        folders = {cast: partial / IMAGES[cast] for cast in shadows}
+        folders = {cast: partial / IMAGE_FOLDERS[cast] for cast in shadows}
         for folder in (truths, *folders.values()):
             folder.mkdir()
 
@@ -211,11 +211,11 @@ def _write(path: Path, pixels: np.ndarray) -> None:
         return
     height, width, bands = pixels.shape
     size = {"height": height, "width": width, "count": bands, "dtype": "uint8"}
-    place = {
+    georeference = {
         "crs": "EPSG:32645",
         "transform": from_origin(*CORNER, RESOLUTION, RESOLUTION),
     }
-    with rasterio.open(path, "w", driver="GTiff", **size, **place) as target:
+    with rasterio.open(path, "w", driver="GTiff", **size, **georeference) as target:
         for band in range(bands):
             target.write(pixels[..., band], band + 1)
 
@@ -260,18 +260,18 @@ def _lay_strips(random: np.random.Generator, ground: np.ndarray) -> None:
     for _ in range(random.integers(1, 4)):
         field = random.uniform(-24, 24, 3)
         size = random.uniform(0.15, 0.5, 2) * (height, width)
-        _paint(ground, _place(random, height, width), size, random, field, added=True)
+        _paint(ground, _point(random, height, width), size, random, field, added=True)
     for _ in range(random.integers(0, 3)):
         size = np.array([2, random.uniform(0.015, 0.03)]) * (height + width)
-        _paint(ground, _place(random, height, width), size, random, ROAD)
+        _paint(ground, _point(random, height, width), size, random, ROAD)
     for _ in range(random.integers(0, 9)):
         size = np.array([0.012, 0.005]) * (height + width)
         car = random.integers(30, 230, 3)
-        _paint(ground, _place(random, height, width), size, random, car)
+        _paint(ground, _point(random, height, width), size, random, car)
 
 
-def _place(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return a place in a scene, as (column, row)."""
+def _point(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a point in a scene, as (column, row)."""
     return random.uniform(0, 1, 2) * (width, height)
 
 
@@ -298,10 +298,10 @@ def _plant(
     height, width = ground.shape[:2]
     crowns = np.zeros((height, width), np.uint8)
     for _ in range(random.integers(0, 25)):
-        place = _place(random, height, width)
+        trunk = _point(random, height, width)
         for _ in range(4):
             radius = random.uniform(0.003, 0.011) * (height + width)
-            spot = place + random.normal(0, radius, 2)
+            spot = trunk + random.normal(0, radius, 2)
             cv2.circle(
                 crowns, np.rint(spot).astype(int).tolist(), int(radius) + 1, 1, -1
             )

@@ -95,13 +95,13 @@ def ground_of(source: rasterio.DatasetReader) -> tuple[GeoBox, float | None]:
     if geobox.crs is not None or not points:
         return geobox, None
     pixels = np.array([(point.col, point.row, 1) for point in points])
-    places = np.array([(point.x, point.y) for point in points])
-    fit, _, rank, _ = np.linalg.lstsq(pixels, places)
+    coordinates = np.array([(point.x, point.y) for point in points])
+    fit, _, rank, _ = np.linalg.lstsq(pixels, coordinates)
     map_ = Affine(*fit[:, 0], *fit[:, 1])
     if rank < 3 or map_.is_degenerate:  # they lie on one line, here or there
         return geobox, None
-    apart = pixels[:, :2] - np.transpose(~map_ @ places.T)
+    residuals = pixels[:, :2] - np.transpose(~map_ @ coordinates.T)
     return (
         geobox._replace(transform=map_, crs=crs),
-        float(np.linalg.norm(apart, axis=1).max()),
+        float(np.linalg.norm(residuals, axis=1).max()),
     )

@@ -27,7 +27,8 @@ finally:
         sys.setdlopenflags(_flags)
 
 __all__ = ["named_for_ogr", "pyogrio"]
-CUT = re.compile(r"[;?\t\r\n]")  # pyogrio reads names as addresses, and cuts them there
+# Pyogrio reads names as addresses, and cuts them there.
+ADDRESS_MARKS = re.compile(r"[;?\t\r\n]")
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def named_for_ogr(path: str | PathLike) -> Iterator[Path]:
         Files beside it (of a shapefile) have links beside that.
     """
     path = Path(path)
-    if not CUT.search(str(path)):
+    if not ADDRESS_MARKS.search(str(path)):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,8 @@ from bdloss.errors import InputError
 from bdloss.geo.geobox import GeoBox
 
 PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
-REACH = 2  # times the tolerance: how near outlines must be to hinder each other
+# Times the tolerance: outlines that are simplified could touch within it.
+NEIGHBOUR_DISTANCE = 2
 
 
 def mask_to_polygons(
@@ -119,8 +120,8 @@ def outline_strips(
             area = shapely.area(polygons) * metres**2
             large = area >= min_area
             polygons, values, area = polygons[large], values[large], area[large]
-        placed = shapely.transform(polygons, lambda xy: xy @ matrix.T + origin)
-        yield Outlines(placed, area, values)
+        on_ground = shapely.transform(polygons, lambda xy: xy @ matrix.T + origin)
+        yield Outlines(on_ground, area, values)
 
 
 class _Building:
@@ -221,7 +222,7 @@ def _wait_for_neighbours(
             parts = [part for building in opened for part in building.parts]
             shapes = np.append(polygons, parts)
             pairs = shapely.STRtree(shapes).query(
-                shapes, "dwithin", distance=REACH * simplify
+                shapes, "dwithin", distance=NEIGHBOUR_DISTANCE * simplify
             )
             graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
             group = connected_components(graph, directed=False)[1]

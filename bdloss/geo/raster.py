@@ -28,14 +28,14 @@ from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.trust import gdal_name, local_sources
 from bdloss.geo.windows import Window
 
-DARKEST, BRIGHTEST = 1, 99  # percentiles that become 0 and 255 if not 8 bits a band
-SAMPLES = 8  # windows along each axis that the percentiles are taken from
+PERCENTILES = 1, 99  # that become 0 and 255 of bands that are not of 8 bits
+SAMPLES_PER_AXIS = 8  # windows that the percentiles are taken from
 SAMPLE_SIDE = 256  # pixels
-BLOCKS = 5  # along each axis that a raster is told from another by
-BLOCK_SIDE = 64  # pixels
-SMALLEST = 512  # pixels: no overview is needed below
+DIGEST_BLOCKS_PER_AXIS = 5  # that a raster is told from another by
+DIGEST_BLOCK_SIDE = 64  # pixels
+MIN_OVERVIEW_SIDE = 512  # pixels
 GDAL_CACHE = 64  # megabytes of raster that GDAL may keep in memory
-RESOLUTIONS = 0.001, 1000.0  # metres, finest and coarsest that is resampled to
+RESOLUTIONS = 0.001, 1000.0  # metres, that rasters are resampled to
 PROBABILITY_STEP = 1 / PROBABILITY_SCALE  # the scale of the band of such a map
 MASK_RULE = "a mask must have whole numbers, 0 for background"
 MASK_PROFILE = {
@@ -114,8 +114,8 @@ def identify(path: str | PathLike) -> dict[str, str]:
         path: A raster.
 
     Returns:
-        `image`, a digest of size, place, bands and pixels of the blocks, which is that
-        of a copy too; and `image_time`, when the file was last changed, in seconds
+        `image`, a digest of geobox, dtypes and pixels of the blocks, which is that of a
+        copy too; and `image_time`, when the file was last changed, in seconds
         since 1970 (nothing for what is no file).
 
     Raises:
@@ -127,9 +127,9 @@ def identify(path: str | PathLike) -> dict[str, str]:
         geobox = geobox_of(source)
         header = (*geobox[:3], geobox.crs and geobox.crs.to_wkt(), source.dtypes)
         whole.update(repr(header).encode())
-        for row in _spread(source.height, BLOCK_SIDE, BLOCKS):
-            for col in _spread(source.width, BLOCK_SIDE, BLOCKS):
-                height, width = (min(BLOCK_SIDE, side) for side in source.shape)
+        for row in _spread(source.height, DIGEST_BLOCK_SIDE, DIGEST_BLOCKS_PER_AXIS):
+            for col in _spread(source.width, DIGEST_BLOCK_SIDE, DIGEST_BLOCKS_PER_AXIS):
+                height, width = (min(DIGEST_BLOCK_SIDE, side) for side in source.shape)
                 block = _read(source, source.indexes, Window(row, col, height, width))
                 whole.update(block.tobytes())
     identity = {"image": whole.hexdigest()[:16]}
@@ -180,7 +180,7 @@ def resample(
 
 
 def image_bands(source: rasterio.DatasetReader) -> list[int]:
-    """Return the numbers of the bands of the picture, from 1, without alpha."""
+    """Return the indexes of the bands of the picture, from 1, without alpha."""
     return [
         band
         for band, colour in zip(source.indexes, source.colorinterp, strict=True)
@@ -191,7 +191,7 @@ def image_bands(source: rasterio.DatasetReader) -> list[int]:
 def read_pixels(
     source: rasterio.DatasetReader,
     window: Window,
-    bands: Sequence[int] | None = None,
+    band_indexes: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Read a window of an orthophoto.
 
@@ -202,7 +202,7 @@ def read_pixels(
     Args:
         source: The open raster.
         window: Where to read; it lies inside the raster.
-        bands: Numbers of the bands, from 1; None for the picture without alpha.
+        band_indexes: Bands, counted from 1; None for the picture without alpha.
 
     Returns:
         Pixels of shape `(height, width, bands)`, uint8, values in [0, 255].
@@ -212,7 +212,7 @@ def read_pixels(
             colours, or its data are damaged.
     """
     picture = image_bands(source)
-    chosen = picture if bands is None else list(bands)
+    chosen = picture if band_indexes is None else list(band_indexes)
     if not set(chosen) <= set(source.indexes):
         raise InputError(
             f"bands must be from 1 to {source.count}, got {chosen}: {source.name}"
@@ -387,17 +387,17 @@ class MaskWriter:
         Raises:
             OSError: If the disk is full, or fails.
         """
-        place = _rasterio_window(window)
+        written = _rasterio_window(window)
         with _write_errors(self._target.name):
-            self._target.write(mask, 1, window=place)
-        self._written.append((place, zlib.crc32(mask.tobytes())))
+            self._target.write(mask, 1, window=written)
+        self._written.append((written, zlib.crc32(mask.tobytes())))
 
     def check(self, path: Path) -> None:
         """Refuse a file that does not hold what was written."""
-        # GDAL keeps to itself what fails when a file is closed.
+        # GDAL does not report errors on close, so read the file back.
         with rasterio.open(path) as source:
-            for place, checksum in self._written:
-                if zlib.crc32(source.read(1, window=place).tobytes()) != checksum:
+            for window, checksum in self._written:
+                if zlib.crc32(source.read(1, window=window).tobytes()) != checksum:
                     raise RasterioIOError(f"not as it was written: {path}")
 
 
@@ -448,7 +448,7 @@ def create_mask(
         with _write_errors(path):
             if overviews and not cog:
                 with rasterio.open(partial, "r+") as target:
-                    halvings = max(target.shape) // SMALLEST
+                    halvings = max(target.shape) // MIN_OVERVIEW_SIDE
                     factors = [2**i for i in range(1, halvings.bit_length() + 1)]
                     target.build_overviews(factors, Resampling.mode)
             if cog:
@@ -496,38 +496,37 @@ def _read_errors(source: rasterio.DatasetReader, window: Window) -> Iterator[Non
 
 def _read(
     source: rasterio.DatasetReader,
-    bands: Sequence[int],
+    band_indexes: Sequence[int],
     window: Window,
     shape: tuple[int, ...] | None = None,
     resampling: Resampling = Resampling.average,
 ) -> np.ndarray:
     with _read_errors(source, window):
         return source.read(
-            bands,
+            band_indexes,
             window=_rasterio_window(window),
-            out_shape=shape and (len(bands), *shape),
+            out_shape=shape and (len(band_indexes), *shape),
             resampling=resampling,
         )
 
 
 def _range_of(
-    source: rasterio.DatasetReader, bands: Sequence[int]
+    source: rasterio.DatasetReader, band_indexes: Sequence[int]
 ) -> tuple[float, float]:
     """Return the values that become 0 and 255, found once for an open raster."""
     if source not in _ranges:
         samples = []
-        for row in _spread(source.height, SAMPLE_SIDE, SAMPLES):
-            for col in _spread(source.width, SAMPLE_SIDE, SAMPLES):
+        for row in _spread(source.height, SAMPLE_SIDE, SAMPLES_PER_AXIS):
+            for col in _spread(source.width, SAMPLE_SIDE, SAMPLES_PER_AXIS):
                 side = SAMPLE_SIDE
                 window = Window(
                     row, col, min(side, source.height), min(side, source.width)
                 )
-                values = _read(source, bands, window)[:, read_valid(source, window)]
-                samples.append(values[np.isfinite(values)])
+                values = _read(source, band_indexes, window)
+                known = values[:, read_valid(source, window)]
+                samples.append(known[np.isfinite(known)])
         values = np.concatenate(samples).astype(float)
-        low, high = (
-            np.percentile(values, (DARKEST, BRIGHTEST)) if values.size else (0, 1)
-        )
+        low, high = np.percentile(values, PERCENTILES) if values.size else (0, 1)
         least = 1e-6 * max(1.0, abs(low))  # of a raster of one value
         _ranges[source] = float(low), float(max(high, low + least))
     return _ranges[source]

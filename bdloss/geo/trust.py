@@ -15,7 +15,7 @@ DRIVERS = (
     *("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "BMP", "HFA", "ENVI", "ERS", "GPKG"),
     *("MBTiles", "WEBP", "AAIGrid", "EHdr", "VRT"),
 )
-SERVICES = (  # what descriptions of services and lists of addresses begin with
+SERVICE_MARKS = (  # what descriptions of services and lists of addresses begin with
     *(
         b"<GDAL_WMS",
         b"<GDAL_WMTS",
@@ -25,12 +25,10 @@ SERVICES = (  # what descriptions of services and lists of addresses begin with
     ),
     *(b"<TileMap", b"<GDALTileIndexDataset", b"<MRF_META", b'"stac_version"'),
 )
-HEAD = 4096  # bytes in which a file says that it is a virtual one
+HEADER_BYTES = 4096  # in which a file says that it is a virtual one
 # As GDAL does, what the XML says is compared in lower case.
-NAMES = ("sourcefilename", "sourcedataset", "geolocationdataset", "lutfilename")
-
-
-ARCHIVE = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(.+)")
+SOURCE_TAGS = ("sourcefilename", "sourcedataset", "geolocationdataset", "lutfilename")
+ARCHIVE_PATH = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(.+)")
 
 
 def gdal_name(path: str | PathLike) -> tuple[str, list[str]]:
@@ -52,7 +50,7 @@ def gdal_name(path: str | PathLike) -> tuple[str, list[str]]:
     name = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", str(path))
     name = re.sub(r"^(?=(https?|ftp)://)", "/vsicurl/", name)
     name = re.sub(r"^(s3|gs|az|oss):/+", r"/vsi\1/", name)
-    archive = ARCHIVE.fullmatch(name)
+    archive = ARCHIVE_PATH.fullmatch(name)
     if archive and any(above.is_file() for above in Path(f"/{archive[2]}").parents):
         name = f"{archive[1]}/{archive[2]}"
     if Path(path).exists() or os.environ.get(ALLOW_REMOTE) == "1":
@@ -85,9 +83,9 @@ def _sources_of(path: Path) -> Iterator[Path]:
     if not path.is_file():
         return
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(HEADER_BYTES)
     if b"<vrtdataset" not in head.lower():
-        if any(service.lower() in head.lower() for service in SERVICES):
+        if any(service.lower() in head.lower() for service in SERVICE_MARKS):
             raise InputError(f"not a raster, but text that names some: {path}")
         return
     try:
@@ -104,7 +102,7 @@ def _sources_of(path: Path) -> Iterator[Path]:
             )
         if tag == "pixelfunctionlanguage" and text.lower() == "python":
             raise InputError(f"a virtual raster must not run Python: {path}")
-        if tag not in NAMES or not text:
+        if tag not in SOURCE_TAGS or not text:
             continue
         relative = said.get("relativetovrt") == "1"
         source = path.parent / text if relative else Path(text)

@@ -19,13 +19,13 @@ from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.ogr import named_for_ogr, pyogrio
-from bdloss.geo.trust import HEAD
+from bdloss.geo.trust import HEADER_BYTES
 from bdloss.geo.windows import Window
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 # Names that a GeoPackage's layer may have; QGIS shows them.
-LAYER = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
-POLYGON = 3  # shapely's number of the type
+LAYER_NAME = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
+POLYGON_TYPE_ID = 3  # of shapely
 
 
 def read_outlines(
@@ -73,7 +73,7 @@ def read_outlines(
     if len(geometries) and not len(known):
         raise InputError(f"outlines must be polygons, got none that is whole: {path}")
     parts = _parts_of(known)
-    polygons = parts[shapely.get_type_id(parts) == POLYGON]
+    polygons = parts[shapely.get_type_id(parts) == POLYGON_TYPE_ID]
     if len(parts) and not len(polygons):
         raise InputError(
             f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
@@ -140,7 +140,7 @@ def _transform_errors(
 
 def _parts_of(geometries: np.ndarray) -> np.ndarray:
     """Return the single geometries of collections, and of collections in those."""
-    while (shapely.get_type_id(geometries) > POLYGON).any():
+    while (shapely.get_type_id(geometries) > POLYGON_TYPE_ID).any():
         geometries = shapely.get_parts(geometries)
     return geometries
 
@@ -171,8 +171,10 @@ def rasterise(
     part = windows.Window(window.col, window.row, window.width, window.height)
     mask = np.zeros((window.height, window.width), np.uint8)
     if len(outlines):
-        placed = windows.transform(part, geobox.transform)
-        features.rasterize(outlines, out=mask, transform=placed, default_value=1)
+        part_transform = windows.transform(part, geobox.transform)
+        features.rasterize(
+            outlines, out=mask, transform=part_transform, default_value=1
+        )
     return mask
 
 
@@ -213,13 +215,13 @@ def write_outlines(
                 shapely.to_wkb(np.array(polygons, dtype=object)),
                 list(attributes.values()),
                 list(attributes),
-                layer=path.stem if LAYER.fullmatch(path.stem) else "buildings",
+                layer=path.stem if LAYER_NAME.fullmatch(path.stem) else "buildings",
                 driver=DRIVERS[path.suffix],
                 geometry_type="Polygon",
                 crs=crs.to_wkt() if crs else None,
                 layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
             )
-            # GDAL keeps to itself what fails when a file is closed.
+            # GDAL does not report errors on close, so read the file back.
             whole = len(pyogrio.raw.read(named)[2]) == len(polygons)
         except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
             raise OSError(f"cannot write {path}: is the disk full?") from error
@@ -237,7 +239,7 @@ def _layer_of(path: str | PathLike) -> str:
     """Return the name of the one layer that may hold polygons."""
     if Path(path).is_file():
         with Path(path).open("rb") as file:
-            if b"<OGRVRT" in file.read(HEAD):
+            if b"<OGRVRT" in file.read(HEADER_BYTES):
                 raise InputError(f"outlines must not be a virtual source: {path}")
     try:
         with named_for_ogr(path) as named:

@@ -69,7 +69,7 @@ def predict_array(
     height, width, _ = pixels.shape
     probabilities = np.empty((height, width), np.float32)
     blocks = predict_rows(
-        lambda place: pixels[place.slices],
+        lambda part: pixels[part.slices],
         height,
         width,
         augment_prediction(predict, tta),
@@ -100,21 +100,21 @@ def predict_rows(
     """
     stride = window - overlap
 
-    def read_patch(place: Window) -> tuple[Window, np.ndarray | None]:
-        pixels = read(place)
-        return place, None if pixels is None else _pad_patch(pixels, window)
+    def read_patch(part: Window) -> tuple[Window, np.ndarray | None]:
+        pixels = read(part)
+        return part, None if pixels is None else _pad_patch(pixels, window)
 
     last = height if last is None else last
     if first >= last:
         return
-    places = (
-        place
-        for place in sliding_windows(height, width, window, stride)
-        if place.row < last and place.row + place.height > first
+    parts = (
+        part
+        for part in sliding_windows(height, width, window, stride)
+        if part.row < last and part.row + part.height > first
     )
     # Closed here, so that no thread reads from a raster that the caller closes.
-    with closing(map_in_thread(read_patch, places, BATCHES_AHEAD * batch)) as reads:
-        patches = ((place, patch) for place, patch in reads if patch is not None)
+    with closing(map_in_thread(read_patch, parts, BATCHES_AHEAD * batch)) as reads:
+        patches = ((part, patch) for part, patch in reads if patch is not None)
         maps = _predict_patches(patches, predict, batch)
         yield from merge_windows(maps, height, width, window, stride, first, last)
 
@@ -124,11 +124,11 @@ def _predict_patches(
 ) -> Iterator[tuple[Window, np.ndarray]]:
     """Yield each window with its map, of shape `(window, window)`."""
     while ready := list(islice(patches, batch)):
-        places, pixels = zip(*ready, strict=True)
+        windows, pixels = zip(*ready, strict=True)
         pixels += pixels[-1:] * (batch - len(ready))
         maps = predict(np.stack(pixels))
         _check_maps(maps, (batch, *pixels[0].shape[:2], 1))
-        yield from zip(places, maps[: len(ready), :, :, 0], strict=True)
+        yield from zip(windows, maps[: len(ready), :, :, 0], strict=True)
 
 
 def map_in_thread(

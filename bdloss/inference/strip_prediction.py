@@ -23,7 +23,7 @@ from bdloss.inference.sliding_window import map_in_thread, predict_rows
 from bdloss.inference.strips import StripStore
 from bdloss.inference.tta import augment_prediction
 
-BLOCKS_BEHIND = 1  # blocks of rows that may wait for the writing thread
+MAX_BLOCKS_WAITING = 1  # for the writing thread
 
 
 def predict_strips(
@@ -128,7 +128,7 @@ def predict_strips(
         files.enter_context(closing(rows))
         # Whatever fails, the threads are joined before the files are closed.
         files.enter_context(closing(blocks))
-        written = map_in_thread(write, blocks, BLOCKS_BEHIND)
+        written = map_in_thread(write, blocks, MAX_BLOCKS_WAITING)
         for pixels in files.enter_context(closing(written)):
             if progress is not None:
                 progress(pixels / 1e6)

@@ -176,7 +176,7 @@ def test_a_cache_keeps_to_its_limit(scene, folder):
 def test_a_scene_is_read_by_windows_where_the_disk_is_short(scene, folder, monkeypatch):
     usage = shutil.disk_usage(folder.parent)
     monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: usage._replace(free=cache.RESERVE)
+        shutil, "disk_usage", lambda path: usage._replace(free=cache.DISK_RESERVE)
     )
     assert not load_cached(scene, folder).pixels.is_cached
     assert cache_size(folder) == 0

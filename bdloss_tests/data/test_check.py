@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from bdloss.cli import main as cli
 from bdloss.data.aicd import read_aicd
-from bdloss.data.check import EXPECTED, check_splits, count_scenes, refuse_faults
+from bdloss.data.check import EXPECTED_SCENES, check_splits, count_scenes, refuse_faults
 from bdloss.data.datasets import read_dataset
 from bdloss.data.folder import read_folder
 from bdloss.data.inria import read_inria
@@ -40,7 +40,7 @@ def test_scenes_of_an_archive_that_are_not_there_are_said_in_a_line(inria):
             "austin2, austin3, austin4, ...",
         )
     ]
-    sizes = {name: len(set(expected)) for name, expected in EXPECTED.items()}
+    sizes = {name: len(set(expected)) for name, expected in EXPECTED_SCENES.items()}
     assert sizes == {"inria": 180, "potsdam": 38, "aicd": 1000}
 
 

@@ -50,7 +50,7 @@ def test_where_the_orthophoto_has_no_data_the_mask_is_ignored(tmp_path):
 
 def test_bands_can_be_chosen(tmp_path):
     (scene,) = read_folder(write_town(tmp_path, "a"), validation=0).train
-    pixels = load_scene(scene, bands=[2]).pixels
+    pixels = load_scene(scene, band_indexes=[2]).pixels
     np.testing.assert_array_equal(pixels[..., 0], PIXELS[..., 1])
     assert pixels.shape == (HEIGHT, WIDTH, 1)
 

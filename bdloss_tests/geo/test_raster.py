@@ -37,7 +37,7 @@ def test_pixels_of_a_window_have_the_bands_last(tmp_path):
     values = noise(3)
     with open_raster(write_raster(tmp_path / "a.tif", values)) as source:
         pixels = read_pixels(source, Window(5, 9, 20, 30))
-        chosen = read_pixels(source, Window(5, 9, 20, 30), bands=[3, 1])
+        chosen = read_pixels(source, Window(5, 9, 20, 30), band_indexes=[3, 1])
     expected = values[5:25, 9:39]
     np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_array_equal(chosen, expected[..., [2, 0]])
@@ -283,7 +283,7 @@ def test_bands_must_exist(tmp_path):
         open_raster(write_raster(tmp_path / "a.tif", noise(3))) as source,
         pytest.raises(ValueError, match=r"bands must be from 1 to 3, got \[1, 4\]"),
     ):
-        read_pixels(source, WHOLE, bands=[1, 4])
+        read_pixels(source, WHOLE, band_indexes=[1, 4])
 
 
 def test_a_palette_is_no_picture(tmp_path):
