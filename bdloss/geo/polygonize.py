@@ -219,6 +219,8 @@ def _wait_for_neighbours(
         means = np.append(means, [each.total / each.size for each in finished])
         ready = np.ones(len(polygons), bool)
         if simplify and opened:
+            # Simplified without each other neighbours could overlap, so none of a group
+            # goes before all of it is finished.
             parts = [part for building in opened for part in building.parts]
             shapes = np.append(polygons, parts)
             pairs = shapely.STRtree(shapes).query(
@@ -226,6 +228,7 @@ def _wait_for_neighbours(
             )
             graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
             group = connected_components(graph, directed=False)[1]
+            # First in `shapes` stand the finished ones, then the parts of open ones.
             ready = ~np.isin(group[: len(polygons)], group[len(polygons) :])
         if ready.any():
             yield polygons[ready], means[ready]

@@ -35,26 +35,30 @@ class Stretch(NamedTuple):
         left, right, across = _between(
             np.arange(self.new_width), self.new_width, self.width
         )
-        kept = np.empty((0, self.width), np.float32)
+        kept = np.empty((0, self.width), np.float32)  # rows that are still needed
         for row, block in blocks:
-            top = row - len(kept)
+            top = row - len(kept)  # of `kept` in the map
             kept = np.concatenate([kept, block])
             rows = np.arange(first, last)
             lower, upper, down = _between(rows, self.new_height, self.height)
+            # Ready are the new rows whose neighbour below has come; `upper` is sorted.
             ready = int(np.searchsorted(upper, top + len(kept)))
             if not ready:
                 continue
             lower, upper = lower[:ready] - top, upper[:ready] - top
             part = down[:ready, None]
+            # Bilinear: between rows, then between columns.
             new = kept[lower] * (1 - part) + kept[upper] * part
             new = new[:, left] * (1 - across) + new[:, right] * across
             yield first, new.astype(np.float32)
             first += ready
+            # Later rows need none above those that the last one needed.
             kept = kept[-1:] if ready == len(rows) else kept[lower[-1] :]
 
 
-def _between(places: np.ndarray, new_length: int, length: int):
+def _between(indexes: np.ndarray, new_length: int, length: int):
     """Return the two pixels that each new one lies between, and how far along."""
-    at = np.clip((places + 0.5) * length / new_length - 0.5, 0, length - 1)
+    # Centres of pixels lie at halves; beyond the outermost ones nothing changes.
+    at = np.clip((indexes + 0.5) * length / new_length - 0.5, 0, length - 1)
     lower = np.floor(at).astype(int)
     return lower, np.ceil(at).astype(int), (at - lower).astype(np.float32)
