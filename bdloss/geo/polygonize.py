@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 from rasterio import Affine, features
-from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bdloss.errors import InputError
 from bdloss.geo.geobox import GeoBox
+from bdloss.strip_labels import StripLabels
 
 PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
 # Times the tolerance: outlines that are simplified could touch within it.
@@ -166,14 +166,13 @@ def _trace(
     strips: Iterable[tuple[int, np.ndarray]],
 ) -> Iterator[tuple[list[_Building], list[_Building]]]:
     """Yield, for each strip, the buildings it finishes and those it leaves open."""
+    components = StripLabels()
     opened: list[_Building] = []
-    above = None  # which of them the last row holds, from 1
     for row, (mask, values) in strips:
-        if above is None:
-            above = np.zeros(mask.shape[1], np.int64)
-        labels, count = ndimage.label(mask == 1)
-        total = np.bincount(labels.ravel(), values.ravel(), count + 1)
-        size = np.bincount(labels.ravel(), minlength=count + 1)
+        strip = components.add(mask == 1)
+        labels, count = strip.labels, len(strip.components)
+        total = np.bincount(labels.ravel(), values.ravel(), count)
+        size = np.bincount(labels.ravel(), minlength=count)
         shapes = features.shapes(
             labels, labels > 0, connectivity=4, transform=Affine.translation(0, row)
         )
@@ -181,26 +180,19 @@ def _trace(
         for shape, number in shapes:
             texts.append(json.dumps(shape))
             numbers.append(int(number))
-        # Labels of this strip are 1 to count, open buildings follow.
-        known = {
-            number: _Building(part, total[number], size[number])
+        parts = [
+            _Building(part, total[number], size[number])
             for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
-        } | {count + 1 + i: building for i, building in enumerate(opened)}
-        meet = (above > 0) & (labels[0] > 0)
-        edges = labels[0][meet], above[meet] + count
-        nodes = count + 1 + len(opened)
-        graph = coo_array((np.ones(len(edges[0])), edges), (nodes, nodes))
-        group = connected_components(graph, directed=False)[1]
+        ]
+        # Parts of one component, those above it too, are one building.
+        names = [*strip.components[numbers].tolist(), *strip.continued.tolist()]
         buildings: dict[int, _Building] = {}
-        for number, building in known.items():
-            if group[number] in buildings:
-                buildings[group[number]].add(building)
+        for name, building in zip(names, [*parts, *opened], strict=True):
+            if name in buildings:
+                buildings[name].add(building)
             else:
-                buildings[group[number]] = building
-        below = np.where(labels[-1] > 0, group[labels[-1]], -1)
-        names = [name for name in np.unique(below).tolist() if name >= 0]
-        opened = [buildings.pop(name) for name in names]
-        above = np.where(below >= 0, np.searchsorted(names, below) + 1, 0)
+                buildings[name] = building
+        opened = [buildings.pop(name) for name in strip.below.tolist()]
         yield list(buildings.values()), opened
     yield opened, []
 

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from scipy import sparse
 
 from bdloss.metrics.scores import check_shapes
+from bdloss.strip_labels import StripLabels, join_components
 
 MIN_SPLIT_OVERLAP = 0.1  # of a building, for a region over it to be a part of it
 MIN_BUILDING_AREA = 20  # pixels, as in SpaceNet's score
@@ -94,7 +94,8 @@ class InstanceCounter:
     def __init__(self, ignore: int | None = None, min_area: int = MIN_BUILDING_AREA):
         self._ignore = ignore
         self._min_area = min_area
-        self._sides = (_Parts(), _Parts())  # of truth and of prediction
+        self._sides = (StripLabels(), StripLabels())  # of truth and of prediction
+        self._seams: tuple[list[np.ndarray], ...] = ([], [])
         self._overlaps: list[np.ndarray] = []  # building, region, pixels
 
     def add(self, y_true: np.ndarray, y_pred: np.ndarray) -> None:
@@ -112,17 +113,23 @@ class InstanceCounter:
         if self._ignore is not None:
             known = y_true != self._ignore
             masks = [mask & known for mask in masks]
-        true, pred = (
-            side.label(mask) for side, mask in zip(self._sides, masks, strict=True)
-        )
         some = masks[0] | masks[1]
+        parts = []
+        for side, seams, mask in zip(self._sides, self._seams, masks, strict=True):
+            strip = side.add(mask)
+            seams.append(np.stack([strip.above, strip.continued]))
+            parts.append(strip.components[strip.labels[some]])
         shape = tuple(side.count for side in self._sides)
-        table = _overlap_table(true[some], pred[some], np.ones(some.sum(), int), shape)
+        true, pred = parts
+        table = _overlap_table(true, pred, np.ones(some.sum(), int), shape)
         self._overlaps.append(np.stack([*table.coords, table.data]))
 
     def counts(self) -> InstanceCounts:
         """Return the counts of all rows so far."""
-        true, pred = (side.join() for side in self._sides)
+        true, pred = (
+            join_components(seams, side.count)
+            for side, seams in zip(self._sides, self._seams, strict=True)
+        )
         parts = np.hstack([np.zeros((3, 1), int), *self._overlaps])
         shape = (int(true.max()) + 1, int(pred.max()) + 1)
         overlaps = _overlap_table(true[parts[0]], pred[parts[1]], parts[2], shape)
@@ -160,34 +167,6 @@ class InstanceCounter:
             regions=int(np.count_nonzero(region)),
             false_positives=int(np.count_nonzero(false_positive)),
         )
-
-
-class _Parts:
-    """The connected parts of a mask that comes in strips of rows; 0 is the ground."""
-
-    def __init__(self) -> None:
-        self.count = 1
-        self._last: np.ndarray | None = None  # row of labels
-        self._seams: list[np.ndarray] = [np.zeros((2, 0), int)]
-
-    def label(self, mask: np.ndarray) -> np.ndarray:
-        """Return the parts of the next rows, numbered on."""
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-        labels = np.where(mask, labels + (self.count - 1), 0)
-        self.count += count - 1
-        if self._last is not None:
-            self._seams.append(np.stack([self._last, labels[0]])[:, mask[0]])
-        self._last = labels[-1]
-        return labels
-
-    def join(self) -> np.ndarray:
-        """Return the number of the whole that each part belongs to."""
-        above, below = np.hstack(self._seams)
-        above = np.where(above == 0, below, above)
-        graph = sparse.coo_array(
-            (np.ones(above.size, bool), (above, below)), (self.count, self.count)
-        )
-        return sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
 def _overlap_table(true, pred, pixels, shape: tuple[int, ...]) -> sparse.coo_array:

@@ -1,0 +1,99 @@
+"""Connected components of a mask that comes in strips of rows, joined at the seams."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import sparse
+
+
+class LabelledStrip(NamedTuple):
+    """The components of a strip, and which of them go on from the strip above.
+
+    Components are numbered on from strip to strip; 0 is background.
+
+    Attributes:
+        labels: Array of shape `(height, width)`, int32: from 1 in each strip.
+        components: The component of each label. Parts of a strip that are joined in
+            one above are one.
+        above: Components that reach the last row of the strip above.
+        continued: What number each of these has here, where it ends or goes on.
+        below: Components that reach the last row: `above` of the next strip.
+    """
+
+    labels: np.ndarray
+    components: np.ndarray
+    above: np.ndarray
+    continued: np.ndarray
+    below: np.ndarray
+
+
+class StripLabels:
+    """Label the strips of a mask; pixels connect where they share an edge.
+
+    Between strips only the components of the last row are kept.
+
+    Example:
+        >>> labels = StripLabels()
+        >>> labels.add(np.array([[1, 0, 1, 0, 1]])).below.tolist()
+        [1, 2, 3]
+        >>> strip = labels.add(np.array([[1, 1, 1, 0, 0]]))
+        >>> dict(zip(strip.above.tolist(), strip.continued.tolist(), strict=True))
+        {1: 4, 2: 4, 3: 5}
+    """
+
+    def __init__(self) -> None:
+        self.count = 1  # of all components so far, with the background
+        self._below = np.zeros(0, int)
+        self._last: np.ndarray | None = None  # places in `_below` from 1, a row
+
+    def add(self, mask: np.ndarray) -> LabelledStrip:
+        """Label the next rows.
+
+        Args:
+            mask: Strip of shape `(height, width)`; what is not 0 is labelled.
+
+        Returns:
+            Labels and components of the strip.
+        """
+        count, labels = cv2.connectedComponents(
+            (mask != 0).astype(np.uint8), connectivity=4
+        )
+        first, last = labels[0], labels[-1]
+        above = self._below
+        if self._last is None:
+            self._last = np.zeros_like(first)
+        # Nodes are the labels of the strip, then the components left open above it.
+        meet = (self._last > 0) & (first > 0)
+        pairs = first[meet], self._last[meet] + (count - 1)
+        numbers = _connect(pairs, count + len(above))
+        found = int(numbers.max())
+        numbers[numbers > 0] += self.count - 1
+        self.count += found
+        components = numbers[:count]
+        self._below = np.unique(components[last[last > 0]])
+        places = np.searchsorted(self._below, components[last]) + 1
+        self._last = np.where(last > 0, places, 0)
+        return LabelledStrip(labels, components, above, numbers[count:], self._below)
+
+
+def join_components(strips: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Return the number of the whole that each component of all strips belongs to.
+
+    Args:
+        strips: `above` and `continued` of each strip, of shape `(2, components)`.
+        count: How many components there are, with the background.
+
+    Returns:
+        Numbers of the wholes, from 0 for the background.
+    """
+    above, continued = np.hstack([np.zeros((2, 0), int), *strips])
+    return _connect((above, continued), count)
+
+
+def _connect(pairs: tuple[np.ndarray, np.ndarray], count: int) -> np.ndarray:
+    """Return the component of each node, numbered by the first node in it."""
+    edges = np.ones(len(pairs[0]), bool)
+    graph = sparse.coo_array((edges, pairs), (count, count))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bdloss.strip_labels import StripLabels, join_components
+from bdloss_tests.drawing import draw, smooth_masks
+
+
+def label_strips(mask, height):
+    """Return the strips and, for each pixel, the whole that it belongs to."""
+    labels = StripLabels()
+    strips = [
+        labels.add(mask[top : top + height]) for top in range(0, len(mask), height)
+    ]
+    seams = [np.stack([strip.above, strip.continued]) for strip in strips]
+    wholes = join_components(seams, labels.count)
+    rows = [wholes[strip.components[strip.labels]] for strip in strips]
+    return strips, np.vstack(rows)
+
+
+@pytest.mark.parametrize("height", [1, 7, 20, 93])
+def test_strips_have_the_components_of_the_whole(height):
+    for mask in (smooth_masks(8, 93, 131)[0], smooth_masks(9, 93, 40)[1]):
+        _, wholes = label_strips(mask, height)
+        expected, count = ndimage.label(mask)
+        pairs = np.unique(np.stack([wholes, expected]).reshape(2, -1), axis=1)
+        assert pairs.shape[1] == count + 1  # each whole is one component
+        assert (wholes > 0).tolist() == (mask > 0).tolist()
+
+
+def test_arms_are_joined_where_they_meet_and_end_where_they_end():
+    mask = draw(
+        """
+        #.#.#
+        ###.#
+        ....#
+        """
+    )
+    first, second, third = label_strips(mask, 1)[0]
+    assert first.below.tolist() == [1, 2, 3]
+    assert second.above.tolist() == [1, 2, 3]
+    assert second.continued.tolist() == [4, 4, 5]
+    assert second.components[second.labels].tolist() == [[4, 4, 4, 0, 5]]
+    assert third.above.tolist() == second.below.tolist() == [4, 5]
+    ended, continued = third.continued.tolist()
+    assert third.below.tolist() == [continued]
+    assert ended not in third.components
+
+
+def test_parts_of_a_strip_that_are_joined_above_are_one():
+    first, second = label_strips(draw("### #.#"), 1)[0]
+    assert second.labels.tolist() == [[1, 0, 2]]
+    assert second.components.tolist() == [0, 2, 2]
+    assert second.below.tolist() == [2]
+    assert second.above.tolist() == first.below.tolist() == [1]
+
+
+def test_corners_do_not_connect():
+    _, wholes = label_strips(draw("#. .#"), 1)
+    assert wholes.tolist() == [[1, 0], [0, 2]]
+
+
+def test_strips_without_anything():
+    _, wholes = label_strips(np.zeros((4, 3)), 2)
+    assert not wholes.any()
+    assert join_components([], 1).tolist() == [0]
