@@ -16,6 +16,7 @@ from bdloss.data.unpacked import not_empty, part_of
 
 TILE_NAME = re.compile(r"(?P<city>[a-z-]+)(?P<number>[0-9]+)\.tif")
 CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
+TEST_CITIES = ("bellingham", "bloomington", "innsbruck", "sfo", "tyrol-e")
 TILES_PER_CITY = 36
 LAST_VALIDATION_TILE = 5  # of each city, says the benchmark
 SOURCE = (
@@ -66,3 +67,20 @@ def read_inria(root: str | PathLike, resolution: float = 0.0) -> Splits:
         test=[],
     )
     return at_resolution(not_empty(splits, root, SOURCE), resolution)
+
+
+def city_of(name: str) -> str | None:
+    """Return the city of a tile of the benchmark, for training or for testing.
+
+    Args:
+        name: Of the file, without its suffix.
+
+    Returns:
+        The city; None if the name is that of no tile.
+
+    Example:
+        >>> city_of("tyrol-w12"), city_of("town12")
+        ('tyrol-w', None)
+    """
+    match = TILE.fullmatch(f"{name}.tif")
+    return match["city"] if match and match["city"] in CITIES + TEST_CITIES else None

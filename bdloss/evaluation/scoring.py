@@ -1,7 +1,6 @@
 """Scores of predictions against truth: pooled, averaged over images, in pictures."""
 
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 from bdloss import plots
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
+from bdloss.data.inria import city_of
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import (
@@ -44,11 +44,6 @@ OVERLAPPING = 3  # windows of a grid that a window may share pixels with, at its
 SHARE = 0.05  # of a window that is building at least for the window to be drawn
 PICTURE = 2000  # pixels: the most of the longer side of an error map
 SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
-# the cities of INRIA's Aerial Image Labeling, for training and for testing
-INRIA_TILE = re.compile(
-    r"(?P<city>austin|chicago|kitsap|tyrol-w|vienna"
-    r"|bellingham|bloomington|innsbruck|sfo|tyrol-e)\d+"
-)
 
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 Chosen = TypeVar("Chosen", bound=tuple[Any, ...])
@@ -535,10 +530,10 @@ def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, dict[str, Any
     """Return the scores of INRIA's cities; none if a name is not of its tiles."""
     cities: dict[str, list[ImageCounts]] = {}
     for name, counts in counted.items():
-        match = INRIA_TILE.fullmatch(name)
-        if not match:
+        city = city_of(name)
+        if city is None:
             return {}
-        cities.setdefault(match["city"], []).append(counts)
+        cities.setdefault(city, []).append(counts)
     return {city: summarise(images) for city, images in sorted(cities.items())}
 
 
