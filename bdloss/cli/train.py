@@ -43,6 +43,7 @@ def train(
     """
     with one_line_errors():
         start_keras(together=True)
+        from bdloss.evaluation.scores import Scores
         from bdloss.evaluation.tables import one_line
         from bdloss.training import run
         from bdloss.training.experiment import load_experiment
@@ -60,6 +61,6 @@ def train(
         return
     for part in ("validation", "test"):
         if part in result:
-            click.echo(f"{part:<11} {one_line(result[part])}")
+            click.echo(f"{part:<11} {one_line(Scores.from_json(result[part]))}")
     click.echo(f"model       {folder / 'model.keras'}")
     click.echo(f"pictures    {folder / 'curves.png'}, {folder / 'samples.png'}")

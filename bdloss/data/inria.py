@@ -82,5 +82,5 @@ def city_of(name: str) -> str | None:
         >>> city_of("tyrol-w12"), city_of("town12")
         ('tyrol-w', None)
     """
-    match = TILE.fullmatch(f"{name}.tif")
+    match = TILE_NAME.fullmatch(f"{name}.tif")
     return match["city"] if match and match["city"] in CITIES + TEST_CITIES else None

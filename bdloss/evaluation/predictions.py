@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import GroundTruth, find_truth
+from bdloss.evaluation.scores import Scores
 from bdloss.evaluation.scoring import (
     ImageCounts,
     Pair,
@@ -77,7 +77,8 @@ class PredictionScores:
         """Write the scores as JSON, if there are any."""
         if self._counts:
             with atomic_path(path) as partial:
-                partial.write_text(json.dumps(self._scores(), indent=2) + "\n")
+                values = {name: one.as_json() for name, one in self._scores().items()}
+                partial.write_text(json.dumps(values, indent=2) + "\n")
 
     def lines(self) -> list[str]:
         """Return the scores as lines for a person."""
@@ -85,9 +86,11 @@ class PredictionScores:
         width = max((len(name) for name in scores), default=0)
         return [f"{name:<{width}}  {one_line(one)}" for name, one in scores.items()]
 
-    def _scores(self) -> dict[str, dict[str, Any]]:
+    def _scores(self) -> dict[str, Scores]:
         scores = {name: summarise([one]) for name, one in self._counts.items()}
-        return scores and {**scores, "all": summarise(self._counts.values())}
+        if scores:
+            scores["all"] = summarise(self._counts.values())
+        return scores
 
 
 def count_prediction(orthophoto: Orthophoto, mask: Path, truth: Path) -> ImageCounts:

@@ -14,6 +14,7 @@ from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.data.inria import city_of
 from bdloss.errors import InputError, OutputExistsError
+from bdloss.evaluation.scores import TOLERANCES, RasterScores, Scores
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import (
     atomic_folder,
@@ -28,6 +29,7 @@ from bdloss.geo.windows import Window, sliding_windows
 from bdloss.metrics.buildings import InstanceCounter, InstanceCounts
 from bdloss.metrics.scores import (
     BoundaryCounts,
+    BoundaryScore,
     Counts,
     add_counts,
     count_boundary,
@@ -35,7 +37,6 @@ from bdloss.metrics.scores import (
     find_boundary,
 )
 
-TOLERANCES = (3, 5)  # pixels
 AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours, pixels
 STRIP_HEIGHT = 1024  # rows in memory at a time, about
 SIDE = 256  # pixels of the windows that are drawn
@@ -87,7 +88,7 @@ class Strip(NamedTuple):
     rows: slice  # those of the strip itself
 
 
-def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
     """Score predicted masks against true ones.
 
     Args:
@@ -96,49 +97,41 @@ def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any
             and neither counts.
 
     Returns:
-        The scores, as `summarise` names them.
+        Scores of all of them together.
     """
     return summarise(_count_arrays(true, pred) for true, pred in pairs)
 
 
-def summarise(images: Iterable[ImageCounts]) -> dict[str, Any]:
+def summarise(images: Iterable[ImageCounts]) -> Scores:
     """Turn the counts of images into scores.
 
     Args:
         images: Counts of each.
-
-    Returns:
-        `iou` and `accuracy`, pooled over all pixels; `bf1_3`, `bf1_5` and the
-        `precision` and `recall` they are made of, means over the images that have a
-        boundary in truth or prediction, at tolerances of 3 and 5 pixels;
-        `boundary_ratio`, the predicted boundary pixels of all images over the true
-        ones, which teeth along an edge raise where BF1 does not see them; `images`,
-        `images_with_boundary` and `pixels`, over how many they were taken; and the
-        sums of `InstanceCounts`. A score that nothing speaks for is None.
     """
     images = list(images)
     pixels = add_counts(Counts(), *(image.pixels for image in images))
-    instances = add_counts(InstanceCounts(), *(image.instances for image in images))
-    scores: dict[str, Any] = {"iou": _known(pixels.iou)}
-    seen = 0
-    for place, tolerance in enumerate(TOLERANCES):
-        found = [image.boundaries[place].score for image in images]
-        found = [score for score in found if not math.isnan(score.f1)]
-        seen = len(found)
-        for name, part in (("bf1", "f1"), ("precision", "precision"), ("recall",) * 2):
-            values = [getattr(score, part) for score in found]
-            scores[f"{name}_{tolerance}"] = float(np.mean(values)) if values else None
     edges = add_counts(BoundaryCounts(), *(image.boundaries[0] for image in images))
-    return {
-        **scores,
-        "boundary_ratio": edges.pred / edges.true if edges.true else None,
-        "accuracy": _known(pixels.accuracy),
-        "images": len(images),
-        "images_with_boundary": seen,
-        "pixels": pixels.total,
-        **instances._asdict(),
-        "false_negatives": instances.false_negatives,
-    }
+    seen = [image for image in images if not math.isnan(image.boundaries[0].score.f1)]
+    return Scores(
+        iou=pixels.iou,
+        boundary={
+            tolerance: _mean_score([image.boundaries[index].score for image in seen])
+            for index, tolerance in enumerate(TOLERANCES)
+        },
+        boundary_ratio=edges.pred / edges.true if edges.true else math.nan,
+        accuracy=pixels.accuracy,
+        images=len(images),
+        images_with_boundary=len(seen),
+        pixels=pixels.total,
+        instances=add_counts(InstanceCounts(), *(image.instances for image in images)),
+    )
+
+
+def _mean_score(scores: Sequence[BoundaryScore]) -> BoundaryScore:
+    """Return the means of scores; NaN without any."""
+    if not scores:
+        return BoundaryScore(math.nan, math.nan, math.nan)
+    return BoundaryScore(*(float(np.mean(part)) for part in zip(*scores, strict=True)))
 
 
 def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]:
@@ -183,7 +176,7 @@ def score_rasters(
     images: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], Any] = lambda name: None,
-) -> dict[str, Any]:
+) -> RasterScores:
     """Score rasters of predicted masks, and show where they are wrong.
 
     Rasters are read by strips of rows, so that memory grows with their width only.
@@ -198,9 +191,7 @@ def score_rasters(
         progress: Told the name of each image when it is done.
 
     Returns:
-        `images`: the scores of each, as `summarise` names them; `cities`: those of
-        INRIA's cities, if all names are of its tiles; `all`; and
-        `without_prediction`: the truths that nothing was scored against.
+        Scores of each image, of INRIA's cities and of all.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -231,12 +222,12 @@ def score_rasters(
                 )
                 places = _keep_extremes([*places, *errors.places])
             progress(pair.name)
-        result: dict[str, Any] = {
-            "images": {name: summarise([one]) for name, one in counted.items()},
-            "cities": _score_cities(counted),
-            "all": summarise(counted.values()),
-            "without_prediction": [path.name for path in left],
-        }
+        result = RasterScores(
+            images={name: summarise([one]) for name, one in counted.items()},
+            cities=_score_cities(counted),
+            all=summarise(counted.values()),
+            without_prediction=[path.name for path in left],
+        )
         if folder and out is not None:
             for name, chosen in _worst_and_best(places).items():
                 samples = [_read_sample(place, pictures) for place in chosen]
@@ -526,7 +517,7 @@ def _read_sample(place: Place, pictures: Mapping[str, Path]) -> plots.Sample:
     return plots.Sample(title, pixels, np.where(pred == IGNORED, pred, true), pred)
 
 
-def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, dict[str, Any]]:
+def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, Scores]:
     """Return the scores of INRIA's cities; none if a name is not of its tiles."""
     cities: dict[str, list[ImageCounts]] = {}
     for name, counts in counted.items():
@@ -563,7 +554,3 @@ def _rasters(path: Path) -> Sequence[Path]:
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     return [path]
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

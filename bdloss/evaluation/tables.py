@@ -1,28 +1,29 @@
 """Tables of scores: as text, Markdown and JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from bdloss.evaluation.scores import RasterScores, Scores
 from bdloss.metrics.buildings import MIN_BUILDING_AREA
 
-COLUMNS = {  # of the table of scores
-    "iou": "IoU",
-    "accuracy": "accuracy",
-    "bf1_3": "BF1 3 px",
-    "bf1_5": "BF1 5 px",
-    "boundary_ratio": "boundary, of the true",
-    "buildings": "buildings",
-    "detected": "detected",
-    "false_negatives": "false negatives",
-    "split": "split",
-    "merged": "merged",
-    "false_positives": "false positives",
+COLUMNS: dict[str, Callable[[Scores], float]] = {  # of the table of scores
+    "IoU": lambda scores: scores.iou,
+    "accuracy": lambda scores: scores.accuracy,
+    "BF1 3 px": lambda scores: scores.boundary[3].f1,
+    "BF1 5 px": lambda scores: scores.boundary[5].f1,
+    "boundary, of the true": lambda scores: scores.boundary_ratio,
+    "buildings": lambda scores: scores.instances.buildings,
+    "detected": lambda scores: scores.instances.detected,
+    "false negatives": lambda scores: scores.instances.false_negatives,
+    "split": lambda scores: scores.instances.split,
+    "merged": lambda scores: scores.instances.merged,
+    "false positives": lambda scores: scores.instances.false_positives,
 }
 
 
-def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
+def tabulate_scores(result: RasterScores) -> list[list[str]]:
     """Return the table of scores, a row for each image, city and all.
 
     Args:
@@ -31,47 +32,48 @@ def tabulate_scores(result: Mapping[str, Any]) -> list[list[str]]:
     Returns:
         Rows of texts, the first one that of the headings.
     """
-    rows = [*result["images"].items(), *result["cities"].items()]
-    table = [["", *COLUMNS.values()]]
-    for name, scores in [*rows, ("all", result["all"])]:
-        values = [scores[key] for key in COLUMNS]
-        table.append([name, *(_as_text(value) for value in values)])
+    rows = [*result.images.items(), *result.cities.items(), ("all", result.all)]
+    table = [["", *COLUMNS]]
+    for name, scores in rows:
+        table.append([name, *(_as_text(of(scores)) for of in COLUMNS.values())])
     return table
 
 
-def one_line(scores: Mapping[str, Any]) -> str:
+def one_line(scores: Scores) -> str:
     """Return the main scores as one line for a person."""
-    names = {"iou": "IoU", "bf1_3": "BF1 (3 px)", "bf1_5": "BF1 (5 px)"}
+    values = {"IoU": scores.iou}
+    for tolerance, boundary in scores.boundary.items():
+        values[f"BF1 ({tolerance} px)"] = boundary.f1
     return "   ".join(
-        f"{label} " + ("none" if scores[key] is None else f"{scores[key]:.3f}")
-        for key, label in names.items()
+        f"{label} " + ("none" if math.isnan(value) else f"{value:.3f}")
+        for label, value in values.items()
     )
 
 
-def note_scores(result: Mapping[str, Any]) -> list[str]:
+def note_scores(result: RasterScores) -> list[str]:
     """Return what must be said of a table of scores, in lines."""
-    whole = result["all"]
+    whole = result.all
     notes = [
-        f"IoU and accuracy are pooled over {whole['pixels']:,} pixels; BF1 is the mean "
-        f"over {whole['images_with_boundary']} of {whole['images']} images, those with "
+        f"IoU and accuracy are pooled over {whole.pixels:,} pixels; BF1 is the mean "
+        f"over {whole.images_with_boundary} of {whole.images} images, those with "
         "a boundary. What is smaller than "
         f"{MIN_BUILDING_AREA} pixels is no building, true or predicted."
     ]
-    left = result["without_prediction"]
+    left = result.without_prediction
     if left:
         names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         notes.append(f"{len(left)} truths have no prediction and no score: {names}")
     return notes
 
 
-def write_scores(result: Mapping[str, Any], folder: Path) -> None:
+def write_scores(result: RasterScores, folder: Path) -> None:
     """Write scores as `scores.json` and as a Markdown table, `scores.md`.
 
     Args:
         result: What `scoring.score_rasters` returns.
         folder: Where to write; it exists.
     """
-    (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "scores.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
     text = "\n".join([as_markdown(tabulate_scores(result)), "", *note_scores(result)])
     (folder / "scores.md").write_text(text + "\n")
 
@@ -93,7 +95,7 @@ def as_markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _as_text(value: float | None) -> str:
-    if value is None:
+def _as_text(value: float) -> str:
+    if math.isnan(value):
         return "none"
     return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -300,12 +300,12 @@ class Counts(NamedTuple):
     @property
     def iou(self) -> float:
         """Pooled intersection over union, in [0, 1]; NaN without any building."""
-        return self.intersection / self.union if self.union else float("nan")
+        return self.intersection / self.union if self.union else math.nan
 
     @property
     def accuracy(self) -> float:
         """Share of pixels that are right, in [0, 1]; NaN without any pixel."""
-        return self.correct / self.total if self.total else float("nan")
+        return self.correct / self.total if self.total else math.nan
 
 
 def count_pixels(

@@ -480,4 +480,4 @@ def _score(
 
     scores = scoring.score_masks(pairs())
     plots.draw_samples(samples, picture)
-    return scores
+    return scores.as_json()

@@ -30,32 +30,36 @@ def write_masks(folder, *names, shape=(90, 70), off=0):
 def test_iou_is_pooled_and_bf1_a_mean_over_images_with_a_boundary():
     moved = np.roll(HOUSE, 1, axis=1)
     scores = score_masks([(HOUSE, moved), (HOUSE, FIELD), (FIELD, FIELD)])
-    assert scores["iou"] == pytest.approx(20 / (30 + 25))
-    assert scores["bf1_3"] == pytest.approx((1 + 0) / 2)
-    assert scores["accuracy"] == pytest.approx(1 - (10 + 25) / (3 * 72))
-    assert (scores["images"], scores["images_with_boundary"]) == (3, 2)
+    assert scores.iou == pytest.approx(20 / (30 + 25))
+    assert scores.boundary[3].f1 == pytest.approx((1 + 0) / 2)
+    assert scores.accuracy == pytest.approx(1 - (10 + 25) / (3 * 72))
+    assert (scores.images, scores.images_with_boundary) == (3, 2)
 
 
 def test_pixels_masked_in_the_prediction_do_not_count():
     pred = HOUSE.copy()
     pred[:, 4:] = 255
-    assert score_masks([(HOUSE, pred)])["iou"] == 1
+    assert score_masks([(HOUSE, pred)]).iou == 1
 
 
 def test_scores_that_nothing_speaks_for_are_none():
     scores = score_masks([(FIELD, FIELD)])
-    assert scores["iou"] is None
-    assert scores["bf1_3"] is None
-    assert scores["accuracy"] == 1
+    assert math.isnan(scores.iou)
+    assert all(math.isnan(part) for part in scores.boundary[3])
+    assert scores.accuracy == 1
+    values = scores.as_json()
+    assert values["iou"] is None
+    assert values["bf1_3"] is None
 
 
 def test_means_are_of_precision_and_recall_too_and_buildings_are_summed():
     scores = score_masks([(HOUSE, FIELD), (FIELD, HOUSE), (FIELD, FIELD)])
-    assert scores["precision_3"] == scores["recall_3"] == 0.5  # (1, 0) and (0, 1)
-    assert scores["bf1_3"] == scores["bf1_5"] == 0
-    assert (scores["buildings"], scores["false_negatives"]) == (1, 1)
-    assert (scores["regions"], scores["false_positives"]) == (1, 1)
-    assert scores["pixels"] == 3 * HOUSE.size
+    precision, recall, f1 = scores.boundary[3]
+    assert precision == recall == 0.5  # (1, 0) and (0, 1)
+    assert f1 == scores.boundary[5].f1 == 0
+    assert (scores.instances.buildings, scores.instances.false_negatives) == (1, 1)
+    assert (scores.instances.regions, scores.instances.false_positives) == (1, 1)
+    assert scores.pixels == 3 * HOUSE.size
 
 
 def test_teeth_that_bf1_does_not_see_make_the_boundary_long():
@@ -66,13 +70,13 @@ def test_teeth_that_bf1_does_not_see_make_the_boundary_long():
     teeth[:, 28:] = 255
     scores = score_masks([(true, teeth)] * 2)
     # A corner keeps its neighbour at the side.
-    assert scores["boundary_ratio"] == (60 - 9 + 10) / 60
-    assert scores["bf1_3"] == 1
+    assert scores.boundary_ratio == (60 - 9 + 10) / 60
+    assert scores.boundary[3].f1 == 1
 
 
 def test_no_score_is_not_a_number():
     for pairs in ([], [(FIELD, FIELD)], [(FIELD + 255, HOUSE)]):
-        values = score_masks(pairs).values()
+        values = score_masks(pairs).as_json().values()
         assert not any(value is not None and math.isnan(value) for value in values)
 
 
@@ -89,14 +93,13 @@ def test_rasters_read_in_bands_score_as_the_whole_does(tmp_path, monkeypatch, ba
     write_raster(tmp_path / "truth" / "a.tif", true * 255)
     write_raster(tmp_path / "pred" / "a.tif", pred, nodata=255)
     monkeypatch.setattr(scoring, "STRIP_HEIGHT", band)
-    found = score_rasters(tmp_path / "pred", tmp_path / "truth")["all"]
+    found = score_rasters(tmp_path / "pred", tmp_path / "truth").all
     known = np.where(pred == 255, 255, true)
-    assert found["bf1_3"] == boundary_f1(known, pred, 3, ignore=255).f1
-    assert found["bf1_5"] == boundary_f1(known, pred, 5, ignore=255).f1
-    buildings = count_instances(known, pred, ignore=255)._asdict()
-    assert {name: found[name] for name in buildings} == buildings
-    assert found["pixels"] == 90 * 70 - 200
-    assert 0 < found["bf1_3"] < found["bf1_5"] < 1
+    assert found.boundary[3].f1 == boundary_f1(known, pred, 3, ignore=255).f1
+    assert found.boundary[5].f1 == boundary_f1(known, pred, 5, ignore=255).f1
+    assert found.instances == count_instances(known, pred, ignore=255)
+    assert found.pixels == 90 * 70 - 200
+    assert 0 < found.boundary[3].f1 < found.boundary[5].f1 < 1
 
 
 def test_inria_is_pooled_by_city(tmp_path):
@@ -104,15 +107,15 @@ def test_inria_is_pooled_by_city(tmp_path):
     preds = write_masks(tmp_path / "pred", *names)
     truths = write_masks(tmp_path / "truth", *names, off=2)
     result = score_rasters(preds, truths)
-    assert set(result["cities"]) == {"austin", "tyrol-w"}
+    assert set(result.cities) == {"austin", "tyrol-w"}
     masks = [make_scene(seed, 90, 70)[1] for seed in (0, 1)]
     expected = score_masks([(np.roll(mask, 2, axis=0), mask) for mask in masks])
-    assert result["cities"]["austin"] == expected
-    assert expected["images"] == 2
+    assert result.cities["austin"] == expected
+    assert expected.images == 2
 
     (preds / "austin36.tif").rename(preds / "new-austin36.tif")
     (truths / "austin36.tif").rename(truths / "new-austin36.tif")
-    assert score_rasters(preds, truths)["cities"] == {}
+    assert score_rasters(preds, truths).cities == {}
 
 
 def test_pairs_are_made_by_name(tmp_path):
@@ -190,7 +193,7 @@ def test_scores_are_written_with_pictures(scored):
         *("scores.json", "scores.md", "worst.png", "best.png"),
         *("a_errors.png", "b_errors.png"),
     }
-    assert json.loads((out / "scores.json").read_text()) == result
+    assert json.loads((out / "scores.json").read_text()) == result.as_json()
     text = (out / "scores.md").read_text()
     assert "| a | 1.0000 | 1.0000 |" in text
     assert "the mean over 2 of 2 images" in text

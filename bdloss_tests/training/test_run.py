@@ -122,7 +122,8 @@ def test_scores_are_of_what_flips_give_on_average(run):
     scores = {}
     for tta in ("none", "flips"):
         map_ = predict_array(pixels, predict, window=32, overlap=8, batch=4, tta=tta)
-        scores[tta] = scoring.score_masks([(mask, (map_ >= 0.5).astype(np.uint8))])
+        pred = (map_ >= 0.5).astype(np.uint8)
+        scores[tta] = scoring.score_masks([(mask, pred)]).as_json()
     assert result["test"] == pytest.approx(scores["flips"])
     assert scores["none"]["iou"] != scores["flips"]["iou"]
 

@@ -127,7 +127,7 @@ def score_edges(experiment: Any, folder: Path) -> None:
         pairs.append((near, pred))
     np.savez_compressed(folder / "test_masks.npz", **masks)
     scores = scoring.score_masks(pairs)
-    (folder / "edge.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (folder / "edge.json").write_text(json.dumps(scores.as_json(), indent=2) + "\n")
 
 
 def write_random_features(path: Path) -> None:
