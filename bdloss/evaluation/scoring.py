@@ -37,14 +37,14 @@ from bdloss.metrics.scores import (
     find_boundary,
 )
 
-AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours, pixels
+ROWS_AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours
 STRIP_HEIGHT = 1024  # rows in memory at a time, about
-SIDE = 256  # pixels of the windows that are drawn
-DRAWN = 4  # of the worst windows, and of the best
-OVERLAPPING = 3  # windows of a grid that a window may share pixels with, at its edges
-SHARE = 0.05  # of a window that is building at least for the window to be drawn
-PICTURE = 2000  # pixels: the most of the longer side of an error map
-SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
+WINDOW_SIDE = 256  # pixels of the windows that are drawn
+WINDOWS_DRAWN = 4  # of the worst, and of the best
+MAX_OVERLAPPING = 3  # windows of a grid that one may share pixels with, at its edges
+MIN_BUILDING_FRACTION = 0.05  # of a window, for it to be drawn
+PICTURE_SIDE = 2000  # pixels of the longer side of an error map at most
+MAX_SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
 
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 Chosen = TypeVar("Chosen", bound=tuple[Any, ...])
@@ -72,7 +72,7 @@ class Pair(NamedTuple):
     truth: Path
 
 
-class Place(NamedTuple):
+class ScoredWindow(NamedTuple):
     """A window of a pair of masks, and its IoU."""
 
     iou: float
@@ -176,6 +176,10 @@ def score_rasters(
     images: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], Any] = lambda name: None,
+    *,
+    strip_height: int = STRIP_HEIGHT,
+    picture_side: int = PICTURE_SIDE,
+    min_building_fraction: float = MIN_BUILDING_FRACTION,
 ) -> RasterScores:
     """Score rasters of predicted masks, and show where they are wrong.
 
@@ -189,6 +193,9 @@ def score_rasters(
         images: An orthophoto or a folder of those of the same names, for the pictures.
         overwrite: Whether files that exist may be replaced.
         progress: Told the name of each image when it is done.
+        strip_height: As in `count_image`.
+        picture_side: Pixels of the longer side of an error map at most.
+        min_building_fraction: Of a window in `worst.png` and `best.png`, at least.
 
     Returns:
         Scores of each image, of INRIA's cities and of all.
@@ -205,22 +212,26 @@ def score_rasters(
         if (out / "scores.json").exists() and not overwrite:
             raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
-    places: list[Place] = []
+    windows: list[ScoredWindow] = []
     with ExitStack() as stack:
         folder = None
         if out is not None:
             folder = stack.enter_context(atomic_folder(out, last="scores.json"))
         for pair in pairs:
             with open_pair(pair) as (read, height, width):
-                errors = _ErrorMap(pair, height, width) if folder else None
+                errors = None
+                if folder:
+                    errors = _ErrorMap(
+                        pair, height, width, picture_side, min_building_fraction
+                    )
                 counted[pair.name] = count_image(
-                    read, height, width, errors.add if errors else None
+                    read, height, width, errors.add if errors else None, strip_height
                 )
             if folder and errors:
                 plots.write_picture(
                     errors.picture(), folder / f"{pair.name}_errors.png"
                 )
-                places = _keep_extremes([*places, *errors.places])
+                windows = _keep_extremes([*windows, *errors.windows])
             progress(pair.name)
         result = RasterScores(
             images={name: summarise([one]) for name, one in counted.items()},
@@ -229,8 +240,8 @@ def score_rasters(
             without_prediction=[path.name for path in left],
         )
         if folder and out is not None:
-            for name, chosen in _worst_and_best(places).items():
-                samples = [_read_sample(place, pictures) for place in chosen]
+            for name, chosen in _worst_and_best(windows).items():
+                samples = [_read_sample(window, pictures) for window in chosen]
                 plots.draw_windows(samples, folder / f"{name}.png")
             write_scores(result, folder)
     return result
@@ -242,7 +253,7 @@ def draw_stages(
     path: Path,
     image: Path | None = None,
     corner: tuple[int, int] | None = None,
-    side: int = SIDE,
+    side: int = WINDOW_SIDE,
     theta0: int = 3,
     theta: int = 5,
     overwrite: bool = False,
@@ -363,7 +374,7 @@ def _check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:
     if pred.crs and truth.crs:
         apart = ~truth.transform @ pred.transform
         far = pred.crs != truth.crs or any(
-            math.dist(apart @ corner, corner) > SHIFT
+            math.dist(apart @ corner, corner) > MAX_SHIFT
             for corner in ((0.0, 0.0), (float(pred.width), float(pred.height)))
         )
         if far:
@@ -389,6 +400,7 @@ def count_image(
     height: int,
     width: int,
     see: Callable[[Strip, int], None] | None = None,
+    strip_height: int = STRIP_HEIGHT,
 ) -> ImageCounts:
     """Count an image in strips of rows, so that memory grows with its width only.
 
@@ -398,24 +410,25 @@ def count_image(
         height: Height of the image, in pixels.
         width: Its width.
         see: Shown each strip and its first row.
+        strip_height: Rows in memory at a time, about.
 
     Returns:
         The counts, for `summarise`.
     """
     pixels, instances = Counts(), InstanceCounter(IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
-    strips = math.ceil(height / STRIP_HEIGHT)
+    strips = math.ceil(height / strip_height)
     strip = math.ceil(height / strips)  # none is a thin remainder
     for top in range(0, height, strip):
-        first, end = max(0, top - AROUND), min(height, top + strip)
-        true, pred = read(first, min(height, end + AROUND))
+        first, end = max(0, top - ROWS_AROUND), min(height, top + strip)
+        true, pred = read(first, min(height, end + ROWS_AROUND))
         true = np.where(pred == IGNORED, IGNORED, true)
         rows = slice(top - first, end - first)
         pixels = add_counts(pixels, count_pixels(true[rows], pred[rows], IGNORED))
         instances.add(true[rows], pred[rows])
-        for place, tolerance in enumerate(TOLERANCES):
-            boundaries[place] = add_counts(
-                boundaries[place],
+        for index, tolerance in enumerate(TOLERANCES):
+            boundaries[index] = add_counts(
+                boundaries[index],
                 count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
             )
         if see:
@@ -424,12 +437,31 @@ def count_image(
 
 
 class _ErrorMap:
-    """The error map of an image, at a size that a person looks at, and its windows."""
+    """The error map of an image, at a size that a person looks at, and its windows.
 
-    def __init__(self, pair: Pair, height: int, width: int):
-        self.places: list[Place] = []
+    Args:
+        pair: The masks of the image.
+        height: Their height, in pixels.
+        width: Their width.
+        picture_side: Pixels of the longer side of the map at most.
+        min_building_fraction: Windows with less building are not looked at.
+
+    Attributes:
+        windows: The windows of a grid that have enough buildings, and their IoU.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        height: int,
+        width: int,
+        picture_side: int = PICTURE_SIDE,
+        min_building_fraction: float = MIN_BUILDING_FRACTION,
+    ):
+        self.windows: list[ScoredWindow] = []
         self._pair = pair
-        self._step = math.ceil(max(height, width) / PICTURE)
+        self._step = math.ceil(max(height, width) / picture_side)
+        self._min_building = min_building_fraction * WINDOW_SIDE**2
         self._rows: list[np.ndarray] = []
 
     def add(self, strip: Strip, top: int) -> None:
@@ -440,38 +472,41 @@ class _ErrorMap:
         self._rows.append(marks[-top % step :: step, ::step].copy())
         true, pred = strip.true[strip.rows], strip.pred[strip.rows]
         height, width = true.shape
-        for part in sliding_windows(height, width, SIDE, SIDE):
+        for part in sliding_windows(height, width, WINDOW_SIDE, WINDOW_SIDE):
             counts = count_pixels(true[part.slices], pred[part.slices], IGNORED)
-            if counts.union >= SHARE * SIDE**2:
+            if counts.union >= self._min_building:
                 window = part._replace(row=top + part.row)
-                self.places.append(Place(counts.iou, self._pair, window))
+                self.windows.append(ScoredWindow(counts.iou, self._pair, window))
 
     def picture(self) -> np.ndarray:
         """Return the map as an RGB picture."""
         return plots.colour_errors(np.vstack(self._rows))
 
 
-def _keep_extremes(places: list[Place]) -> list[Place]:
-    """Return, by IoU, those places that may still be drawn."""
-    ordered = sorted(places)
-    kept = DRAWN * (1 + OVERLAPPING)
+def _keep_extremes(windows: Sequence[ScoredWindow]) -> list[ScoredWindow]:
+    """Return, by IoU, those windows that may still be drawn."""
+    ordered = sorted(windows)
+    kept = WINDOWS_DRAWN * (1 + MAX_OVERLAPPING)
     return ordered if len(ordered) <= 2 * kept else ordered[:kept] + ordered[-kept:]
 
 
-def _worst_and_best(places: list[Place]) -> dict[str, list[Place]]:
-    ordered = sorted(places)
+def _worst_and_best(
+    windows: Sequence[ScoredWindow],
+) -> dict[str, list[ScoredWindow]]:
+    """Return the windows to draw, those that do not overlap, if there are any."""
+    ordered = sorted(windows)
     chosen = {
-        "worst": choose_apart(ordered, DRAWN),
-        "best": choose_apart(ordered[::-1], DRAWN),
+        "worst": choose_apart(ordered, WINDOWS_DRAWN),
+        "best": choose_apart(ordered[::-1], WINDOWS_DRAWN),
     }
     return {name: some for name, some in chosen.items() if some}
 
 
-def choose_apart(places: Sequence[Chosen], number: int) -> list[Chosen]:
+def choose_apart(candidates: Sequence[Chosen], number: int) -> list[Chosen]:
     """Return the first places whose windows do not overlap.
 
     Args:
-        places: Tuples that end with an image and a window of it, in order.
+        candidates: Tuples that end with an image and a window of it, in order.
         number: How many to return at most.
 
     Example:
@@ -481,13 +516,13 @@ def choose_apart(places: Sequence[Chosen], number: int) -> list[Chosen]:
         [0, 4]
     """
     chosen: list[Chosen] = []
-    for place in places:
-        *_, image, window = place
+    for candidate in candidates:
+        *_, image, window = candidate
         free = all(
             image != other or not _overlap(window, taken) for *_, other, taken in chosen
         )
         if free and len(chosen) < number:
-            chosen.append(place)
+            chosen.append(candidate)
     return chosen
 
 
@@ -500,9 +535,9 @@ def _overlap(one: Window, other: Window) -> bool:
     )
 
 
-def _read_sample(place: Place, pictures: Mapping[str, Path]) -> plots.Sample:
+def _read_sample(scored: ScoredWindow, pictures: Mapping[str, Path]) -> plots.Sample:
     """Read what is drawn of a window."""
-    window, pair = place.window, place.pair
+    window, pair = scored.window, scored.pair
     columns = window.slices[1]
     with open_pair(pair) as (read, *_):
         true, pred = (
@@ -513,7 +548,7 @@ def _read_sample(place: Place, pictures: Mapping[str, Path]) -> plots.Sample:
         with raster.open_raster(pictures[pair.name]) as source:
             _check_inside(source, window, pictures[pair.name])
             pixels = raster.read_pixels(source, window)
-    title = f"{pair.name}, IoU {place.iou:.2f}\nrow {window.row}, column {window.col}"
+    title = f"{pair.name}, IoU {scored.iou:.2f}\nrow {window.row}, column {window.col}"
     return plots.Sample(title, pixels, np.where(pred == IGNORED, pred, true), pred)
 
 

@@ -85,15 +85,15 @@ def test_masks_of_two_shapes_are_refused():
         score_masks([(HOUSE, HOUSE[:3])])
 
 
-@pytest.mark.parametrize("band", [7, 30, 64])
-def test_rasters_read_in_bands_score_as_the_whole_does(tmp_path, monkeypatch, band):
+@pytest.mark.parametrize("height", [7, 30, 64])
+def test_rasters_read_in_strips_score_as_the_whole_does(tmp_path, height):
     true, pred = make_scene(4, 90, 70)[1], make_scene(4, 90, 70)[1]
     pred = np.roll(pred, (4, 1), (0, 1))
     pred[40:50, 20:40] = 255
     write_raster(tmp_path / "truth" / "a.tif", true * 255)
     write_raster(tmp_path / "pred" / "a.tif", pred, nodata=255)
-    monkeypatch.setattr(scoring, "STRIP_HEIGHT", band)
-    found = score_rasters(tmp_path / "pred", tmp_path / "truth").all
+    folders = tmp_path / "pred", tmp_path / "truth"
+    found = score_rasters(*folders, strip_height=height).all
     known = np.where(pred == 255, 255, true)
     assert found.boundary[3].f1 == boundary_f1(known, pred, 3, ignore=255).f1
     assert found.boundary[5].f1 == boundary_f1(known, pred, 5, ignore=255).f1
@@ -229,22 +229,18 @@ def test_windows_are_ranked_by_iou_and_lie_inside(tmp_path, monkeypatch):
         assert len(columns) == 1 or columns[1] - columns[0] >= 256
 
 
-def test_a_large_error_map_is_thinned_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "PICTURE", 40)
-    monkeypatch.setattr(scoring, "STRIP_HEIGHT", 31)
+def test_a_large_error_map_is_thinned_evenly(tmp_path):
     true, pred = make_scene(2, 90, 70)[1], np.roll(make_scene(2, 90, 70)[1], 4, 1)
     write_raster(tmp_path / "truth.tif", true)
     write_raster(tmp_path / "pred.tif", pred)
-    score_rasters(tmp_path / "pred.tif", tmp_path / "truth.tif", tmp_path / "out")
+    paths = (tmp_path / f"{name}.tif" for name in ("pred", "truth"))
+    score_rasters(*paths, tmp_path / "out", strip_height=31, picture_side=40)
     found = cv2.imread(str(tmp_path / "out" / "pred_errors.png"))[..., ::-1]
     whole = plots.colour_errors(plots.mark_errors(true, pred, 3))
     np.testing.assert_array_equal(found, whole[::3, ::3])
 
 
-def test_memory_does_not_grow_with_the_height(tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "STRIP_HEIGHT", 64)
-    monkeypatch.setattr(scoring, "PICTURE", 64)
-    monkeypatch.setattr(scoring, "SHARE", 2)  # draws no windows
+def test_memory_does_not_grow_with_the_height(tmp_path):
     part = make_scene(3, 128, 480)[1]
     peaks = []
     for times in (2, 32):
@@ -253,7 +249,13 @@ def test_memory_does_not_grow_with_the_height(tmp_path, monkeypatch):
             write_raster(tmp_path / f"{name}{times}.tif", mask)
         paths = [tmp_path / f"{name}{times}.tif" for name in ("pred", "truth")]
         tracemalloc.start()
-        score_rasters(*paths, tmp_path / f"out{times}")
+        score_rasters(
+            *paths,
+            tmp_path / f"out{times}",
+            strip_height=64,
+            picture_side=64,
+            min_building_fraction=2,  # draws no windows
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 0.2 * 30 * part.size
