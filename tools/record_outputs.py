@@ -23,8 +23,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 TRAINING = [
-    *("filters=2", "blocks=1", "patch=32", "batch=2", "steps=4", "workers=1"),
-    *("validation=0.4", "augment=light", "weight.policy=search", "weight.first=2"),
+    *("model.filters=2", "model.blocks=1", "patches.size=32", "patches.batch_size=2"),
+    *("patches.steps=4", "patches.workers=1", "patches.augment=light"),
+    *("dataset.validation=0.4", "weight.policy=search", "weight.first=2"),
     *("weight.every=2", "weight.values=[0.1, 0.9]"),
     "stage=[{epochs=4, learning_rate=1e-2, plateau=1}]",
 ]

@@ -23,6 +23,7 @@ from bdloss.training.trainer import FitSettings
 
 logger = logging.getLogger(__name__)
 
+NAMED = 5  # renamed settings that a warning names
 DEFAULT = "banepa"  # the experiment that is trained if none is named
 # Settings of 0.1 stood side by side: their names, and those of now.
 RENAMED = {
@@ -176,8 +177,10 @@ def rename_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         foreign = table == "dataset" and key not in ("dataset", "data")
         if not foreign or kind not in DATASETS or name in settings_of(kind):
             renamed[table] = {**renamed.get(table, {}), name: value}
-    names = ", ".join(f"{key} is now {RENAMED[key]}" for key in old)
-    logger.warning("renamed: %s", names)
+    names = [f"{key} is now {RENAMED[key]}" for key in list(old)[:NAMED]]
+    if len(old) > NAMED:
+        names.append(f"and {len(old) - NAMED} more, see docs/training.md")
+    logger.warning("renamed: %s", ", ".join(names))
     return renamed
 
 

@@ -180,7 +180,7 @@ def test_settings_of_0_1_are_read_with_one_warning_that_names_those_of_now(
     settings = experiments.read_file(path)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "patch is now patches.size" in record.getMessage()
+    assert "bands is now dataset.bands" in record.getMessage()
     assert "\n" not in record.getMessage()
     assert make_experiment(settings) == make_experiment(
         {
