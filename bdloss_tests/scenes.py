@@ -69,3 +69,11 @@ def write_folder(root: Path, sizes=((90, 130), (70, 84))) -> Path:
         write_raster(root / "images" / name, pixels)
         write_raster(root / "masks" / name, mask * 255)
     return root
+
+
+def write_masks(folder, *names, shape=(90, 70), off=0):
+    """Write a mask of seeded houses for each name, rolled by some rows."""
+    for seed, name in enumerate(names):
+        mask = np.roll(make_scene(seed, *shape)[1], off, axis=0)
+        write_raster(folder / name, mask)
+    return folder

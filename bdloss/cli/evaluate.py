@@ -85,9 +85,9 @@ def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
     """
     start_keras()
     with one_line_errors():
-        from bdloss.evaluation import scoring
+        from bdloss.evaluation.loss_figure import draw_stages
 
-        window = scoring.draw_stages(prediction, truth, out, **options)
+        window = draw_stages(prediction, truth, out, **options)
     click.echo(f"{out}: row {window.row}, column {window.col}")
 
 

@@ -8,14 +8,9 @@ import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import GroundTruth, find_truth
+from bdloss.evaluation.pairs import Pair, open_pair
 from bdloss.evaluation.scores import Scores
-from bdloss.evaluation.scoring import (
-    ImageCounts,
-    Pair,
-    count_image,
-    open_pair,
-    summarise,
-)
+from bdloss.evaluation.scoring import ImageCounts, count_image, summarise
 from bdloss.evaluation.tables import one_line
 from bdloss.files import atomic_path
 from bdloss.geo.orthophoto import Orthophoto

@@ -1,30 +1,17 @@
 import json
 import math
-import shutil
 import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 
 from bdloss import plots
-from bdloss.evaluation import scoring, tables
-from bdloss.evaluation.scoring import find_pairs, score_masks, score_rasters
+from bdloss.evaluation.scoring import score_masks, score_rasters
 from bdloss.metrics.buildings import count_instances
 from bdloss.metrics.scores import boundary_f1
 from bdloss_tests.drawing import FIELD, HOUSE
-from bdloss_tests.scenes import CORNER, make_scene, write_raster
-
-
-def write_masks(folder, *names, shape=(90, 70), off=0):
-    """Write a mask of seeded houses for each name, rolled by some rows."""
-    for seed, name in enumerate(names):
-        mask = np.roll(make_scene(seed, *shape)[1], off, axis=0)
-        write_raster(folder / name, mask)
-    return folder
+from bdloss_tests.scenes import make_scene, write_masks, write_raster
 
 
 def test_iou_is_pooled_and_bf1_a_mean_over_images_with_a_boundary():
@@ -118,59 +105,6 @@ def test_inria_is_pooled_by_city(tmp_path):
     assert score_rasters(preds, truths).cities == {}
 
 
-def test_pairs_are_made_by_name(tmp_path):
-    preds = write_masks(tmp_path / "pred", "b_mask.tif", "a_mask.tif", "a.tif")
-    truths = write_masks(tmp_path / "truth", "a.tif", "b.png", "c.tif")
-    pairs, left = find_pairs(preds, truths)
-    assert [(pair.name, pair.pred.name, pair.truth.name) for pair in pairs] == [
-        ("a", "a_mask.tif", "a.tif"),
-        ("b", "b_mask.tif", "b.png"),
-    ]
-    assert [path.name for path in left] == ["c.tif"]
-    notes = tables.note_scores(score_rasters(preds, truths))
-    assert "1 truths have no prediction and no score: c.tif" in notes
-    one, _ = find_pairs(preds / "a.tif", truths / "b.png")
-    assert len(one) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        (lambda pred, truth: (truth / "a.tif").unlink(), "no truth named a"),
-        (lambda pred, truth: shutil.rmtree(pred), "no such file or folder"),
-        (lambda pred, truth: (pred / "a.tif").unlink(), "no rasters in"),
-        (
-            lambda pred, truth: write_raster(truth / "a.tif", HOUSE.astype("uint8")),
-            "of the size of its truth",
-        ),
-        (
-            lambda pred, truth: write_raster(
-                truth / "a.tif",
-                make_scene(0, 90, 70)[1],
-                transform=CORNER @ Affine.translation(2, 0),
-            ),
-            "lies where its truth does",
-        ),
-        (
-            lambda pred, truth: write_raster(
-                truth / "a.tif", make_scene(0, 90, 70)[1], crs=CRS.from_epsg(32644)
-            ),
-            "lies where its truth does",
-        ),
-    ],
-)
-def test_what_does_not_go_together_is_refused_and_leaves_nothing(
-    tmp_path, change, rule
-):
-    pred = write_masks(tmp_path / "pred", "a.tif")
-    truth = write_masks(tmp_path / "truth", "a.tif")
-    change(pred, truth)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises((ValueError, FileNotFoundError), match=rule):
-        score_rasters(pred, truth, tmp_path / "out")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 @pytest.fixture
 def scored(tmp_path):
     """A folder of scores: two towns, one of them wrong in its lower right corner."""
@@ -205,41 +139,6 @@ def test_scores_are_written_with_pictures(scored):
     assert not (right[..., ::-1] == plots.ERRORS["missed"]).all(-1).any()
 
 
-def test_windows_are_ranked_by_iou_and_lie_inside(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(
-        plots, "draw_windows", lambda some, path: drawn.update({path.stem: some})
-    )
-    true = make_scene(1, 300, 520)[1]
-    pred = true.copy()
-    pred[150:, 400:] = 0
-    write_raster(tmp_path / "truth.tif", true)
-    write_raster(tmp_path / "pred.tif", pred)
-    score_rasters(tmp_path / "pred.tif", tmp_path / "truth.tif", tmp_path / "out")
-    worst, best = drawn["worst"][0], drawn["best"][0]
-    assert worst.title.endswith("row 44, column 264")  # 300 - 256, 520 - 256
-    part = (slice(44, None), slice(264, None))
-    np.testing.assert_array_equal(worst.true, true[part])
-    np.testing.assert_array_equal(worst.pred, pred[part])
-    assert "IoU 1.00" in best.title
-    assert best.pixels is None
-    # 300 x 520 pixels have room for two windows; the grid of them has six.
-    for samples in drawn.values():
-        columns = sorted(int(one.title.split()[-1]) for one in samples)
-        assert len(columns) == 1 or columns[1] - columns[0] >= 256
-
-
-def test_a_large_error_map_is_thinned_evenly(tmp_path):
-    true, pred = make_scene(2, 90, 70)[1], np.roll(make_scene(2, 90, 70)[1], 4, 1)
-    write_raster(tmp_path / "truth.tif", true)
-    write_raster(tmp_path / "pred.tif", pred)
-    paths = (tmp_path / f"{name}.tif" for name in ("pred", "truth"))
-    score_rasters(*paths, tmp_path / "out", strip_height=31, picture_side=40)
-    found = cv2.imread(str(tmp_path / "out" / "pred_errors.png"))[..., ::-1]
-    whole = plots.colour_errors(plots.mark_errors(true, pred, 3))
-    np.testing.assert_array_equal(found, whole[::3, ::3])
-
-
 def test_memory_does_not_grow_with_the_height(tmp_path):
     part = make_scene(3, 128, 480)[1]
     peaks = []
@@ -259,24 +158,3 @@ def test_memory_does_not_grow_with_the_height(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 0.2 * 30 * part.size
-
-
-def test_stages_are_drawn_where_the_boundary_is_longest(tmp_path):
-    true = np.zeros((80, 120), np.uint8)
-    true[50:60, 90:100] = true[10:14, 10:14] = 1
-    truth = write_raster(tmp_path / "truth.tif", true)
-    prob = write_raster(tmp_path / "a_prob.tif", true * 200, nodata=255)
-    with rasterio.open(prob, "r+") as target:
-        target.scales = (1 / 254,)
-    image = write_raster(tmp_path / "image.tif", make_scene(0, 80, 120)[0])
-    path = tmp_path / "figure.png"
-    window = scoring.draw_stages(prob, truth, path, image, side=40)
-    assert window == (40, 80, 40, 40)
-    assert cv2.imread(str(path)).std() > 20
-    with pytest.raises(FileExistsError, match="give --overwrite"):
-        scoring.draw_stages(prob, truth, path)
-    with pytest.raises(ValueError, match="the corner must lie in 80 rows"):
-        scoring.draw_stages(prob, truth, path, corner=(80, 0), overwrite=True)
-    with pytest.raises(ValueError, match="theta must not be less"):
-        scoring.draw_stages(prob, truth, tmp_path / "no.png", theta0=7)
-    assert not (tmp_path / "no.png").exists()

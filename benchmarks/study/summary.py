@@ -354,7 +354,7 @@ def choose_windows(
         Place of the scene and window, those of most pixels first.
     """
     from bdloss.constants import IGNORED
-    from bdloss.evaluation.scoring import choose_apart
+    from bdloss.evaluation.error_maps import choose_apart
     from bdloss.geo.windows import sliding_windows
 
     places = []
