@@ -376,3 +376,24 @@ def draw_stages(
         axes.set_axis_off()
     figure.suptitle(f"BF1 = 2PR / (P + R) = {float(f1[0, 0]):.3f}", fontsize=11)
     figure.savefig(path, dpi=110)
+
+
+def draw_examples(pixels: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Draw patches beside their truth and prediction.
+
+    Args:
+        pixels: Patches `(number, height, width, bands)`, 0..255.
+        true: Masks `(number, height, width, 1)`; 255, ignored, is drawn grey.
+        pred: Probabilities of the same shape, in [0, 1].
+
+    Returns:
+        Pictures of shape `(number, height, 3 * width, 3)`, uint8.
+
+    Example:
+        >>> grey, mask = np.full((1, 1, 1, 1), 9), np.ones((1, 1, 1, 1))
+        >>> draw_examples(grey, mask, mask)[0, 0, :, 0].tolist()
+        [9, 255, 255]
+    """
+    truth = np.where(true == 1, 255, (true == IGNORED) * 127)
+    parts = [*map(as_rgb, (pixels, truth, 255 * pred))]
+    return np.concatenate(parts, axis=2).round().astype(np.uint8)

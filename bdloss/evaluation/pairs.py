@@ -126,7 +126,7 @@ def open_pair(
         if probabilities and raster.holds_probabilities(pred):
             read_pred = raster.read_probabilities
         truth = stack.enter_context(GroundTruth(pair.truth).open(geobox))
-        _check_geoboxes(pair, geobox, truth.geobox)
+        check_geoboxes(pair, geobox, truth.geobox)
 
         def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
             window = Window(top, 0, end - top, geobox.width)
@@ -135,7 +135,17 @@ def open_pair(
         yield read, geobox.height, geobox.width
 
 
-def _check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:
+def check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:
+    """Refuse a pair of other sizes, or at other places.
+
+    Args:
+        pair: The files, to name them.
+        pred: Where the pixels of the prediction lie.
+        truth: Where those of the ground truth lie.
+
+    Raises:
+        ValueError: If they differ in size, or by more than `MAX_SHIFT` on the ground.
+    """
     if (pred.height, pred.width) != (truth.height, truth.width):
         raise InputError(
             f"a mask is of the size of its truth {(truth.height, truth.width)}, "

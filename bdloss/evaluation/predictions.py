@@ -8,7 +8,7 @@ import numpy as np
 
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import GroundTruth, find_truth
-from bdloss.evaluation.pairs import Pair, open_pair
+from bdloss.evaluation.pairs import Pair, check_geoboxes, open_pair
 from bdloss.evaluation.scores import Scores
 from bdloss.evaluation.scoring import ImageCounts, count_image, summarise
 from bdloss.evaluation.tables import one_line
@@ -39,8 +39,10 @@ class PredictionScores:
         if self._truths is None:
             return None
         truth = find_truth(orthophoto.path, self._truths)
-        with open_pair(Pair(orthophoto.path.stem, orthophoto.path, truth)):
-            return truth
+        pair = Pair(orthophoto.path.stem, orthophoto.path, truth)
+        with GroundTruth(truth).open(orthophoto.geobox) as opened:
+            check_geoboxes(pair, orthophoto.geobox, opened.geobox)
+        return truth
 
     def reduced_truth(
         self, orthophoto: Orthophoto

@@ -5,16 +5,12 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
-
-if TYPE_CHECKING:
-    from bdloss.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -138,22 +134,3 @@ def newest_state(folder: Path) -> State | None:
         except InputError as error:
             logger.warning("%s; trying the one before", error)
     return None
-
-
-class CheckpointSaver(keras.callbacks.Callback):
-    """Write a checkpoint after each epoch.
-
-    Args:
-        trainer: What is trained.
-        folder: Folder of checkpoints; made if need be.
-        keep_best: Whether that of the best epoch stays, beside the newest two.
-    """
-
-    def __init__(self, trainer: "Trainer", folder: Path, keep_best: bool = False):
-        super().__init__()
-        self.trainer, self.folder, self.keep_best = trainer, folder, keep_best
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save where the training stands."""
-        best = [self.trainer.best_epoch] if self.keep_best else []
-        save_state(self.trainer.state(), self.folder, keep_epochs=best)

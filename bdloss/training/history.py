@@ -3,35 +3,8 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import keras
 
 from bdloss.files import atomic_path
-
-if TYPE_CHECKING:
-    from bdloss.training.trainer import Trainer
-
-
-class HistoryWriter(keras.callbacks.Callback):
-    """Write the rows of a training after each epoch.
-
-    Args:
-        trainer: What is trained.
-        path: As in `write_history`.
-    """
-
-    def __init__(self, trainer: "Trainer", path: Path):
-        super().__init__()
-        self.trainer, self.path = trainer, path
-
-    def write(self) -> None:
-        """Write the rows that there are."""
-        write_history(self.trainer.rows, self.path)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the row of the epoch too."""
-        self.write()
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:

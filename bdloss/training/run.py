@@ -27,7 +27,6 @@ from bdloss.inference.sliding_window import predict_array
 from bdloss.settings import flatten
 from bdloss.training import checkpoints
 from bdloss.training.batches import make_batches
-from bdloss.training.checkpoints import CheckpointSaver
 from bdloss.training.devices import ALONE, Devices, select_devices
 from bdloss.training.experiment import (
     Experiment,
@@ -35,11 +34,14 @@ from bdloss.training.experiment import (
     read_file,
     write_experiment,
 )
-from bdloss.training.history import HistoryWriter
 from bdloss.training.loss import make_loss
 from bdloss.training.network import build_network
+from bdloss.training.savers import (
+    CheckpointSaver,
+    HistoryWriter,
+    TensorBoardEpochs,
+)
 from bdloss.training.schedules import weight_callback
-from bdloss.training.tensorboard import TensorBoardEpochs
 from bdloss.training.trainer import Trainer
 from bdloss.training.weight_search import extra_epochs, search_weights
 

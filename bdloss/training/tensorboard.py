@@ -3,41 +3,12 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-
-from bdloss.constants import IGNORED
-from bdloss.plots import as_rgb
-
-if TYPE_CHECKING:
-    from bdloss.training.trainer import Trainer
 
 RUNS = ("train", "validation")
 PARTIAL = ".partial"  # folder in which a file is written
 EXAMPLES = "image, truth, prediction"  # name of the pictures
-
-
-class TensorBoardEpochs(keras.callbacks.Callback):
-    """Log each epoch, with some patches of the validation beside their prediction.
-
-    Args:
-        trainer: What is trained.
-        folder: As in `log_epochs`.
-    """
-
-    def __init__(self, trainer: "Trainer", folder: Path):
-        super().__init__()
-        self.trainer, self.folder = trainer, folder
-
-    def write(self) -> None:
-        """Log the epochs that are not logged yet."""
-        log_epochs(self.trainer.rows, self.trainer.examples, self.folder)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Log the epoch."""
-        self.write()
 
 
 def log_epochs(
@@ -111,24 +82,3 @@ def _kind(plugin: str):
     from tensorflow.compat.v1 import SummaryMetadata
 
     return SummaryMetadata(plugin_data={"plugin_name": plugin})
-
-
-def draw_examples(pixels: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """Draw patches beside their truth and prediction.
-
-    Args:
-        pixels: Patches `(number, height, width, bands)`, 0..255.
-        true: Masks `(number, height, width, 1)`; 255, ignored, is drawn grey.
-        pred: Probabilities of the same shape, in [0, 1].
-
-    Returns:
-        Pictures of shape `(number, height, 3 * width, 3)`, uint8.
-
-    Example:
-        >>> grey, mask = np.full((1, 1, 1, 1), 9), np.ones((1, 1, 1, 1))
-        >>> draw_examples(grey, mask, mask)[0, 0, :, 0].tolist()
-        [9, 255, 255]
-    """
-    truth = np.where(true == 1, 255, (true == IGNORED) * 127)
-    parts = [*map(as_rgb, (pixels, truth, 255 * pred))]
-    return np.concatenate(parts, axis=2).round().astype(np.uint8)

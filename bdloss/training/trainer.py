@@ -12,6 +12,7 @@ from pydantic import Field
 from bdloss import callbacks, losses, metrics, models
 from bdloss.constants import IGNORED
 from bdloss.errors import InputError
+from bdloss.plots import draw_examples
 from bdloss.settings import Count, Settings
 from bdloss.training.batches import Batches
 from bdloss.training.checkpoints import State
@@ -22,7 +23,6 @@ from bdloss.training.schedules import (
     learning_rate,
     reduced_rate,
 )
-from bdloss.training.tensorboard import draw_examples
 
 EXAMPLES = 4  # patches that TensorBoard shows
 JIT_COMPILE = {"auto": "auto", "on": True, "off": False}  # as Keras takes it

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from bdloss.callbacks import ConstantWeight
 from bdloss.errors import DamagedFileError
 from bdloss.training.checkpoints import (
-    CheckpointSaver,
     newest_state,
     read_state,
     state_path,
 )
 from bdloss.training.history import write_history
+from bdloss.training.savers import CheckpointSaver
 from bdloss.training.schedules import WeightSettings
 from bdloss.training.trainer import Trainer
 

@@ -5,7 +5,8 @@ from tensorflow import make_ndarray
 from tensorflow.compat.v1.train import summary_iterator
 from tensorflow.io import decode_png
 
-from bdloss.training.tensorboard import draw_examples, log_epochs
+from bdloss.plots import draw_examples
+from bdloss.training.tensorboard import log_epochs
 
 ROWS = [
     {"epoch": n, "loss": 1 / n, "val_loss": 2 / n, "iou": n / 10, "w": 0.1}
