@@ -1,15 +1,8 @@
 """Training: from an experiment to a run folder."""
 
-import json
 import logging
-import platform
-import resource
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +13,17 @@ import bdloss
 from bdloss import models, plots
 from bdloss.data import cache, check
 from bdloss.data.scenes import Scene, SceneData, Splits, resolution_of
-from bdloss.errors import DamagedFileError, InputError, OutputExistsError
+from bdloss.errors import InputError
 from bdloss.evaluation import scoring
-from bdloss.files import ASIDE, DAMAGED, atomic_path, locked
+from bdloss.files import locked
 from bdloss.inference.sliding_window import predict_array
-from bdloss.settings import flatten
 from bdloss.training import checkpoints
 from bdloss.training.batches import make_batches
 from bdloss.training.devices import ALONE, Devices, select_devices
-from bdloss.training.experiment import (
-    Experiment,
-    make_experiment,
-    read_file,
-    write_experiment,
-)
+from bdloss.training.experiment import Experiment
 from bdloss.training.loss import make_loss
 from bdloss.training.network import build_network
+from bdloss.training.run_folder import RunFolder, environment
 from bdloss.training.savers import (
     CheckpointSaver,
     HistoryWriter,
@@ -47,16 +35,8 @@ from bdloss.training.weight_search import extra_epochs, search_weights
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, RESULT = "experiment.toml", "metrics.json"
-CHECKPOINTS, LOGS = "checkpoints", "logs"
-PRODUCTS = (
-    *("model.keras", "history.csv", "curves.png", "samples.png"),
-    *("search.csv", "search.png"),
-)
-RESUMABLE = ("patches.workers", "fit.tensorboard")  # may change when it is resumed
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
-PACKAGES = ("keras", "segmodels-keras", "numpy", "rasterio")
 
 
 def train(
@@ -103,12 +83,13 @@ def train(
         logging.getLogger("bdloss").setLevel(logging.WARNING)
         verbose = 0
     with ExitStack() as held:
-        return _train(experiment, out, held, group, fresh, verbose, callbacks, on_start)
+        run = RunFolder(out)
+        return _train(experiment, run, held, group, fresh, verbose, callbacks, on_start)
 
 
 def _train(
     experiment: Experiment,
-    out: Path,
+    run: RunFolder,
     held: ExitStack,
     group: Devices,
     fresh: bool,
@@ -117,15 +98,14 @@ def _train(
     on_start: Callable[[Trainer], Any] | None,
 ) -> dict[str, Any]:
     """Do what `train` says; what `held` holds is let go when all is done."""
-    _check_is_run(out)
+    run.check_is_run()
     if not fresh:
-        _check_settings(experiment, out)
-        if (out / RESULT).exists():
-            logger.info("finished: %s is not run again; --fresh starts over", out)
-            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-            return _read_result(out / RESULT)
-    newest = checkpoints.newest_epoch(out / CHECKPOINTS)
-    state = None if fresh else checkpoints.newest_state(out / CHECKPOINTS)
+        run.check_settings(experiment)
+        if run.result.exists():
+            logger.info("finished: %s is not run again; --fresh starts over", run.path)
+            return run.read_result()
+    newest = checkpoints.newest_epoch(run.checkpoints)
+    state = None if fresh else checkpoints.newest_state(run.checkpoints)
     keras.utils.set_random_seed(experiment.seed)
     splits = read_splits(experiment)
     for fault in check.refuse_faults(splits, experiment.dataset.name):
@@ -153,13 +133,13 @@ def _train(
             trainer.restore(state)
         group.wait()  # until all have read what is there
         if group.is_chief:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out))
-            if not fresh:
-                _check_still(out, newest)
+            run.path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(run.path))
             if fresh:
-                _clear(out)
-            _write(out / SETTINGS, write_experiment(experiment))
+                run.clear()
+            else:
+                run.check_epoch(newest)
+            run.write_settings(experiment)
         for part, scenes, stored in (
             ("training", splits.train, training),
             ("validation", splits.validation, validation),
@@ -169,18 +149,19 @@ def _train(
             logger.info("%s: %s", part, counts)
         for line in _describe(experiment, trainer):
             logger.info(line)
-        rows = _fit(trainer, experiment, out, callbacks)
+        rows = _fit(trainer, experiment, run, callbacks)
         weights = model.get_weights()
 
     if not group.is_chief:
         return {}
     model = build_network(experiment.model, bands)  # float32, and without an optimizer
     model.set_weights(weights)
-    models.save_model(model, out / "model.keras", _facts(experiment, bands, splits))
-    plots.draw_curves(rows, out / "curves.png")
+    metadata = _model_metadata(experiment, bands, splits)
+    models.save_model(model, run.path / "model.keras", metadata)
+    plots.draw_curves(rows, run.path / "curves.png")
     named = {"validation": splits.validation, "test": splits.test}
     scores = {
-        name: _score(model, experiment, scenes, cached, out / "samples.png")
+        name: _score(model, experiment, scenes, cached, run.path / "samples.png")
         for name, scenes in named.items()
         if scenes
     }
@@ -188,18 +169,10 @@ def _train(
         **scores,
         "epochs": len(rows),
         "seconds": round(trainer.seconds, 1),
-        "memory_mb": round(_peak_memory() / 1e6),
         "seed": experiment.seed,
-        "versions": {
-            "bdloss": bdloss.__version__,  # which need not be installed
-            **{name: version(name) for name in (*PACKAGES, keras.backend.backend())},
-        },
-        "git": _git_state(),
-        "machine": f"{platform.machine()}, {platform.system()}, Python "
-        f"{platform.python_version()}, {group.name}",
+        **environment(group.name),
     }
-    _write(out / RESULT, json.dumps(result, indent=2) + "\n")
-    shutil.rmtree(out / CHECKPOINTS)
+    run.write_result(result)
     return result
 
 
@@ -255,75 +228,17 @@ def _share_statistics(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def _check_is_run(out: Path) -> None:
-    """Refuse a folder of something else, to go on with or to clear."""
-    if not out.exists() or (out / SETTINGS).is_file():
-        return
-    # Killed while it wrote its first file, a run is nothing but a part of that.
-    if not out.is_dir() or any(ASIDE not in p.name for p in out.iterdir()):
-        raise OutputExistsError(f"{out} exists and is no run; give another --out")
-
-
-def _check_still(out: Path, newest: int) -> None:
-    """Refuse to go on from what another process has gone on from meanwhile."""
-    now = checkpoints.newest_epoch(out / CHECKPOINTS)
-    if (out / RESULT).exists() or now != newest:
-        raise InputError(
-            f"another process has trained meanwhile; give the command again: {out}"
-        )
-
-
-def _check_settings(experiment: Experiment, out: Path) -> None:
-    """Refuse a run that was begun with other settings."""
-    path = out / SETTINGS
-    if not path.is_file():
-        return
-    begun = flatten(make_experiment(read_file(path)).model_dump())
-    now = flatten(experiment.model_dump())
-    for key in {**begun, **now}:
-        if begun.get(key) != now.get(key) and key not in RESUMABLE:
-            raise InputError(
-                f"{out} was begun with {key} = {begun.get(key)}, not {now.get(key)}; "
-                "give another --out, or --fresh to start over"
-            )
-
-
-def _clear(out: Path) -> None:
-    """Remove what an earlier run has left, the settings last."""
-    for folder in (CHECKPOINTS, LOGS):
-        shutil.rmtree(out / folder, ignore_errors=True)
-    for name in (RESULT, *PRODUCTS, SETTINGS):
-        (out / name).unlink(missing_ok=True)
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    """Read the scores of a run that is finished."""
-    try:
-        result = dict(json.loads(path.read_text()).items())
-        parts = [result[part] for part in ("validation", "test") if part in result]
-        if all({"iou", "bf1_3", "bf1_5"} <= part.keys() for part in parts):
-            return result
-    except DAMAGED:
-        pass
-    raise DamagedFileError(f"damaged; give --fresh to start over: {path}")
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text)
-
-
 def _fit(
     trainer: Trainer,
     experiment: Experiment,
-    out: Path,
+    run: RunFolder,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> list[dict[str, float]]:
     """Train to the end, with a checkpoint after each epoch; return the rows."""
-    folder, fit = out / CHECKPOINTS, experiment.fit
-    reports = [HistoryWriter(trainer, out / "history.csv")]
+    folder, fit = run.checkpoints, experiment.fit
+    reports = [HistoryWriter(trainer, run.path / "history.csv")]
     if fit.tensorboard and keras.backend.backend() == "tensorflow":
-        reports.append(TensorBoardEpochs(trainer, out / LOGS))
+        reports.append(TensorBoardEpochs(trainer, run.logs))
     elif fit.tensorboard:
         logger.info("logs: none for TensorBoard: they need TensorFlow")
     if trainer.devices.is_chief:
@@ -334,7 +249,7 @@ def _fit(
                 report.write()
     weight = None
     if experiment.searches:
-        search_weights(trainer, experiment.weight, out, callbacks)
+        search_weights(trainer, experiment.weight, run.path, callbacks)
     else:
         if experiment.loss.extra != "none":
             weight = weight_callback(experiment.weight, experiment.loss.extra)
@@ -414,27 +329,9 @@ def _compute(experiment: Experiment) -> str:
     return f"{keras.backend.backend()}, {precision}, XLA {experiment.fit.jit_compile}"
 
 
-def _git_state() -> str | None:
-    """Return commit and state of the checkout that this runs from, if it is one."""
-    root = Path(bdloss.__file__).parents[1]
-    if not (root / ".git").exists() or not shutil.which("git"):
-        return None
-    done = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
-
-
-def _peak_memory() -> int:
-    """Return the most memory that this process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _facts(experiment: Experiment, bands: int, splits: Splits) -> dict[str, Any]:
+def _model_metadata(
+    experiment: Experiment, bands: int, splits: Splits
+) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
     return {
         "name": experiment.model.backbone,

@@ -15,6 +15,7 @@ from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
 from bdloss.training import run as training
 from bdloss.training.experiment import make_experiment, write_experiment
+from bdloss.training.run_folder import RunFolder
 from bdloss_tests.scenes import full_disk, make_scene, write_folder, write_raster
 
 FILES = {
@@ -218,7 +219,7 @@ def test_two_processes_do_not_train_into_one_folder(small, tmp_path):
 
 def test_run_that_was_killed_at_once_goes_on(tmp_path):
     (tmp_path / ".experiment.bdloss-partial.toml").write_text("seed")
-    training._check_is_run(tmp_path)
+    RunFolder(tmp_path).check_is_run()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"test": 3}', '{"validation": {}}'])
