@@ -1,3 +1,3 @@
 """Sharp building edges from orthophotos: the boundary loss for Keras."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
