@@ -79,7 +79,7 @@ def check_splits(
 
     Args:
         splits: The scenes.
-        dataset: Its name in `READERS`; of an archive with a known list of scenes it is
+        dataset: Its name in `DATASETS`; of an archive with a known list of scenes it is
             said which are not there.
         quick: Whether to open files only, and not to read their pixels.
 

@@ -81,15 +81,31 @@ class OutlineReader:
 
     Attributes:
         geobox: Where the pixels of the mask lie.
+        outlines: The polygons, in its CRS.
     """
 
     def __init__(self, outlines: list[shapely.Polygon], geobox: GeoBox):
         self.geobox = geobox
-        self._outlines = outlines
+        self.outlines = outlines
+        self._tree = shapely.STRtree(outlines)
 
     def read(self, window: Window) -> np.ndarray:
         """Return a window as `vector.rasterise` draws it."""
-        return vector.rasterise(self._outlines, self.geobox, window)
+        indexes = self._in(window)
+        some = [self.outlines[index] for index in indexes]
+        return vector.rasterise(some, self.geobox, window)
+
+    def labels(self, window: Window) -> np.ndarray:
+        """Return a window as `vector.rasterise_labels` draws it, numbers from 1."""
+        indexes = self._in(window)
+        some = [self.outlines[index] for index in indexes]
+        return vector.rasterise_labels(some, self.geobox, window, indexes + 1)
+
+    def _in(self, window: Window) -> np.ndarray:
+        """Return the indexes of the outlines that reach into a window, in order."""
+        corner = self.geobox.transform @ Affine.translation(window.col, window.row)
+        bounds = array_bounds(window.height, window.width, corner)
+        return np.sort(self._tree.query(shapely.box(*bounds)))
 
     def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the whole mask at a smaller shape."""
@@ -97,7 +113,7 @@ class OutlineReader:
         box = self.geobox
         scale = Affine.scale(box.width / width, box.height / height)
         smaller = GeoBox(*shape, box.transform @ scale, box.crs)
-        return vector.rasterise(self._outlines, smaller)
+        return vector.rasterise(self.outlines, smaller)
 
 
 def find_truth(image: Path, truths: Path) -> Path:

@@ -18,10 +18,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from affine import Affine
 from matplotlib.figure import Figure
-from rasterio.crs import CRS
-from rasterio.warp import transform_bounds
 
 from bdloss.data.datasets import read_dataset
 from bdloss.data.ground_truth import GroundTruth
@@ -29,7 +26,6 @@ from bdloss.data.scenes import Scene, load_mask
 from bdloss.errors import InputError
 from bdloss.files import atomic_path
 from bdloss.geo import raster, vector
-from bdloss.geo.geobox import GeoBox
 from bdloss.geo.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -38,7 +34,6 @@ USUAL_THETAS = (3, 5, 7)  # window sides, pixels, that people choose from
 THETA0 = 3  # pixels: Eq. 1 finds no boundary with a smaller window
 REACH = 8  # pixels around a building looked at first, then four times as many
 TOUCHING = 0.05  # share of buildings that may stand closer than theta
-LARGEST_MASK = 500e6  # pixels
 WIDEST_BAR = 30  # pixels: wider gaps are drawn as one bar
 
 
@@ -328,29 +323,8 @@ def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:
             f"outlines need the resolution of a pixel in metres, got {resolution}: "
             f"{path}"
         )
-    crs = _metric_crs(path)
+    crs = vector.metric_crs(path)
     outlines = vector.read_outlines(path, crs)
     if not outlines:
         return np.zeros((1, 1), np.uint8)
-    bounds = np.array([outline.bounds for outline in outlines])
-    left, bottom = bounds[:, :2].min(axis=0)
-    right, top = bounds[:, 2:].max(axis=0)
-    height = math.ceil((top - bottom) / resolution)
-    width = math.ceil((right - left) / resolution)
-    if height * width > LARGEST_MASK:
-        raise InputError(
-            f"outlines must fit into {LARGEST_MASK / 1e6:g} million pixels, got "
-            f"{height} x {width} at {resolution} m: {path}"
-        )
-    place = Affine(resolution, 0, left, 0, -resolution, top)
-    return vector.rasterise(outlines, GeoBox(height, width, place, crs))
-
-
-def _metric_crs(path: Path) -> CRS | None:
-    """Return the CRS of a file, or of its UTM zone if it is in degrees."""
-    crs, bounds = vector.read_extent(path)
-    if crs is None or not crs.is_geographic or bounds is None:
-        return crs
-    west, south, east, north = transform_bounds(crs, "EPSG:4326", *bounds)
-    zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
-    return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
+    return vector.rasterise(outlines, vector.bounding_geobox(outlines, crs, resolution))

@@ -1,14 +1,16 @@
 """Outlines: buildings as polygons in vector files, and drawn as masks."""
 
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import shapely
+from affine import Affine
 from rasterio import features, windows
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
@@ -25,6 +27,7 @@ from bdloss.geo.windows import Window
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
 # Names that a GeoPackage's layer may have; QGIS shows them.
 LAYER_NAME = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
+LARGEST_MASK = 500e6  # pixels, of outlines without a raster
 POLYGON_TYPE_ID = 3  # of shapely
 
 
@@ -168,14 +171,97 @@ def rasterise(
                [0, 0, 0, 0, 0]], dtype=uint8)
     """
     window = window or Window(0, 0, geobox.height, geobox.width)
-    part = windows.Window(window.col, window.row, window.width, window.height)
     mask = np.zeros((window.height, window.width), np.uint8)
-    if len(outlines):
-        part_transform = windows.transform(part, geobox.transform)
-        features.rasterize(
-            outlines, out=mask, transform=part_transform, default_value=1
-        )
+    _burn([(outline, 1) for outline in outlines], mask, geobox, window)
     return mask
+
+
+def rasterise_labels(
+    outlines: Sequence[shapely.Polygon],
+    geobox: GeoBox,
+    window: Window | None = None,
+    labels: Iterable[int] | None = None,
+) -> np.ndarray:
+    """Draw outlines with a number each, so that those that touch stay apart.
+
+    Args:
+        outlines: As in `rasterise`. Where two overlap, the later one is seen.
+        geobox: As in `rasterise`.
+        window: As in `rasterise`.
+        labels: The numbers; None for 1, 2, 3 ...
+
+    Returns:
+        Array of shape `(height, width)`, int32; 0 is background.
+
+    Example:
+        >>> from rasterio import Affine
+        >>> houses = [shapely.box(0, 0, 2, 1), shapely.box(2, 0, 3, 1)]
+        >>> rasterise_labels(houses, GeoBox(1, 4, Affine.identity(), None))
+        array([[1, 1, 2, 0]], dtype=int32)
+    """
+    window = window or Window(0, 0, geobox.height, geobox.width)
+    numbers = range(1, len(outlines) + 1) if labels is None else labels
+    drawn = np.zeros((window.height, window.width), np.int32)
+    _burn(list(zip(outlines, numbers, strict=True)), drawn, geobox, window)
+    return drawn
+
+
+def _burn(
+    shapes: list[tuple[shapely.Polygon, int]],
+    out: np.ndarray,
+    geobox: GeoBox,
+    window: Window,
+) -> None:
+    part = windows.Window(window.col, window.row, window.width, window.height)
+    if shapes:
+        transform = windows.transform(part, geobox.transform)
+        features.rasterize(shapes, out=out, transform=transform)
+
+
+def metric_crs(path: str | PathLike) -> CRS | None:
+    """Return the CRS of a file of outlines, or of its UTM zone if it is in degrees.
+
+    Args:
+        path: As in `read_extent`.
+
+    Raises:
+        FileNotFoundError: As `read_extent` does.
+        ValueError: As `read_extent` does.
+    """
+    crs, bounds = read_extent(path)
+    if crs is None or not crs.is_geographic or bounds is None:
+        return crs
+    west, south, east, north = transform_bounds(crs, "EPSG:4326", *bounds)
+    zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
+    return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
+
+
+def bounding_geobox(
+    outlines: Sequence[shapely.Polygon], crs: CRS | None, resolution: float
+) -> GeoBox:
+    """Return a grid, north up, that covers outlines.
+
+    Args:
+        outlines: Polygons in `crs`, at least one.
+        crs: Their CRS, in metres.
+        resolution: Side of a pixel, in metres.
+
+    Raises:
+        ValueError: If the grid would have more than `LARGEST_MASK` pixels.
+
+    Example:
+        >>> bounding_geobox([shapely.box(2, 1, 4, 2.2)], None, 0.5).transform[:6]
+        (0.5, 0.0, 2.0, 0.0, -0.5, 2.2)
+    """
+    left, bottom, right, top = shapely.total_bounds(np.array(outlines, object)).tolist()
+    height = math.ceil((top - bottom) / resolution)
+    width = math.ceil((right - left) / resolution)
+    if height * width > LARGEST_MASK:
+        raise InputError(
+            f"outlines must fit into {LARGEST_MASK / 1e6:g} million pixels, got "
+            f"{height} x {width} at {resolution} m"
+        )
+    return GeoBox(height, width, Affine(resolution, 0, left, 0, -resolution, top), crs)
 
 
 def write_outlines(

@@ -1,6 +1,6 @@
 import pytest
 
-from bdloss.data.datasets import READERS
+from bdloss.data.datasets import read_dataset
 from bdloss.data.folder import read_folder
 from bdloss.data.inria import read_inria
 from bdloss.data.potsdam import read_potsdam
@@ -11,7 +11,7 @@ from bdloss_tests.data.town import write_town
 @pytest.mark.parametrize("name", ["inria", "potsdam", "aicd", "folder"])
 def test_without_the_data_the_error_says_how_to_get_them(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"^no such folder: ") as caught:
-        READERS[name](tmp_path / "nothing")
+        read_dataset(name, tmp_path / "nothing")
     message = str(caught.value)
     assert "\n" not in message
     if name == "folder":
