@@ -32,12 +32,14 @@ from bdloss.losses.functional import (
     ss_loss,
     vgg_loss,
 )
+from bdloss.losses.pooling import POOLINGS
 from bdloss.losses.vgg import VGGFeatures
 
 __all__ = [
     "BOUNDARIES",
     "EXTRAS",
     "NAMES",
+    "POOLINGS",
     "BinaryCrossentropy",
     "BoundaryLoss",
     "CombinedLoss",

@@ -14,7 +14,7 @@ import math
 from keras import ops
 
 from bdloss.errors import InputError
-from bdloss.losses.pooling import max_pool
+from bdloss.losses.pooling import POOLINGS, check_pool
 
 SMOOTH = 1.0  # pixels, added to numerator and denominator of Eq. 3
 EMPTY = 1e-7  # pixels: a sum below this is that of an empty boundary
@@ -57,7 +57,7 @@ def check_boundary(boundary: str, theta0: int = 3) -> None:
         raise InputError(f"the Sobel filter has theta0 = 3, got {theta0}")
 
 
-def extract_boundary(y, theta0: int = 3, valid=None):
+def extract_boundary(y, theta0: int = 3, valid=None, pool: str = "shared"):
     """Return the boundary of a map (Eq. 1).
 
     Args:
@@ -65,6 +65,7 @@ def extract_boundary(y, theta0: int = 3, valid=None):
         theta0: Side of the pooling window, in pixels.
         valid: Map of the same shape, 1 where the pixel counts and 0 where it is
             ignored; None if all count.
+        pool: How pixels that tie share the gradient, a name in `POOLINGS`.
 
     Returns:
         Map of the same shape: the object's pixels with background in the window
@@ -75,6 +76,8 @@ def extract_boundary(y, theta0: int = 3, valid=None):
         >>> ops.convert_to_numpy(extract_boundary(row)).ravel().tolist()
         [0.0, 1.0, 0.0, 1.0, 0.0]
     """
+    check_pool(pool)
+    max_pool = POOLINGS[pool]
     background = 1.0 - ops.convert_to_tensor(y)
     if valid is None:
         return max_pool(background, theta0) - background
@@ -82,12 +85,13 @@ def extract_boundary(y, theta0: int = 3, valid=None):
     return (max_pool(background, theta0) - background) * valid
 
 
-def extend_boundary(boundary, theta: int = 5):
+def extend_boundary(boundary, theta: int = 5, pool: str = "shared"):
     """Return a boundary dilated by half a window to every side (Eq. 2).
 
     Args:
         boundary: Map of shape `(batch, height, width, classes)`, values in [0, 1].
         theta: Side of the pooling window, in pixels.
+        pool: As in `extract_boundary`.
 
     Returns:
         Map of the same shape: the largest value in the window around each pixel.
@@ -97,7 +101,8 @@ def extend_boundary(boundary, theta: int = 5):
         >>> ops.convert_to_numpy(extend_boundary(row, theta=3)).ravel().tolist()
         [0.0, 0.0, 1.0, 1.0, 1.0]
     """
-    return max_pool(boundary, theta)
+    check_pool(pool)
+    return POOLINGS[pool](boundary, theta)
 
 
 def soft_precision_recall(
@@ -108,6 +113,7 @@ def soft_precision_recall(
     smooth: float = SMOOTH,
     valid=None,
     boundary: str = "pooling",
+    pool: str = "shared",
 ):
     """Return precision and recall of the predicted boundary (Eq. 3).
 
@@ -123,6 +129,7 @@ def soft_precision_recall(
         smooth: Pixels added to numerator and denominator.
         valid: As in `extract_boundary`.
         boundary: How boundaries are found, a name in `BOUNDARIES`.
+        pool: As in `extract_boundary`.
 
     Returns:
         Precision and recall, each of shape `(batch, classes)`, values in [0, 1].
@@ -131,10 +138,10 @@ def soft_precision_recall(
     check_smooth(smooth)
     check_boundary(boundary, theta0)
     find_boundary = BOUNDARIES[boundary]
-    true = find_boundary(y_true, theta0, valid)
-    pred = find_boundary(y_pred, theta0, valid)
-    precision = _share(pred, extend_boundary(true, theta), smooth)
-    recall = _share(true, extend_boundary(pred, theta), smooth)
+    true = find_boundary(y_true, theta0, valid, pool)
+    pred = find_boundary(y_pred, theta0, valid, pool)
+    precision = _share(pred, extend_boundary(true, theta, pool), smooth)
+    recall = _share(true, extend_boundary(pred, theta, pool), smooth)
     return precision, recall
 
 
@@ -146,6 +153,7 @@ def soft_boundary_f1(
     smooth: float = SMOOTH,
     valid=None,
     boundary: str = "pooling",
+    pool: str = "shared",
 ):
     """Return BF1 of maps, the harmonic mean 2PR / (P + R); Eq. 4 is one minus it.
 
@@ -157,6 +165,7 @@ def soft_boundary_f1(
         smooth: Pixels added to numerator and denominator of Eq. 3.
         valid: As in `extract_boundary`.
         boundary: How boundaries are found, a name in `BOUNDARIES`.
+        pool: As in `extract_boundary`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
@@ -170,7 +179,7 @@ def soft_boundary_f1(
         0.1111
     """
     precision, recall = soft_precision_recall(
-        y_true, y_pred, theta0, theta, smooth, valid, boundary
+        y_true, y_pred, theta0, theta, smooth, valid, boundary, pool
     )
     total = precision + recall
     safe = ops.where(total > 0.0, total, 1.0)
@@ -187,7 +196,7 @@ def _share(boundary, region, smooth: float):
     return ops.where(none, 1.0, inside / ops.where(none, 1.0, whole))
 
 
-def find_sobel_boundary(y, theta0: int = 3, valid=None):
+def find_sobel_boundary(y, theta0: int = 3, valid=None, pool: str = "shared"):
     """Return the boundary that a Sobel filter finds, which the paper rejected.
 
     It is the gradient magnitude, 1 at both pixels along a straight edge of a mask. A
@@ -198,6 +207,7 @@ def find_sobel_boundary(y, theta0: int = 3, valid=None):
         y: Map of shape `(batch, height, width, classes)`, values in [0, 1].
         theta0: Side of the filter, 3 pixels.
         valid: As in `extract_boundary`; a pixel beside an ignored one has no boundary.
+        pool: As in `extract_boundary`; it makes no difference here.
 
     Returns:
         Map of the same shape, values in [0, 1].
@@ -213,7 +223,7 @@ def find_sobel_boundary(y, theta0: int = 3, valid=None):
     length = ops.minimum(length, 1.0)
     if valid is None:
         return length
-    return length * (1.0 - extend_boundary(1.0 - valid, theta0))
+    return length * (1.0 - extend_boundary(1.0 - valid, theta0, pool))
 
 
 BOUNDARIES = {"pooling": extract_boundary, "sobel": find_sobel_boundary}

@@ -28,6 +28,7 @@ from bdloss.losses.inputs import (
     mean_over_classes,
     prepare,
 )
+from bdloss.losses.pooling import check_pool
 from bdloss.losses.region import (
     check_fraction,
     crossentropy,
@@ -283,6 +284,8 @@ class BoundaryLoss(ImageLoss):
         theta: Side of the window that extends them (Eq. 2), odd, in pixels.
         smooth: Pixels added to numerator and denominator of Eq. 3.
         boundary: `"pooling"` (Eq. 1) or `"sobel"`, which the paper rejected.
+        pool: Whether the gradient of pooling is `"shared"` among pixels that tie, or
+            one of them, the `"first"`, gets it all.
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
@@ -301,6 +304,7 @@ class BoundaryLoss(ImageLoss):
         theta: int = 5,
         smooth: float = SMOOTH,
         boundary: str = "pooling",
+        pool: str = "shared",
         *,
         from_logits: bool = False,
         ignore: int | None = None,
@@ -313,6 +317,7 @@ class BoundaryLoss(ImageLoss):
         check_windows(theta0, theta)
         check_smooth(smooth)
         check_boundary(boundary, theta0)
+        check_pool(pool)
         super().__init__(
             from_logits=from_logits,
             ignore=ignore,
@@ -326,6 +331,7 @@ class BoundaryLoss(ImageLoss):
         self.theta = theta
         self.smooth = smooth
         self.boundary = boundary
+        self.pool = pool
 
     def score(self, inputs: Inputs):
         """Return one minus the soft BF1 of each image and class."""
@@ -337,6 +343,7 @@ class BoundaryLoss(ImageLoss):
             self.smooth,
             inputs.valid,
             self.boundary,
+            self.pool,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -347,6 +354,7 @@ class BoundaryLoss(ImageLoss):
             "theta": self.theta,
             "smooth": self.smooth,
             "boundary": self.boundary,
+            "pool": self.pool,
         }
 
 

@@ -275,6 +275,7 @@ def boundary_loss(
     theta: int = 5,
     smooth: float = SMOOTH,
     boundary: str = "pooling",
+    pool: str = "shared",
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
@@ -302,6 +303,9 @@ def boundary_loss(
         smooth: Pixels added to numerator and denominator of Eq. 3.
         boundary: `"pooling"` (Eq. 1) or `"sobel"`, the gradient magnitude, which the
             paper rejected: it marks both sides of an edge and is kept to compare with.
+        pool: The pooling of Eqs. 1 and 2, whose gradient differs where pixels tie:
+            `"shared"` equally among them, or to one of them, the `"first"`, as
+            Keras's.
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
@@ -331,6 +335,13 @@ def boundary_loss(
         validate=validate,
     )
     score = soft_boundary_f1(
-        inputs.y_true, inputs.y_pred, theta0, theta, smooth, inputs.valid, boundary
+        inputs.y_true,
+        inputs.y_pred,
+        theta0,
+        theta,
+        smooth,
+        inputs.valid,
+        boundary,
+        pool,
     )
     return mean_over_classes(1.0 - score, class_weights)

@@ -4,7 +4,7 @@ The values are those of plain max-pooling. The gradient differs where maxima tie
 the paper leaves open: the gradient of a window is shared equally by all its pixels that
 attain the maximum. (The usual rule routes all of it to the first of them, so that the
 gradient of a rotated image is not the rotated gradient.) Both are sub-gradients of the
-same function.
+same function; `POOLINGS` has both.
 
 Sharing equally among rows first, and then within a row, would not be equal: a row
 with one maximum would get as much as a row with three. So ties are counted along rows,
@@ -18,6 +18,8 @@ import sys
 
 import keras
 from keras import ops
+
+from bdloss.errors import InputError
 
 ROW, COLUMN = 2, 1  # the axis that a pass runs along
 
@@ -45,6 +47,29 @@ def max_pool(y, side: int):
     if y.shape[-1] == 1:  # one axis fewer is faster where nothing is compiled
         return ops.expand_dims(_pool(ops.squeeze(y, -1), side), -1)
     return _pool(y, side)
+
+
+def keras_max_pool(y, side: int):
+    """Return the same values, pooled by Keras: one of the pixels that tie gets it all.
+
+    Args:
+        y: As in `max_pool`.
+        side: Side of the window, odd, in pixels.
+
+    Returns:
+        Map of the same shape. Which of the pixels that attain the maximum of a window
+        gets its gradient is for the backend to say; TensorFlow takes the first.
+    """
+    return ops.max_pool(y, side, 1, "same", data_format="channels_last")
+
+
+POOLINGS = {"shared": max_pool, "first": keras_max_pool}
+
+
+def check_pool(pool: str) -> None:
+    """Refuse an unknown way to pool."""
+    if pool not in POOLINGS:
+        raise InputError(f"pool must be one of {', '.join(POOLINGS)}, got {pool!r}")
 
 
 def _pool(y, side: int):

@@ -16,6 +16,7 @@ class LossSettings(Settings):
     smooth: float = 1.0  # pixels
     lam: Fraction = 0.5  # weight of the specificity, for the loss ss
     boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
+    pool: Literal["shared", "first"] = "shared"  # who gets the gradient of a tie
     bce: bool = True  # whether BCE is added
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
 
@@ -36,6 +37,7 @@ def make_loss(settings: LossSettings, w: float) -> losses.CombinedLoss:
             "theta": settings.theta,
             "smooth": settings.smooth,
             "boundary": settings.boundary,
+            "pool": settings.pool,
         },
         "dice": {"smooth": settings.smooth},
         "ss": {"lam": settings.lam},

@@ -43,6 +43,7 @@ BOUNDED = [  # whose value lies in [0, 1]
     DiceLoss(smooth=0.0, ignore=255, name="dice_verbatim"),
     BoundaryLoss(smooth=0.0, ignore=255, name="verbatim"),
     BoundaryLoss(boundary="sobel", ignore=255, name="sobel"),
+    BoundaryLoss(pool="first", ignore=255, name="first"),
 ]
 ALL = [
     *BOUNDED,
@@ -188,7 +189,10 @@ def test_three_pixels_cost():
     assert float(loss) == pytest.approx(1 - 12 / 17)
 
 
-@EACH
+# The first of the pixels that tie is another one in an image that is turned.
+@pytest.mark.parametrize(
+    "loss", [loss for loss in ALL if loss.name != "first"], ids=lambda loss: loss.name
+)
 def test_flips_and_turns_of_both_turn_the_gradient_with_them(loss):
     def move(y, turn, flip):
         y = np.rot90(y, turn, (1, 2))
@@ -318,6 +322,19 @@ def test_sobel_boundary_lies_on_both_sides_of_an_edge():
     assert float(pooled[0]) == pytest.approx(1 - 2 / 12)  # R = 1 / (2 x 5 + 1)
 
 
+def test_pooling_changes_the_gradient_at_ties_alone():
+    true = as_batch(HOUSE)
+    flat = as_batch(np.roll(HOUSE, 2, 1))  # a mask: of its pixels most tie
+    rough = 0.9 * np.random.default_rng(0).random(flat.shape).astype("float32")
+    for pred, same in ((flat, False), (rough, True)):
+        shared, first = (
+            loss_and_gradient(BoundaryLoss(pool=pool), true, pred)
+            for pool in ("shared", "first")
+        )
+        assert shared[0] == pytest.approx(first[0])
+        assert np.allclose(shared[1], first[1], atol=1e-6) is same
+
+
 def test_combined_loss_is_the_weighted_sum():
     y_true, y_pred = as_batch(HOUSE), as_batch(0.2 + 0.6 * np.roll(HOUSE, 2, 1))
     bce = losses.binary_crossentropy(y_true, y_pred)[0]
@@ -439,7 +456,7 @@ def test_call_leads_to_the_pooling_through_named_functions():
         "soft_boundary_f1",
         "soft_precision_recall",
         *["check_windows", "check_smooth", "check_boundary"],
-        "extract_boundary",
+        *["extract_boundary", "check_pool"],
         "max_pool",
     ]
 
@@ -591,6 +608,7 @@ def test_value_lies_between_0_and_1(
     for loss in (
         BoundaryLoss(*windows, smooth, ignore=255),
         BoundaryLoss(3, windows[1], smooth, "sobel", ignore=255),
+        BoundaryLoss(*windows, smooth, pool="first", ignore=255),
         IoULoss(smooth, ignore=255),
         DiceLoss(smooth, ignore=255),
         SSLoss(seed / 999, ignore=255),
@@ -770,6 +788,14 @@ def test_combined_loss_knows_its_extras_by_name():
             "boundary must be one of pooling, sobel, got 'canny'",
         ),
         (lambda: BoundaryLoss(5, 5, boundary="sobel"), "theta0 = 3, got 5"),
+        (
+            lambda: BoundaryLoss(pool="last"),
+            "pool must be one of shared, first, got 'last'",
+        ),
+        (
+            lambda: losses.boundary_loss(CITY[None], CITY[None], pool="last"),
+            "pool must be one of shared, first, got 'last'",
+        ),
         (
             lambda: losses.boundary_loss(CITY[None], CITY[None], theta=-5),
             "theta must be an odd number of pixels, got -5",

@@ -13,7 +13,7 @@ FUNCTIONS = [losses.binary_crossentropy] + [
 ]
 SHARED = {"from_logits", "ignore", "class_weights", "data_format", "validate"}
 OWN = {
-    "boundary": {"theta0", "theta", "smooth", "boundary"},
+    "boundary": {"theta0", "theta", "smooth", "boundary", "pool"},
     "ss": {"lam"},
     "iou": {"smooth"},
     "dice": {"smooth"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bdloss.losses.pooling import max_pool
+from bdloss.losses.pooling import POOLINGS, max_pool
 from bdloss_tests.drawing import HOUSE, as_batch, draw, plateaus
 from bdloss_tests.gradients import gradient
 
@@ -80,6 +80,21 @@ def test_ties_share_equally(side, shape):
     np.testing.assert_allclose(
         handed_back(y, upstream, side), equal_shares(y, upstream, side), atol=1e-5
     )
+
+
+def test_ties_may_go_to_one_pixel():
+    y = np.random.default_rng(0).integers(0, 3, (1, 7, 9, 1)).astype("float32")
+    shared, first = (POOLINGS[name] for name in ("shared", "first"))
+    assert shared is max_pool
+    np.testing.assert_array_equal(
+        *(ops.convert_to_numpy(f(y, 3)) for f in POOLINGS.values())
+    )
+    flat, upstream = np.ones((1, 5, 6, 1), "float32"), np.ones((1, 5, 6, 1), "float32")
+    equal, one = (handed_back(flat, upstream, 3, f) for f in (shared, first))
+    assert equal.sum() == pytest.approx(one.sum()) == 30
+    assert (equal > 0).all()
+    assert (one == 0).any()
+    np.testing.assert_array_equal(one, np.rint(one))  # no window is divided
 
 
 def test_rows_take_part_by_their_number_of_maxima():

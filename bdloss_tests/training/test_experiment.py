@@ -94,6 +94,10 @@ def test_changes_of_the_command_line():
         ),
         ({"loss": {"extra": "sharp"}}, "loss.extra must be 'boundary', 'dice', 'ss'"),
         ({"loss": {"boundary": "canny"}}, "boundary must be 'pooling' or 'sobel'"),
+        (
+            {"loss": {"pool": "last"}},
+            "loss.pool must be 'shared' or 'first', got 'last",
+        ),
         ({"loss": {"bce": 1}}, "loss.bce must be a valid boolean, got 1"),
         ({"loss": {"lam": 1.2}}, "loss.lam must be less than or equal to 1, got 1.2"),
         ({"weight": {"baseline": -1}}, "weight.baseline must be greater than or equal"),

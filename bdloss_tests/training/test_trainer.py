@@ -284,9 +284,10 @@ def test_search_goes_on_with_the_best_branch(tmp_path, caplog):
 
 
 def test_loss_is_made_from_the_settings():
-    loss = make_loss(LossSettings(theta0=5, theta=7), 0.2)
+    loss = make_loss(LossSettings(theta0=5, theta=7, pool="first"), 0.2)
     assert isinstance(loss.extra, losses.BoundaryLoss)
     assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
+    assert loss.extra.pool == "first"
     assert float(loss.w.value) == pytest.approx(0.2)
     for name in ("dice", "ss"):
         made = make_loss(LossSettings(extra=name, lam=0.2), 0.5)
