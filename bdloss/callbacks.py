@@ -1,4 +1,4 @@
-"""The weight w of the boundary loss over epochs (Section 1: "gradually increased")."""
+"""What changes of the loss over epochs: w (Section 1: "gradually increased"), theta."""
 
 from collections.abc import Sequence
 
@@ -188,6 +188,94 @@ class SteppedWeight(ConstantWeight):
     def weight(self, epoch: int) -> float:
         """Return the weight of an epoch, counted from 0."""
         return step(epoch, self.start, self.values, self.first, self.every)
+
+
+class ThetaSchedule(keras.callbacks.Callback):
+    """Change the theta of a boundary loss over epochs, such as from wide to narrow.
+
+    A wide window sees boundaries that are far apart, a narrow one is strict. Pass it to
+    `model.fit(callbacks=[...])` of a model compiled with a `BoundaryLoss`, or with a
+    `CombinedLoss` of one. The theta is in the logs, as `theta`. It is a size of the
+    graph, so each change compiles the steps of training and validation again. After
+    `fit` the theta is the loss's own again.
+
+    Args:
+        values: Thetas of the first epochs, at least one, odd, in pixels; then comes
+            the loss's own.
+        every: Epochs that each is used for, at least 1.
+
+    Raises:
+        ValueError: If there are no values, one is even or below 1, or `every` is below
+            1; in `fit`, if one is below the `theta0` of the loss.
+
+    Example:
+        >>> schedule = ThetaSchedule([15, 11, 7], every=2)
+        >>> [schedule.theta(epoch, own=5) for epoch in range(8)]
+        [15, 15, 11, 11, 7, 7, 5, 5]
+    """
+
+    def __init__(self, values: Sequence[int], every: int):
+        super().__init__()
+        for value in values:
+            if value < 1 or value % 2 == 0:
+                raise InputError(f"values must be odd numbers of pixels, got {value}")
+        if not values or every < 1:
+            raise InputError(
+                "there must be values, and every at least 1, "
+                f"got values={list(values)}, every={every}"
+            )
+        self.values, self.every = list(values), every
+        self._seen: keras.losses.Loss | None = None
+        self._own = 0  # theta of the loss that was seen
+
+    def theta(self, epoch: int, own: int) -> int:
+        """Return the theta of an epoch, counted from 0.
+
+        Args:
+            epoch: The epoch.
+            own: The theta that comes after the values.
+        """
+        return [*self.values, own][min(epoch // self.every, len(self.values))]
+
+    def on_train_begin(self, logs=None):
+        """Check that there is a theta to set, and remember the loss's own."""
+        loss = self._loss()
+        if not hasattr(loss, "theta"):
+            raise InputError(
+                "ThetaSchedule needs a model compiled with a boundary loss, "
+                f"got {self.model.loss!r}"
+            )
+        if min(self.values) < loss.theta0:
+            raise InputError(
+                f"values must not be less than theta0 = {loss.theta0}, "
+                f"got {min(self.values)}"
+            )
+        # A training that was interrupted has left one of the values.
+        if loss is not self._seen:
+            self._seen, self._own = loss, loss.theta
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the theta of this epoch."""
+        self._set(self.theta(epoch, self._own))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Report the theta of this epoch."""
+        if logs is not None:
+            logs["theta"] = self._loss().theta
+
+    def on_train_end(self, logs=None):
+        """Set the loss's own theta."""
+        self._set(self._own)
+
+    def _loss(self):
+        return getattr(self.model.loss, "extra", self.model.loss)
+
+    def _set(self, theta: int) -> None:
+        loss = self._loss()
+        if theta != loss.theta:
+            loss.theta = theta
+            self.model.make_train_function(force=True)
+            self.model.make_test_function(force=True)
 
 
 def _check_weight(name: str, weight: float) -> None:
