@@ -13,11 +13,8 @@ from study import plan, results, summary, trainer
 from study.specials import SPECIALS
 
 from bdloss import losses
-from bdloss.losses import boundary
-from bdloss.training import run as training
 from bdloss.training.experiment import make_experiment
-from bdloss.training.trainer import make_loss
-from bdloss_tests.gradients import gradient
+from bdloss.training.loss import make_loss
 from bdloss_tests.scenes import make_scene, write_folder
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
@@ -30,15 +27,9 @@ compared = "boundary"
 label = "Town"
 drawn = ["b"]
 credit = "Imagery by a test."
-data = "{data}"
-validation = 0.3
-test = ["b"]
-filters = 4
-blocks = 2
-patch = 32
-batch = 4
-steps = 2
-workers = 1
+dataset = {{ root = "{data}", validation = 0.3, test = ["b"] }}
+model = {{ filters = 4, blocks = 2 }}
+patches = {{ size = 32, batch_size = 4, steps = 2, workers = 1 }}
 stage = [{{ epochs = 2, learning_rate = 1e-2 }}]
 [losses.iou]
 label = "L_IoU"
@@ -59,10 +50,8 @@ def study(tmp_path_factory):
     path = root / "tiny.toml"
     path.write_text(TINY.format(data=write_folder(root / "town")))
     study = plan.read_study(path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Fitting", training.Fitting)
-        for run in plan.choose_runs(study, ["losses"], seed=0):
-            trainer.train_one(study, run, root / "runs")
+    for run in plan.choose_runs(study, ["losses"], seed=0):
+        trainer.train_one(study, run, root / "runs")
     return study, root / "runs"
 
 
@@ -142,10 +131,12 @@ def test_every_run_of_the_paper_is_an_experiment(tmp_path):
     }
     assert made["synthetic", "iou", 2].loss.extra == "none"
     assert made["synthetic", "theta9", 0].loss.theta == 9
-    sobel = make_loss(made["synthetic", "sobel", 0])
+    assert made["synthetic", "ties", 1].loss.pool == "first"
+    sobel = make_loss(made["synthetic", "sobel", 0].loss, 0.1)
     assert (sobel.extra.boundary, sobel.bce is None) == ("sobel", False)
     with pytest.warns(UserWarning, match="does not train a network"):
-        alone = make_loss(made["synthetic", "alone", 0])
+        one = made["synthetic", "alone", 0]
+        alone = make_loss(one.loss, one.weight.start)
     assert (alone.bce, float(alone.w.value)) == (None, 1.0)
     assert made["towns", "vgg", 0].loss.vgg == str(tmp_path / "random_vgg19.weights.h5")
     others = [one for key, one in made.items() if key[0] == "towns"]
@@ -170,7 +161,7 @@ def test_losses_of_a_seed_start_from_the_same_weights_and_batch(study):
 
 def test_another_network_starts_from_weights_of_its_own(study, tmp_path):
     study, _ = study
-    larger = plan.Variant("larger", "Larger", ["filters=8"], "", {"town": [0]})
+    larger = plan.Variant("larger", "Larger", ["model.filters=8"], "", {"town": [0]})
     wider = study._replace(ablations=[*study.ablations, larger])
     for name, weights in (("iou", "a"), ("boundary", "a"), ("larger", "b")):
         folder = tmp_path / "town" / name
@@ -183,7 +174,7 @@ def test_another_network_starts_from_weights_of_its_own(study, tmp_path):
 def test_a_folder_of_other_settings_is_not_of_the_study(study, tmp_path):
     study, runs = study
     longer = copy.deepcopy(study)
-    longer.datasets["town"]["steps"] = 3
+    longer.datasets["town"]["patches"]["steps"] = 3
     found, missing = results.read_results(longer, runs, tmp_path / "none.json")
     assert not found
     assert len(missing) == 5
@@ -251,7 +242,7 @@ def test_study_is_drawn_again_from_what_was_kept(study, tmp_path, capsys):
     assert not (tmp_path / "no runs").exists()
     # Runs of other settings are not those of the study.
     longer = copy.deepcopy(study)
-    longer.datasets["town"]["steps"] = 3
+    longer.datasets["town"]["patches"]["steps"] = 3
     with pytest.raises(ValueError, match="no finished run"):
         summary.draw_study(longer, tmp_path / "no runs", again)
 
@@ -287,29 +278,14 @@ def test_run_that_is_in_training_is_left_to_its_process(study, capsys):
     assert not run.folder(runs).exists()
 
 
-def test_ties_can_go_to_the_first(monkeypatch):
-    ours = boundary.max_pool
-    monkeypatch.setattr(boundary, "max_pool", ours)
-    SPECIALS["first of ties"]()
-    y = np.random.default_rng(0).integers(0, 3, (1, 7, 9, 1)).astype("float32")
-    np.testing.assert_array_equal(boundary.max_pool(y, 3), ours(y, 3))
-    flat = np.ones((1, 5, 6, 1), "float32")
-    shared = gradient(lambda y: keras.ops.sum(ours(y, 3)), flat)
-    first = gradient(lambda y: keras.ops.sum(boundary.max_pool(y, 3)), flat)
-    assert shared.sum() == pytest.approx(first.sum())
-    assert (first == 0).any()
-    assert (shared > 0).all()
-
-
-def test_theta_narrows_over_epochs(monkeypatch):
-    monkeypatch.setattr(training, "weight_callback", training.weight_callback)
-    SPECIALS["narrowing theta"]()
-    callback = training.weight_callback(make_experiment({}))
+def test_theta_narrows_over_epochs():
+    callback = SPECIALS["narrowing theta"]()
     pixels = keras.Input((16, 18, 1))
     model = keras.Model(pixels, keras.layers.Dense(1, "sigmoid")(pixels))
     loss = losses.CombinedLoss()
     model.compile("sgd", loss)
     callback.set_model(model)
+    callback.on_train_begin()
     random = np.random.default_rng(0)
     true = (random.random((2, 16, 18, 1)) > 0.9).astype("float32")
     pred = random.random(true.shape).astype("float32")

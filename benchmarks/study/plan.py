@@ -168,7 +168,7 @@ def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
     """Return the settings of a run's experiment, as they would stand in a file."""
     from bdloss.training import experiment as experiments
 
-    settings = copy.deepcopy(study.datasets[run.dataset])
+    settings = experiments.rename_settings(copy.deepcopy(study.datasets[run.dataset]))
     settings["seed"] = run.seed
     for assignment in run.variant.changes:
         experiments.change(settings, assignment)

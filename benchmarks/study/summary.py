@@ -16,7 +16,7 @@ from study.results import (
     read_results,
     write_results,
 )
-from study.trainer import COST, EDGE, check_starts
+from study.trainer import COST, EDGE, check_starts, predict_mask
 
 CONFIDENCE = 0.95
 SIDE = 128  # pixels of the windows that are drawn
@@ -98,9 +98,10 @@ def values_by_seed(
 def name_network(study: Study, dataset: str, variant: Variant) -> str:
     """Return what the network of a row is called."""
     settings = make_settings(study, Run(dataset, variant, 0), Path())
-    backbone = settings.get("backbone", "plain")
+    model = settings.get("model", {})
+    backbone = model.get("backbone", "plain")
     name = NETWORKS.get(backbone, f"U-Net on {backbone}")
-    return name if settings.get("skips", True) else f"{name} without skips"
+    return name if model.get("skips", True) else f"{name} without skips"
 
 
 def tabulate(
@@ -292,10 +293,9 @@ def draw_windows(
     """
     from bdloss import plots
     from bdloss.data.scenes import load_scene
-    from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
-    from bdloss.training import run as training
     from bdloss.training.experiment import make_experiment, read_file
+    from bdloss.training.run import read_splits
 
     pair = (study.reference, study.compared)
     name = f"{dataset}_windows.png"
@@ -309,24 +309,13 @@ def draw_windows(
         return [name] if (out / name).is_file() else []  # drawn when they were there
     experiment = make_experiment(read_file(folders[0] / "experiment.toml"))
     predictors = [load_predictor(folder / "model.keras") for folder in folders]
-    scenes = training.read_splits(experiment).test
+    scenes = read_splits(experiment).test
     drawn = study.drawn.get(dataset, [scene.name for scene in scenes])
     scenes = [scene for scene in scenes if scene.name in drawn]
     masks = []
     for scene in scenes:
         data = load_scene(scene)
-        preds = [
-            predict_array(
-                data.pixels,
-                predictor.predict,
-                experiment.patch,
-                experiment.patch // training.OVERLAP,
-                experiment.batch,
-                experiment.tta,
-            )
-            >= predictor.threshold
-            for predictor in predictors
-        ]
+        preds = [predict_mask(experiment, one, data.pixels) for one in predictors]
         masks.append((data.mask, *preds))
     chosen = choose_windows(masks)
     samples = []

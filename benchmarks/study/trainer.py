@@ -1,22 +1,29 @@
 """Training the runs of a study, and what a step of each loss costs."""
 
 import fcntl
+import functools
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from study.plan import RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
 from study.specials import SPECIALS
 
+if TYPE_CHECKING:
+    from bdloss.models import Predictor
+    from bdloss.training.experiment import Experiment
+    from bdloss.training.trainer import Trainer
+
 START = "start.json"  # of a run folder: digests of what every loss must start from
 COST = "cost.json"  # of a study: seconds a step
-NETWORK = ("backbone", "skips", "blocks", "filters")  # what its first weights follow
+NETWORK = ("backbone", "skips", "blocks", "filters")  # what first weights follow
 ROUNDS = 7  # of measuring them
 EDGE = 32  # pixels from the image's edge, of the scores of `edge.json`
 
@@ -51,7 +58,7 @@ def run_study(
                 print(f"\n== {number} of {len(runs)}: {folder} is in training")
                 continue
             print(f"\n== {number} of {len(runs)}: {folder}", flush=True)
-            process = context.Process(target=train_one, args=(study, run, out))
+            process = context.Process(target=_train_alone, args=(study, run, out))
             process.start()
             process.join()
             if process.exitcode:
@@ -66,8 +73,22 @@ def _take_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+def _train_alone(study: Study, run: Run, out: Path) -> None:
+    """Train one run, in this process: what is logged, and an error, is a line."""
+    from bdloss.cli.command import LineHandler
+    from bdloss.errors import InputError
+
+    logger = logging.getLogger("bdloss")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(LineHandler())
+    try:
+        train_one(study, run, out)
+    except (InputError, OSError) as error:
+        sys.exit(f"Error: {error}")
+
+
 def train_one(study: Study, run: Run, out: Path) -> None:
-    """Train one run, in a process of its own."""
+    """Train one run, and score what lies near the edges."""
     from bdloss.training import run as training
     from bdloss.training.experiment import make_experiment
 
@@ -81,19 +102,19 @@ def train_one(study: Study, run: Run, out: Path) -> None:
         training.read_splits(experiment)
         if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
             write_random_features(Path(experiment.loss.vgg))
-    if run.variant.special:
-        SPECIALS[run.variant.special]()
-    _record_starts(folder.with_name(f"{folder.name}.{START}"))
-    try:
-        training.train(
-            experiment, folder, say=lambda line: print(line, flush=True), verbose=2
-        )
-        score_edges(experiment, folder)
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+    special = run.variant.special
+    start = folder.with_name(f"{folder.name}.{START}")
+    training.train(
+        experiment,
+        folder,
+        verbose=2,
+        callbacks=[SPECIALS[special]()] if special else [],
+        on_start=functools.partial(record_start, path=start),
+    )
+    score_edges(experiment, folder)
 
 
-def score_edges(experiment: Any, folder: Path) -> None:
+def score_edges(experiment: "Experiment", folder: Path) -> None:
     """Write scores of what lies near the edges of the test scenes: `edge.json`.
 
     The predicted masks are kept beside it, for scores to come: `test_masks.npz`.
@@ -101,26 +122,17 @@ def score_edges(experiment: Any, folder: Path) -> None:
     from bdloss.constants import IGNORED
     from bdloss.data.scenes import load_scene
     from bdloss.evaluation import scoring
-    from bdloss.inference.sliding_window import predict_array
     from bdloss.models import load_predictor
-    from bdloss.training import run as training
+    from bdloss.training.run import read_splits
 
     if (folder / "edge.json").is_file():
         return
     predictor = load_predictor(folder / "model.keras")
     masks: dict[str, Any] = {}
     pairs = []
-    for scene in training.read_splits(experiment).test:
+    for scene in read_splits(experiment).test:
         data = load_scene(scene)
-        probabilities = predict_array(
-            data.pixels,
-            predictor.predict,
-            experiment.patch,
-            experiment.patch // training.OVERLAP,
-            experiment.batch,
-            experiment.tta,
-        )
-        pred = (probabilities >= predictor.threshold).astype(np.uint8)
+        pred = predict_mask(experiment, predictor, data.pixels)
         masks[scene.name] = pred
         near = data.mask.copy()
         near[EDGE:-EDGE, EDGE:-EDGE] = IGNORED
@@ -128,6 +140,25 @@ def score_edges(experiment: Any, folder: Path) -> None:
     np.savez_compressed(folder / "test_masks.npz", **masks)
     scores = scoring.score_masks(pairs)
     (folder / "edge.json").write_text(json.dumps(scores.as_json(), indent=2) + "\n")
+
+
+def predict_mask(
+    experiment: "Experiment", predictor: "Predictor", pixels: np.ndarray
+) -> np.ndarray:
+    """Return what a model makes of an image, as when the run was scored."""
+    from bdloss.inference.sliding_window import predict_array
+    from bdloss.training.run import OVERLAP
+
+    patches = experiment.patches
+    probabilities = predict_array(
+        pixels,
+        predictor.predict,
+        window=patches.size,
+        overlap=patches.size // OVERLAP,
+        batch=patches.batch_size,
+        tta=experiment.prediction.tta,
+    )
+    return (probabilities >= predictor.threshold).astype(np.uint8)
 
 
 def write_random_features(path: Path) -> None:
@@ -143,20 +174,15 @@ def write_random_features(path: Path) -> None:
         partial.replace(path)
 
 
-def _record_starts(path: Path) -> None:
-    """Have a run write down what it starts from: see `check_starts`."""
-    from bdloss.training import run as training
+def record_start(trainer: "Trainer", path: Path) -> None:
+    """Write down what a run starts from, once: see `check_starts`."""
+    import keras
 
-    class Recorded(training.Fitting):
-        def __init__(self, model, *settings):
-            super().__init__(model, *settings)
-            if not path.exists():
-                weights = [weight.numpy() for weight in model.weights]
-                first = {"weights": weights, "batch": self._training[0]}
-                digests = {name: digest(arrays) for name, arrays in first.items()}
-                path.write_text(json.dumps(digests) + "\n")
-
-    training.Fitting = Recorded  # type: ignore[misc]
+    if not path.exists():
+        weights = [keras.ops.convert_to_numpy(w) for w in trainer.model.weights]
+        first = {"weights": weights, "batch": trainer.batches.train[0]}
+        digests = {name: digest(arrays) for name, arrays in first.items()}
+        path.write_text(json.dumps(digests) + "\n")
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:
@@ -178,8 +204,8 @@ def check_starts(study: Study, out: Path) -> None:
         path = folder.with_name(f"{folder.name}.{START}")
         if not path.is_file():
             continue
-        settings = make_settings(study, run, out)
-        network = tuple(settings.get(key) for key in NETWORK)
+        model = make_settings(study, run, out).get("model", {})
+        network = tuple(model.get(key) for key in NETWORK)
         found = json.loads(path.read_text())
         for part, which in (("batch", ()), ("weights", network)):
             key = (run.dataset, run.seed, part, *which)
@@ -217,16 +243,16 @@ def measure_costs(study: Study, out: Path) -> None:
     (out / COST).write_text(json.dumps(costs, indent=2) + "\n")
 
 
-def _make_step(experiment: Any) -> Callable[[], object]:
+def _make_step(experiment: "Experiment") -> Callable[[], object]:
     """Return what trains a step with the loss of an experiment."""
-    from bdloss import models
-    from bdloss.training.trainer import make_loss
+    from bdloss.training.loss import make_loss
+    from bdloss.training.network import build_network
 
-    model = models.build_model(
-        experiment.backbone, filters=experiment.filters, blocks=experiment.blocks
-    )
-    model.compile("adam", make_loss(experiment), jit_compile=False)
-    shape = (experiment.batch, experiment.patch, experiment.patch)
+    model = build_network(experiment.model, bands=3)
+    loss = make_loss(experiment.loss, experiment.weight.start)
+    model.compile("adam", loss, jit_compile=False)
+    patches = experiment.patches
+    shape = (patches.batch_size, patches.size, patches.size)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (*shape, 3), np.uint8)
     squares = random.random((*shape[:1], *(side // 16 for side in shape[1:]), 1)) > 0.8
