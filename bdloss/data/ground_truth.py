@@ -63,13 +63,15 @@ class MaskReader:
         geobox: Where its pixels lie.
     """
 
-    def __init__(self, source: rasterio.DatasetReader):
+    def __init__(self, source: rasterio.DatasetReader, probabilities: bool = False):
+        """Prepare to read an open raster, of probabilities if that is said."""
         self.geobox = geobox_of(source)
         self._source = source
+        self._read = raster.read_probabilities if probabilities else raster.read_mask
 
     def read(self, window: Window) -> np.ndarray:
-        """Return a window as `raster.read_mask` does."""
-        return raster.read_mask(self._source, window)
+        """Return a window as `raster.read_mask`, or `read_probabilities`, does."""
+        return self._read(self._source, window)
 
     def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the whole mask at a smaller shape."""

@@ -139,10 +139,9 @@ def read_sample(scored: ScoredWindow, images: Mapping[str, Path]) -> plots.Sampl
     """
     window, pair = scored.window, scored.pair
     columns = window.slices[1]
-    with open_pair(pair) as (read, *_):
-        true, pred = (
-            part[:, columns] for part in read(window.row, window.row + window.height)
-        )
+    with open_pair(pair) as reader:
+        rows = reader.rows(window.row, window.row + window.height)
+    true, pred = (part[:, columns] for part in rows)
     image = images.get(pair.name)
     pixels = None if image is None else read_image(image, window)
     title = f"{pair.name}, IoU {scored.iou:.2f}\nrow {window.row}, column {window.col}"

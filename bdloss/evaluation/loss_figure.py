@@ -56,7 +56,8 @@ def draw_stages(
     if corner is None:
         corner = _longest_boundary(pair, side)
     row, col = corner
-    with open_pair(pair, probabilities=True) as (read, height, width):
+    with open_pair(pair, probabilities=True) as reader:
+        height, width = reader.geobox.height, reader.geobox.width
         if not (0 <= row < height and 0 <= col < width):
             raise InputError(
                 f"the corner must lie in {height} rows and {width} columns, "
@@ -64,7 +65,7 @@ def draw_stages(
             )
         window = Window(row, col, min(side, height - row), min(side, width - col))
         true, shown = (
-            part[:, window.slices[1]] for part in read(row, row + window.height)
+            part[:, window.slices[1]] for part in reader.rows(row, row + window.height)
         )
     pixels = None if image is None else read_image(image, window)
     with atomic_path(path) as partial:
@@ -75,12 +76,13 @@ def draw_stages(
 def _longest_boundary(pair: Pair, side: int) -> tuple[int, int]:
     """Return the corner of the window with most of the true boundary."""
     best, corner = -1, (0, 0)
-    with open_pair(pair, probabilities=True) as (read, height, width):
+    with open_pair(pair, probabilities=True) as reader:
+        height, width = reader.geobox.height, reader.geobox.width
         edge, above = np.zeros((0, 0), bool), -1
         for window in sliding_windows(height, width, side, side):
             if window.row != above:  # the first window of a row of them
                 above = window.row
-                true, _ = read(above, above + window.height)
+                true, _ = reader.rows(above, above + window.height)
                 edge = find_boundary(true, ignore=IGNORED)
             length = np.count_nonzero(edge[:, window.slices[1]])
             if length > best:

@@ -1,27 +1,37 @@
 """Predictions and their ground truth: paired by name, read by rows."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import shapely
 
-from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
+from bdloss.data.ground_truth import (
+    IMAGE_SUFFIXES,
+    OUTLINE_SUFFIXES,
+    GroundTruth,
+    MaskReader,
+    OutlineReader,
+)
 from bdloss.errors import InputError
 from bdloss.files import visible_files
-from bdloss.geo import raster
+from bdloss.geo import raster, vector
 from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window
 
 MAX_SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
 
+RESOLUTION = 0.3  # metres a pixel, of outlines that are scored without any raster
+
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+Reader = MaskReader | OutlineReader
 
 
 class Pair(NamedTuple):
-    """A predicted mask and its truth, a mask or a file of outlines."""
+    """A prediction and its truth, each a mask or a file of outlines."""
 
     name: str
     pred: Path
@@ -37,24 +47,25 @@ class Strip(NamedTuple):
 
 
 def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]:
-    """Pair predicted masks with their truth.
+    """Pair predictions with their ground truth.
 
     Args:
-        predictions: A mask or a folder of them.
-        truths: A mask, a folder of masks, or a file of outlines.
+        predictions: A mask, a file of outlines, or a folder of either.
+        truths: A mask, a file of outlines, or a folder of either.
 
     Returns:
-        The pairs by name, and the masks of the truth that have no prediction. In a
-        folder with files `NAME_mask.*` only these are masks, else all rasters
-        are; the name is that without `_mask`.
+        The pairs by name, and the truths that have no prediction. The name is that of
+        the file without `_mask` or `_buildings`. In a folder that has rasters these are
+        masks, only those called `NAME_mask.*` if there are any; in one that has none,
+        files of outlines are looked for, in the same way `NAME_buildings.*`.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
         ValueError: If there is no prediction, or one has no truth.
     """
-    preds, known = _masks_by_name(predictions), _masks_by_name(truths)
+    preds, known = _files_by_name(predictions), _files_by_name(truths)
     if not preds:
-        raise InputError(f"no rasters in {predictions}")
+        raise InputError(f"no rasters and no files of outlines in {predictions}")
     if truths.is_file():  # one for all: outlines, or a mask of whatever name
         if not GroundTruth(truths).is_vector and len(preds) > 1:
             raise InputError(
@@ -71,68 +82,145 @@ def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]
     return pairs, [truth for name, truth in known.items() if name not in preds]
 
 
-def _masks_by_name(path: Path) -> dict[str, Path]:
-    files = _rasters(path)
-    marked = [file for file in files if file.stem.endswith("_mask")]
-    return _by_name(marked or files)
+def _files_by_name(path: Path) -> dict[str, Path]:
+    """Return masks, or files of outlines if there are none, by their name."""
+    files: Sequence[Path] = []
+    for suffixes, mark in ((IMAGE_SUFFIXES, "_mask"), (OUTLINE_SUFFIXES, "_buildings")):
+        files = _files_of(path, suffixes)
+        marked = [file for file in files if file.stem.endswith(mark)]
+        if files:
+            return _by_name(marked or files)
+    return {}
 
 
 def images_by_name(path: Path) -> dict[str, Path]:
     """Return an orthophoto, or those of a folder, by name; masks are left out."""
-    return _by_name(file for file in _rasters(path) if not file.stem.endswith("_mask"))
+    files = _files_of(path, IMAGE_SUFFIXES)
+    return _by_name(file for file in files if not file.stem.endswith("_mask"))
 
 
 def _by_name(files: Iterable[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for file in files:
-        name = file.stem.removesuffix("_mask")
+        name = file.stem.removesuffix("_mask").removesuffix("_buildings")
         if name in names:
             raise InputError(f"two files of one name: {names[name]} and {file}")
         names[name] = file
     return names
 
 
-def _rasters(path: Path) -> Sequence[Path]:
+def _files_of(path: Path, suffixes: Collection[str]) -> Sequence[Path]:
     if path.is_dir():
-        return visible_files(path, IMAGE_SUFFIXES)
+        return visible_files(path, suffixes)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     return [path]
 
 
+class PairReader:
+    """Reads a prediction and its ground truth by rows, on one grid.
+
+    Attributes:
+        geobox: Where the pixels of both lie.
+        truth: Reads the ground truth.
+        pred: Reads the prediction.
+    """
+
+    def __init__(self, geobox: GeoBox, truth: Reader, pred: Reader):
+        self.geobox, self.truth, self.pred = geobox, truth, pred
+
+    def rows(self, top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows of truth and prediction: masks of 0, 1 and 255.
+
+        Args:
+            top: The first row.
+            end: The row after the last.
+        """
+        window = self._window(top, end)
+        return self.truth.read(window), self.pred.read(window)
+
+    def labels(self, top: int, end: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return rows of truth and prediction with a number for each outline.
+
+        Args:
+            top: The first row.
+            end: The row after the last.
+
+        Returns:
+            Of each side, as `OutlineReader.labels` has it; None of a mask.
+        """
+        window = self._window(top, end)
+        sides = (self.truth, self.pred)
+        true, pred = (
+            side.labels(window) if isinstance(side, OutlineReader) else None
+            for side in sides
+        )
+        return true, pred
+
+    def outlines(
+        self,
+    ) -> tuple[list[shapely.Polygon] | None, list[shapely.Polygon] | None]:
+        """Return the outlines of truth and prediction; None of a mask."""
+        sides = (self.truth, self.pred)
+        true, pred = (
+            side.outlines if isinstance(side, OutlineReader) else None for side in sides
+        )
+        return true, pred
+
+    def _window(self, top: int, end: int) -> Window:
+        return Window(top, 0, end - top, self.geobox.width)
+
+
 @contextmanager
 def open_pair(
-    pair: Pair, probabilities: bool = False
-) -> Iterator[tuple[Rows, int, int]]:
+    pair: Pair, probabilities: bool = False, resolution: float = RESOLUTION
+) -> Iterator[PairReader]:
     """Open a prediction and its truth to read rows of both.
+
+    They are read on the grid of the mask, of that of the prediction if both are; of
+    outlines alone on one that covers both, north up.
 
     Args:
         pair: The files.
         probabilities: Whether the prediction may be a map of probabilities, which is
             then read as such.
+        resolution: Metres a pixel, where there is no mask.
 
     Yields:
-        A function of first row and end to truth and prediction of these rows, masks
-        of 0, 1 and 255; the height and the width of both.
+        The reader.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If they are not of one size or lie at different places.
     """
+    pred, truth = GroundTruth(pair.pred), GroundTruth(pair.truth)
     with ExitStack() as stack:
-        pred = stack.enter_context(raster.open_raster(pair.pred))
-        geobox = geobox_of(pred)
-        read_pred = raster.read_mask
-        if probabilities and raster.holds_probabilities(pred):
-            read_pred = raster.read_probabilities
-        truth = stack.enter_context(GroundTruth(pair.truth).open(geobox))
-        check_geoboxes(pair, geobox, truth.geobox)
+        geobox = None
+        if pred.is_vector and truth.is_vector:
+            geobox = _geobox_of_both(pair, resolution)
+        elif pred.is_vector:
+            with raster.open_raster(pair.truth) as source:
+                geobox = geobox_of(source)
+        if geobox is None:
+            source = stack.enter_context(raster.open_raster(pair.pred))
+            scaled = probabilities and raster.holds_probabilities(source)
+            read_pred: Reader = MaskReader(source, probabilities=scaled)
+            geobox = read_pred.geobox
+        else:
+            read_pred = stack.enter_context(pred.open(geobox))
+        read_truth = stack.enter_context(truth.open(geobox))
+        check_geoboxes(pair, geobox, read_truth.geobox)
+        yield PairReader(geobox, read_truth, read_pred)
 
-        def read(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            window = Window(top, 0, end - top, geobox.width)
-            return truth.read(window), read_pred(pred, window)
 
-        yield read, geobox.height, geobox.width
+def _geobox_of_both(pair: Pair, resolution: float) -> GeoBox:
+    """Return a grid that covers the outlines of truth and prediction."""
+    crs = vector.metric_crs(pair.truth)
+    sides = [vector.read_outlines(path, crs) for path in (pair.truth, pair.pred)]
+    outlines = [outline for side in sides for outline in side]
+    if not outlines:
+        raise InputError(f"there must be outlines to score, got none: {pair.pred}")
+    return vector.bounding_geobox(outlines, crs, resolution)
 
 
 def check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:

@@ -102,11 +102,11 @@ def count_prediction(orthophoto: Orthophoto, mask: Path, truth: Path) -> ImageCo
         ValueError: If mask and truth do not go together.
     """
     pair = Pair(orthophoto.path.stem, mask, truth)
-    with open_pair(pair) as (read, height, width), orthophoto.open() as reader:
+    with open_pair(pair) as masks, orthophoto.open() as image:
 
         def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            true, pred = read(top, end)
-            valid = reader.valid(Window(top, 0, *true.shape))
+            true, pred = masks.rows(top, end)
+            valid = image.valid(Window(top, 0, *true.shape))
             return np.where(valid, true, IGNORED), pred
 
-        return count_image(read_known, height, width)
+        return count_image(read_known, masks.geobox.height, masks.geobox.width)

@@ -155,14 +155,19 @@ def score_rasters(
         if out is not None:
             folder = stack.enter_context(atomic_folder(out, last="scores.json"))
         for pair in pairs:
-            with open_pair(pair) as (read, height, width):
+            with open_pair(pair) as reader:
+                height, width = reader.geobox.height, reader.geobox.width
                 errors = None
                 if folder:
                     errors = ErrorMap(
                         pair, height, width, picture_side, min_building_fraction
                     )
                 counted[pair.name] = count_image(
-                    read, height, width, errors.add if errors else None, strip_height
+                    reader.rows,
+                    height,
+                    width,
+                    errors.add if errors else None,
+                    strip_height,
                 )
             if folder and errors:
                 plots.write_picture(

@@ -1,14 +1,17 @@
 import shutil
 
+import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
 from bdloss.evaluation import tables
-from bdloss.evaluation.pairs import find_pairs
+from bdloss.evaluation.pairs import Pair, find_pairs, open_pair
 from bdloss.evaluation.scoring import score_rasters
+from bdloss.geo.vector import write_outlines
 from bdloss_tests.drawing import HOUSE
-from bdloss_tests.scenes import CORNER, make_scene, write_masks, write_raster
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_masks, write_raster
 
 
 def test_pairs_are_made_by_name(tmp_path):
@@ -31,7 +34,10 @@ def test_pairs_are_made_by_name(tmp_path):
     [
         (lambda pred, truth: (truth / "a.tif").unlink(), "no truth named a"),
         (lambda pred, truth: shutil.rmtree(pred), "no such file or folder"),
-        (lambda pred, truth: (pred / "a.tif").unlink(), "no rasters in"),
+        (
+            lambda pred, truth: (pred / "a.tif").unlink(),
+            "no rasters and no files of outlines in",
+        ),
         (
             lambda pred, truth: write_raster(truth / "a.tif", HOUSE.astype("uint8")),
             "of the size of its truth",
@@ -62,3 +68,51 @@ def test_what_does_not_go_together_is_refused_and_leaves_nothing(
     with pytest.raises((ValueError, FileNotFoundError), match=rule):
         score_rasters(pred, truth, tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+HOUSES = [shapely.box(*CORNER @ (5, 17), *CORNER @ (15, 5))]
+HOUSES.append(shapely.affinity.translate(HOUSES[0], 0.3 * 10))  # it touches the first
+
+
+@pytest.mark.parametrize("truth_is", ["mask", "outlines", "outlines in degrees"])
+@pytest.mark.parametrize("pred_is", ["mask", "outlines"])
+def test_either_side_may_be_a_mask_or_outlines(tmp_path, truth_is, pred_is):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:17, 5:25] = 1
+    paths = []
+    for name, kind in (("truth", truth_is), ("pred", pred_is)):
+        if kind == "mask":
+            paths.append(write_raster(tmp_path / f"{name}.tif", mask))
+            continue
+        suffix = ".geojson" if "degrees" in kind else ".gpkg"
+        paths.append(tmp_path / f"{name}{suffix}")
+        write_outlines(paths[-1], HOUSES, UTM)
+    with open_pair(Pair("town", paths[1], paths[0])) as reader:
+        height = reader.geobox.height
+        true, pred = reader.rows(0, height)
+        labels = reader.labels(0, height)
+        outlines = reader.outlines()
+    if truth_is != "outlines in degrees" or pred_is == "mask":
+        np.testing.assert_array_equal(true, pred)
+    assert abs(int(true.sum()) - mask.sum()) <= 12 + 20  # half a pixel all round
+    for kind, one, polygons in zip((truth_is, pred_is), labels, outlines, strict=True):
+        if kind == "mask":
+            assert one is None
+            assert polygons is None
+        else:
+            assert np.unique(one).tolist() == [0, 1, 2]
+            assert len(polygons) == 2
+
+
+def test_folders_of_outlines_are_paired_by_name(tmp_path):
+    for folder, names in (("pred", "ab"), ("truth", "abc")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            ending = "_buildings.gpkg" if folder == "pred" else ".geojson"
+            write_outlines(tmp_path / folder / f"{name}{ending}", HOUSES, UTM)
+    pairs, left = find_pairs(tmp_path / "pred", tmp_path / "truth")
+    assert [(pair.name, pair.pred.name, pair.truth.name) for pair in pairs] == [
+        ("a", "a_buildings.gpkg", "a.geojson"),
+        ("b", "b_buildings.gpkg", "b.geojson"),
+    ]
+    assert [path.name for path in left] == ["c.geojson"]
