@@ -15,8 +15,8 @@ demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minu
 	  --model runs/demo/model.keras --masks $(SAMPLE)/buildings.geojson \
 	  --tta flips --overlay --out runs/demo/prediction --overwrite
 
-test: .venv/ready  ## run all tests and the examples of the documentation
-	$(BIN)/python -m pytest
+test: .venv/ready  ## run all tests and the examples, and measure their coverage
+	$(BIN)/python -m pytest --cov=bdloss
 
 test-slow: .venv/ready  ## run what takes longer: the whole schedule of the paper
 	$(BIN)/python -m pytest -m slow bdloss_tests
