@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from scipy import sparse
 
+from bdloss.errors import InputError
+
 
 class LabelledStrip(NamedTuple):
     """The components of a strip, and which of them go on from the strip above.
@@ -30,9 +32,16 @@ class LabelledStrip(NamedTuple):
 
 
 class StripLabels:
-    """Label the strips of a mask; pixels connect where they share an edge.
+    """Label the strips of a mask.
 
     Between strips only the components of the last row are kept.
+
+    Args:
+        connectivity: 4 where pixels connect that share an edge, 8 where those do too
+            that share a corner.
+
+    Raises:
+        ValueError: If connectivity is neither 4 nor 8.
 
     Example:
         >>> labels = StripLabels()
@@ -43,7 +52,10 @@ class StripLabels:
         {1: 4, 2: 4, 3: 5}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connectivity: int = 4) -> None:
+        if connectivity not in (4, 8):
+            raise InputError(f"connectivity must be 4 or 8, got {connectivity}")
+        self._connectivity = connectivity
         self.count = 1  # of all components so far, with the background
         self._below = np.zeros(0, int)
         self._last: np.ndarray | None = None  # places in `_below` from 1, a row
@@ -58,15 +70,15 @@ class StripLabels:
             Labels and components of the strip.
         """
         count, labels = cv2.connectedComponents(
-            (mask != 0).astype(np.uint8), connectivity=4
+            (mask != 0).astype(np.uint8), connectivity=self._connectivity
         )
         first, last = labels[0], labels[-1]
         above = self._below
         if self._last is None:
             self._last = np.zeros_like(first)
         # Nodes are the labels of the strip, then the components left open above it.
-        meet = (self._last > 0) & (first > 0)
-        pairs = first[meet], self._last[meet] + (count - 1)
+        pairs = self._meet(first, self._last)
+        pairs[1] += count - 1
         numbers = _connect(pairs, count + len(above))
         found = int(numbers.max())
         numbers[numbers > 0] += self.count - 1
@@ -76,6 +88,14 @@ class StripLabels:
         places = np.searchsorted(self._below, components[last]) + 1
         self._last = np.where(last > 0, places, 0)
         return LabelledStrip(labels, components, above, numbers[count:], self._below)
+
+    def _meet(self, row: np.ndarray, above: np.ndarray) -> np.ndarray:
+        """Return the pairs of a row and the one above that are neighbours."""
+        pairs = [np.stack([row, above])]
+        if self._connectivity == 8:
+            pairs += [np.stack([row[1:], above[:-1]]), np.stack([row[:-1], above[1:]])]
+        neighbours = np.hstack(pairs)
+        return neighbours[:, (neighbours > 0).all(axis=0)]
 
 
 def join_components(strips: Sequence[np.ndarray], count: int) -> np.ndarray:
@@ -88,12 +108,11 @@ def join_components(strips: Sequence[np.ndarray], count: int) -> np.ndarray:
     Returns:
         Numbers of the wholes, from 0 for the background.
     """
-    above, continued = np.hstack([np.zeros((2, 0), int), *strips])
-    return _connect((above, continued), count)
+    return _connect(np.hstack([np.zeros((2, 0), int), *strips]), count)
 
 
-def _connect(pairs: tuple[np.ndarray, np.ndarray], count: int) -> np.ndarray:
+def _connect(pairs: np.ndarray, count: int) -> np.ndarray:
     """Return the component of each node, numbered by the first node in it."""
-    edges = np.ones(len(pairs[0]), bool)
-    graph = sparse.coo_array((edges, pairs), (count, count))
+    edges = np.ones(pairs.shape[1], bool)
+    graph = sparse.coo_array((edges, tuple(pairs)), (count, count))
     return sparse.csgraph.connected_components(graph, directed=False)[1]

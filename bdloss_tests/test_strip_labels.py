@@ -6,9 +6,9 @@ from bdloss.strip_labels import StripLabels, join_components
 from bdloss_tests.drawing import draw, smooth_masks
 
 
-def label_strips(mask, height):
+def label_strips(mask, height, connectivity=4):
     """Return the strips and, for each pixel, the whole that it belongs to."""
-    labels = StripLabels()
+    labels = StripLabels(connectivity)
     strips = [
         labels.add(mask[top : top + height]) for top in range(0, len(mask), height)
     ]
@@ -18,11 +18,14 @@ def label_strips(mask, height):
     return strips, np.vstack(rows)
 
 
+@pytest.mark.parametrize("connectivity", [4, 8])
 @pytest.mark.parametrize("height", [1, 7, 20, 93])
-def test_strips_have_the_components_of_the_whole(height):
-    for mask in (smooth_masks(8, 93, 131)[0], smooth_masks(9, 93, 40)[1]):
-        _, wholes = label_strips(mask, height)
-        expected, count = ndimage.label(mask)
+def test_strips_have_the_components_of_the_whole(height, connectivity):
+    shape = ndimage.generate_binary_structure(2, connectivity // 4)
+    noise = np.random.default_rng(7).random((93, 64)) < 0.4
+    for mask in (smooth_masks(8, 93, 131)[0], smooth_masks(9, 93, 40)[1], noise):
+        _, wholes = label_strips(mask, height, connectivity)
+        expected, count = ndimage.label(mask, shape)
         pairs = np.unique(np.stack([wholes, expected]).reshape(2, -1), axis=1)
         assert pairs.shape[1] == count + 1  # each whole is one component
         assert (wholes > 0).tolist() == (mask > 0).tolist()
@@ -55,9 +58,19 @@ def test_parts_of_a_strip_that_are_joined_above_are_one():
     assert second.above.tolist() == first.below.tolist() == [1]
 
 
-def test_corners_do_not_connect():
-    _, wholes = label_strips(draw("#. .#"), 1)
-    assert wholes.tolist() == [[1, 0], [0, 2]]
+@pytest.mark.parametrize("height", [1, 2])
+@pytest.mark.parametrize("drawing", ["#. .#", ".# #."])
+def test_corners_connect_if_eight_neighbours_do(drawing, height):
+    corners = draw(drawing)
+    _, wholes = label_strips(corners, height)
+    assert sorted(wholes[corners > 0]) == [1, 2]
+    _, wholes = label_strips(corners, height, connectivity=8)
+    assert wholes.tolist() == corners.tolist()
+
+
+def test_other_neighbours_are_refused():
+    with pytest.raises(ValueError, match="connectivity must be 4 or 8, got 6"):
+        StripLabels(connectivity=6)
 
 
 def test_strips_without_anything():
