@@ -98,6 +98,76 @@ class StripLabels:
         return neighbours[:, (neighbours > 0).all(axis=0)]
 
 
+class StripValues:
+    """Take each value but 0 of an image as one component, whether it touches or not.
+
+    It stands for `StripLabels` where the components are known beforehand: an image of
+    numbered buildings. A value may come back in any strip, so that none ever ends, and
+    each is numbered once for all: nothing is above or continued.
+
+    Example:
+        >>> values = StripValues()
+        >>> strip = values.add(np.array([[7, 7, 2, 0, 7]]))
+        >>> strip.components[strip.labels].tolist(), strip.below.tolist()
+        ([[2, 2, 1, 0, 2]], [1, 2])
+    """
+
+    def __init__(self) -> None:
+        self._numbers = {0: 0}
+
+    @property
+    def count(self) -> int:
+        """How many components there are so far, with the background."""
+        return len(self._numbers)
+
+    def add(self, values: np.ndarray) -> LabelledStrip:
+        """Number the next rows.
+
+        Args:
+            values: Strip of shape `(height, width)`; 0 is background.
+
+        Returns:
+            Labels and components of the strip.
+        """
+        # Sorted are the runs of equal values, which are far fewer than the pixels.
+        flat = values.ravel()
+        starts = find_runs(flat)
+        found, runs = np.unique(np.append(0, flat[starts]), return_inverse=True)
+        # The background comes first, whatever values lie below it.
+        order = np.append(np.flatnonzero(found == 0), np.flatnonzero(found))
+        labels = np.argsort(order).astype(np.int32)[runs[1:]]
+        lengths = np.diff(np.append(starts, flat.size))
+        components = [
+            self._numbers.setdefault(value, self.count)
+            for value in found[order].tolist()
+        ]
+        none = np.zeros(0, int)
+        return LabelledStrip(
+            np.repeat(labels, lengths).reshape(values.shape),
+            np.array(components),
+            above=none,
+            continued=none,
+            below=np.arange(1, self.count),
+        )
+
+
+def find_runs(*rows: np.ndarray) -> np.ndarray:
+    """Return where runs of equal values begin, in one row or in several at once.
+
+    Args:
+        rows: Arrays of one length, at least 1.
+
+    Example:
+        >>> find_runs(np.array([5, 5, 5, 8, 8]), np.array([1, 1, 2, 2, 2])).tolist()
+        [0, 2, 3]
+    """
+    begins = np.zeros(len(rows[0]), bool)
+    begins[:1] = True
+    for row in rows:
+        begins[1:] |= row[1:] != row[:-1]
+    return np.flatnonzero(begins)
+
+
 def join_components(strips: Sequence[np.ndarray], count: int) -> np.ndarray:
     """Return the number of the whole that each component of all strips belongs to.
 

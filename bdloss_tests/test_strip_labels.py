@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bdloss.strip_labels import StripLabels, join_components
+from bdloss.strip_labels import StripLabels, StripValues, join_components
 from bdloss_tests.drawing import draw, smooth_masks
 
 
@@ -77,3 +77,32 @@ def test_strips_without_anything():
     _, wholes = label_strips(np.zeros((4, 3)), 2)
     assert not wholes.any()
     assert join_components([], 1).tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+@pytest.mark.parametrize("height", [1, 3, 29])
+def test_values_are_components_wherever_they_lie(height, dtype):
+    rng = np.random.default_rng(4)
+    image = (rng.integers(0, 40, (29, 17)) * (rng.random((29, 17)) < 0.5)).astype(dtype)
+    values = StripValues()
+    strips = [
+        values.add(image[top : top + height]) for top in range(0, len(image), height)
+    ]
+    numbers = np.vstack([strip.components[strip.labels] for strip in strips])
+    pairs = np.unique(np.stack([numbers, image]).reshape(2, -1), axis=1)
+    assert pairs.shape[1] == values.count == len(np.unique(image))
+    assert ((numbers > 0) == (image > 0)).all()
+    assert strips[-1].below.tolist() == list(range(1, values.count))
+    assert not any(len(strip.above) + len(strip.continued) for strip in strips)
+
+
+def test_values_below_zero_are_components_too():
+    strip = StripValues().add(np.array([[-3, 0, 5, -3]]))
+    assert strip.components[strip.labels].tolist() == [[1, 0, 2, 1]]
+    assert strip.components[0] == strip.labels[0, 1] == 0
+
+
+def test_values_of_a_strip_of_background():
+    strip = StripValues().add(np.zeros((2, 3), int))
+    assert strip.labels.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert strip.components.tolist() == [0]
