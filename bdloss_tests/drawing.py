@@ -34,6 +34,25 @@ def smooth_masks(seed: int, *shape: int) -> tuple[np.ndarray, ...]:
     return tuple(ndimage.gaussian_filter(common + noise, 3) > 0.02 for noise in own)
 
 
+def numbered_buildings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return two images of numbered rectangles that are alike, as outlines are drawn.
+
+    Rectangles touch and hide parts of others, some are missing in either image, and
+    they reach over the edge of the image.
+    """
+    height, width = rng.integers(12, 40, 2)
+    images = np.zeros((2, height, width), np.int32)
+    for number in rng.permutation(rng.integers(1, 12)) + 1:
+        corner = rng.integers(-3, [height, width])
+        sides = rng.integers(2, 12, 2)
+        for image in images:
+            top, left = np.maximum(corner + rng.integers(-1, 2, 2), 0)
+            end, right = np.add((top, left), sides + rng.integers(-1, 2, 2))
+            if rng.random() < 0.85:
+                image[top:end, left:right] = number
+    return images[0], images[1]
+
+
 HOUSE = draw(
     """
     .........

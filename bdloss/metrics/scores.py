@@ -17,7 +17,7 @@ from bdloss.errors import InputError
 TOLERANCE = 3.0  # pixels
 IGNORED_LABEL = 2  # beside 0 and 1
 
-Counted = TypeVar("Counted", bound=tuple[int, ...])
+Counted = TypeVar("Counted", bound=tuple[float, ...])
 
 
 class BoundaryScore(NamedTuple):

@@ -17,7 +17,14 @@ SCORES = Scores(
     images_with_boundary=3,
     pixels=400,
     instances=InstanceCounts(
-        buildings=9, detected=7, split=1, merged=2, regions=8, false_positives=3
+        buildings=9,
+        detected=7,
+        split=1,
+        merged=2,
+        regions=8,
+        false_positives=3,
+        matched=6,
+        matched_iou_sum=4.5,
     ),
 )
 VALUES = {
@@ -39,6 +46,8 @@ VALUES = {
     "merged": 2,
     "regions": 8,
     "false_positives": 3,
+    "matched": 6,
+    "matched_iou_sum": 4.5,
     "false_negatives": 2,
 }
 
