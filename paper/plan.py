@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from study.specials import SPECIALS
+from bdloss.errors import InputError
+from paper.ablations import SPECIALS
 
 RANDOM = "random"  # as loss.vgg: features of a VGG19 that has learned nothing
 RANDOM_WEIGHTS = "random_vgg19.weights.h5"
+PARTS = ("datasets", "losses", "ablations")
 NEEDED = ("seeds", "threads", "reference", "compared", "datasets", "losses")
 
 
@@ -32,7 +34,7 @@ class Variant(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study file: see `benchmarks/study/paper.toml`.
+    """A study file: see `paper/paper.toml`.
 
     Attributes:
         datasets: Settings of the experiment on each.
@@ -71,11 +73,27 @@ class Run(NamedTuple):
 
 
 def read_study(path: Path) -> Study:
-    """Read a study file."""
-    table = tomllib.loads(path.read_text())
+    """Read a study file.
+
+    Args:
+        path: A TOML file, see `paper/paper.toml`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not TOML, or not a study.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"not a TOML file: {path} ({error})") from error
     for key in NEEDED:
         if key not in table:
-            raise ValueError(f"a study file must have {key}, {path} has none")
+            raise InputError(f"a study file must have {key}, {path} has none")
+    for part in PARTS:
+        tables = table.get(part, {})
+        parts = [tables, *(tables.values() if isinstance(tables, dict) else ())]
+        if not all(isinstance(one, dict) for one in parts):
+            raise InputError(f"{part} must be tables [{part}.NAME], got {tables!r}")
     datasets = table["datasets"]
     labels = {name: one.pop("label", name) for name, one in datasets.items()}
     drawn, credits = (
@@ -107,16 +125,16 @@ def read_study(path: Path) -> Study:
     names = [variant.name for variant in study.losses]
     for name in (study.reference, study.compared):
         if name not in names:
-            raise ValueError(f"a study compares two of its losses, got {name!r}")
+            raise InputError(f"a study compares two of its losses, got {name!r}")
     for variant in [*study.losses, *study.ablations]:
         random = f"loss.vgg={RANDOM}" in variant.changes
         if random and "random features" not in variant.label:
-            raise ValueError(
+            raise InputError(
                 f"its label says that {variant.name} has random features, "
                 f"got {variant.label!r}"
             )
         if variant.special not in ("", *SPECIALS):
-            raise ValueError(
+            raise InputError(
                 f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
             )
     return study
@@ -160,7 +178,7 @@ def choose_runs(
             chosen.append(run)
     if not chosen:
         wanted = [*only, *([] if seed is None else [f"seed {seed}"])]
-        raise ValueError(f"no run of the study is of {', '.join(wanted)}")
+        raise InputError(f"no run of the study is of {', '.join(wanted)}")
     return chosen[shard[0] - 1 :: shard[1]]
 
 

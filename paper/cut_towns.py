@@ -1,6 +1,6 @@
 """Cut Banepa and two sites of Zanzibar into blocks that train, validate and test.
 
-    python benchmarks/study/cut_towns.py FOLDER --out runs/towns
+    python -m paper.cut_towns FOLDER --out runs/towns
 
 FOLDER holds `banepa/banepa_0p30m.tif`, `zanzibar/zanzibar_A_0p30m.tif`,
 `zanzibar/zanzibar_B_0p30m.tif` and beside each its `_mask.tif`: drone imagery of
@@ -60,6 +60,7 @@ def find_blocks(height: int, width: int) -> dict[str, Window]:
 
 
 def main() -> None:
+    """Cut all sites."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the sites are")
     parser.add_argument("--out", type=Path, default=Path("runs/towns"))

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from study.plan import RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
-from study.specials import SPECIALS
+
+from bdloss.errors import InputError
+from paper.ablations import SPECIALS
+from paper.plan import RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
 
 if TYPE_CHECKING:
     from bdloss.models import Predictor
@@ -76,7 +78,6 @@ def _take_threads(threads: int) -> None:
 def _train_alone(study: Study, run: Run, out: Path) -> None:
     """Train one run, in this process: what is logged, and an error, is a line."""
     from bdloss.cli.command import LineHandler
-    from bdloss.errors import InputError
 
     logger = logging.getLogger("bdloss")
     logger.setLevel(logging.INFO)
@@ -211,7 +212,7 @@ def check_starts(study: Study, out: Path) -> None:
             key = (run.dataset, run.seed, part, *which)
             first, digest = seen.setdefault(key, (path, found.get(part)))
             if found.get(part) != digest:
-                raise ValueError(
+                raise InputError(
                     "all losses of a seed start from the same weights and batch; "
                     f"{path} and {first} differ"
                 )
@@ -224,9 +225,8 @@ def measure_costs(study: Study, out: Path) -> None:
     Medians are written to `cost.json`.
     """
     _take_threads(study.threads)
-    from timing import time_steps
-
     from bdloss.training.experiment import make_experiment
+    from benchmarks.timing import time_steps
 
     out.mkdir(parents=True, exist_ok=True)
     costs = {}

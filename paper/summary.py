@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from study.plan import Run, Study, Variant, make_settings
-from study.results import (
+
+from bdloss.errors import InputError
+from paper.plan import Run, Study, Variant, make_settings
+from paper.results import (
     MEASURES,
     Finished,
     Results,
     read_results,
     write_results,
 )
-from study.trainer import COST, EDGE, check_starts, predict_mask
+from paper.trainer import COST, EDGE, check_starts, predict_mask
 
 CONFIDENCE = 0.95
 SIDE = 128  # pixels of the windows that are drawn
@@ -213,7 +215,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     check_starts(study, runs)
     results, missing = read_results(study, runs, out / "runs.json")
     if not results:
-        raise ValueError(f"no finished run of the study in {runs} or {out}")
+        raise InputError(f"no finished run of the study in {runs} or {out}")
     out.mkdir(parents=True, exist_ok=True)
     write_results(results, out / "runs.json")
     parts = [

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from study.plan import RANDOM, RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
+
+from bdloss.errors import DamagedFileError
+from bdloss.files import DAMAGED
+from paper.plan import RANDOM, RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
 
 KEPT = ("epoch", "val_iou", "val_bf1", "w")  # columns of a history
 DIGITS = 5  # of what is kept of a history
@@ -126,8 +129,11 @@ def _read_folder(folder: Path, settings: str) -> Finished | None:
 def _read_store(store: Path) -> dict[Key, Finished]:
     if not store.is_file():
         return {}
-    rows = json.loads(store.read_text())
-    return {tuple(row.pop("run")): Finished(**row) for row in rows}
+    try:
+        rows = json.loads(store.read_text())
+        return {tuple(row.pop("run")): Finished(**row) for row in rows}
+    except DAMAGED as error:
+        raise DamagedFileError(f"damaged: {store}") from error
 
 
 def epochs_to_reach(history: Sequence[Mapping[str, float]], key: str) -> int:

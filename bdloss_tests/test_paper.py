@@ -1,21 +1,25 @@
-"""The study of benchmarks/study: its arithmetic, and a tiny one from end to end."""
+"""The study of `paper`: its arithmetic, and a tiny one from end to end."""
 
 import copy
 import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
-from study import plan, results, summary, trainer
-from study.specials import SPECIALS
 
 from bdloss import losses
 from bdloss.training.experiment import make_experiment
 from bdloss.training.loss import make_loss
 from bdloss_tests.scenes import make_scene, write_folder
+from paper import plan, results, summary, trainer
+from paper.__main__ import main
+from paper.ablations import SPECIALS
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
 TINY = """
@@ -301,3 +305,96 @@ def test_theta_narrows_over_epochs():
             found = model.train_on_batch(pred, true)
             assert float(found) == pytest.approx(value, rel=1e-5)
     assert thetas == [15, 15, 11, 11, 7, 7, 5]
+
+
+def test_runs_are_trained_by_processes_of_their_own(tmp_path):
+    path, out = tmp_path / "tiny.toml", tmp_path / "runs"
+    path.write_text(
+        TINY.format(data=write_folder(tmp_path / "town"))
+        + """
+[ablations.narrow]
+special = "narrowing theta"
+seeds = [5]
+[ablations.even]
+set = ["loss.theta=4"]
+seeds = [5]
+"""
+    )
+    words = ["run", str(path), "--seed", "5", "--out", str(out), "--kept", "none"]
+    done, again = (
+        subprocess.run(
+            [sys.executable, "-m", "paper", *words],
+            cwd=PAPER.parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for _ in range(2)
+    )
+    folder = out / "town" / "narrow" / "seed5"
+    assert f"== 1 of 2: {folder}" in done.stdout
+    assert "network     plain, " in done.stdout
+    scores = json.loads((folder / "metrics.json").read_text())
+    assert scores["epochs"] == 2
+    assert (folder / "edge.json").is_file()
+    assert set(json.loads((folder.parent / "seed5.start.json").read_text())) == {
+        "weights",
+        "batch",
+    }
+    assert f"finished    {folder} is not run again" in again.stdout
+    for one in (done, again):
+        assert one.returncode == 1
+        errors = [line for line in one.stderr.splitlines() if "Error: " in line]
+        even = out / "town" / "even" / "seed5"
+        assert errors == [
+            "Error: theta must be an odd number of pixels, got 4",
+            f"Error: these runs failed: {even}",
+        ]
+        assert "Traceback" not in one.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "rule"),
+    [
+        (["run", "none.toml"], None, "No such file or directory: 'none.toml'"),
+        (["run", "study.toml"], "seeds = [", "not a TOML file: study.toml"),
+        (["cost", "study.toml"], "seeds = [0]", "a study file must have threads"),
+        (["draw", "study.toml"], "losses = 3", "a study file must have seeds"),
+        (["run", "study.toml", "--only", "sharp"], "", "no run of the study is of sha"),
+        (["run", "study.toml", "--seed", "9"], "", "no run of the study is of seed 9"),
+        (
+            ["run", "study.toml", "--shard", "3/2"],
+            "",
+            "a shard is from 1/N to N/N",
+        ),
+        (["run", "study.toml", "--kept", "study.toml"], "", "damaged: study.toml"),
+        (["draw", "study.toml"], "", "no finished run of the study in runs/study or "),
+        (
+            ["run", "study.toml"],
+            "ablations = 3",
+            "ablations must be tables [ablations.NAME], got 3",
+        ),
+        (
+            ["run", "study.toml"],
+            'ablations.odd = {special = "odd"}',
+            "special must be one of narrowing theta, got 'odd'",
+        ),
+        (
+            ["run", "study.toml"],
+            'ablations.odd = {set = ["loss.theta"]}',
+            "a setting must read key=value, got 'loss.theta'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(words, text, rule, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = TINY.split("[ablations")[0].format(data="town")
+    if text is not None:
+        first = text.startswith(("seeds", "losses"))
+        Path("study.toml").write_text(text if first else f"{text}\n{whole}")
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert rule in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.output
+    assert {path.name for path in tmp_path.iterdir()} <= {"study.toml"}

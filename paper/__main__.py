@@ -1,0 +1,90 @@
+"""python -m paper run | cost | draw: see `paper`."""
+
+from pathlib import Path
+
+import click
+
+from bdloss.cli.command import Group, one_line_errors, start_keras
+from bdloss.cli.options import EXISTING, FOLDER, Shard
+
+RESULTS = Path("docs/results/runs.json")  # what is not trained again
+RUNS = Path("runs/study")
+STUDY = click.argument("study", type=EXISTING)
+
+
+@click.group(cls=Group)
+def main() -> None:
+    """The paper's tables and figures: every loss on every data set with every seed."""
+
+
+@main.command()
+@STUDY
+@click.option("--out", type=FOLDER, default=RUNS, help="Folder of all run folders.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="A data set or a loss, or losses, or ablations; what all of them name.",
+)
+@click.option("--seed", type=int, help="The only seed.")
+@click.option(
+    "--kept",
+    type=EXISTING,
+    default=RESULTS,
+    metavar="FILE",
+    help="Results of runs that are not trained again, or none.",
+)
+@click.option("--shard", type=Shard(), default="1/1", metavar="I/N", help="A part.")
+def run(
+    study: Path,
+    out: Path,
+    only: tuple[str, ...],
+    seed: int | None,
+    kept: Path,
+    shard: tuple[int, int],
+) -> None:
+    """Train what is not trained yet, a process a run.
+
+    A study that was stopped goes on where it was when the command is given again.
+    """
+    with one_line_errors():
+        from paper.plan import choose_runs, read_study
+        from paper.results import kept_runs
+        from paper.trainer import run_study
+
+        plan = read_study(study)
+        runs = choose_runs(plan, only, seed, shard)
+        failed = run_study(plan, runs, out, kept_runs(plan, kept))
+        if failed:
+            names = ", ".join(str(run.folder(out)) for run in failed)
+            raise click.ClickException(f"these runs failed: {names}")
+
+
+@main.command()
+@STUDY
+@click.option("--out", type=FOLDER, default=RUNS, help="Folder to write to.")
+def cost(study: Path, out: Path) -> None:
+    """Measure the seconds a step of each loss takes."""
+    with one_line_errors():
+        from paper.plan import read_study
+        from paper.trainer import measure_costs
+
+        measure_costs(read_study(study), out)
+
+
+@main.command()
+@STUDY
+@click.option("--runs", type=FOLDER, default=RUNS, help="Folder of all run folders.")
+@click.option("--out", type=FOLDER, default=RESULTS.parent, help="Folder to write to.")
+def draw(study: Path, runs: Path, out: Path) -> None:
+    """Make tables and figures of the runs that are finished."""
+    with one_line_errors():
+        start_keras()
+        from paper.plan import read_study
+        from paper.summary import draw_study
+
+        draw_study(read_study(study), runs, out)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m paper")
