@@ -1,7 +1,7 @@
 """What is reported (Section 3.1): pooled IoU, BF1 with true distances, buildings.
 
-All take masks as numpy arrays, but for `streaming`, which has Keras metrics. Boundary
-IoU is not of the paper: it is the score that others compare edges by.
+All take masks as numpy arrays, or shapely's polygons, but for `streaming`, which has
+Keras metrics. Only IoU and BF1 are of the paper: the others see what BF1 does not.
 """
 
 from bdloss.metrics.boundary_iou import (
@@ -12,10 +12,17 @@ from bdloss.metrics.boundary_iou import (
 )
 from bdloss.metrics.buildings import (
     MIN_BUILDING_AREA,
+    MIN_IOU,
     MIN_SPLIT_OVERLAP,
     InstanceCounter,
     InstanceCounts,
     count_instances,
+)
+from bdloss.metrics.distances import (
+    DistanceCounts,
+    MatchedDistances,
+    SurfaceDistances,
+    surface_distances,
 )
 from bdloss.metrics.scores import (
     TOLERANCE,
@@ -35,6 +42,7 @@ from bdloss.metrics.streaming import BoundaryF1, IoU
 __all__ = [
     "BOUNDARY_DISTANCE",
     "MIN_BUILDING_AREA",
+    "MIN_IOU",
     "MIN_SPLIT_OVERLAP",
     "TOLERANCE",
     "BoundaryCounts",
@@ -42,9 +50,12 @@ __all__ = [
     "BoundaryIoUCounts",
     "BoundaryScore",
     "Counts",
+    "DistanceCounts",
     "InstanceCounter",
     "InstanceCounts",
     "IoU",
+    "MatchedDistances",
+    "SurfaceDistances",
     "add_counts",
     "boundary_f1",
     "boundary_f1_per_class",
@@ -54,5 +65,6 @@ __all__ = [
     "count_instances",
     "count_pixels",
     "find_boundary",
+    "surface_distances",
     "widen_boundary",
 ]

@@ -16,6 +16,7 @@ from bdloss.strip_labels import (
 )
 
 MIN_SPLIT_OVERLAP = 0.1  # of a building, for a region over it to be a part of it
+MIN_IOU = 0.5  # of a building and a region that are matched, as in SpaceNet's score
 MIN_BUILDING_AREA = 20  # pixels, as in SpaceNet's score
 
 
@@ -204,11 +205,11 @@ class InstanceCounter:
         unmatched = np.bincount(column[outside], pixels[outside], shape[1])
         false_positive = region & (covered == 0) & (2 * unmatched > area_pred)
 
-        # Matched are those with half of their union in common.
-        union = area_true[row] + area_pred[column] - pixels
-        alike = np.flatnonzero(paired & (2 * pixels >= union))
-        iou = pixels[alike] / union[alike]
-        iou = iou[match_one_to_one(row[alike], column[alike], iou)]
+        # Matched are those alike enough, each with one.
+        row, column, pixels = row[paired], column[paired], pixels[paired]
+        iou = pixels / (area_true[row] + area_pred[column] - pixels)
+        alike = iou >= MIN_IOU
+        matched = match_one_to_one(row[alike], column[alike], iou[alike])
         return InstanceCounts(
             buildings=int(np.count_nonzero(building)),
             detected=int(np.count_nonzero(detected)),
@@ -216,8 +217,8 @@ class InstanceCounter:
             merged=int(covered[covered > 1].sum()),
             regions=int(np.count_nonzero(region)),
             false_positives=int(np.count_nonzero(false_positive)),
-            matched=len(iou),
-            matched_iou_sum=math.fsum(iou),
+            matched=len(matched),
+            matched_iou_sum=math.fsum(iou[alike][matched]),
         )
 
 

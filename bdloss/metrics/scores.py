@@ -157,7 +157,7 @@ def add_counts(first: Counted, *others: Counted) -> Counted:
     """Return counts of one kind, added up: those of all images, or of all strips.
 
     Args:
-        first: `Counts`, `BoundaryCounts` or `InstanceCounts`.
+        first: Counts of any kind, such as `Counts`, `BoundaryCounts`, `InstanceCounts`.
         others: More of the same kind.
 
     Example:
