@@ -18,21 +18,25 @@ from bdloss.metrics.buildings import (
     InstanceCounts,
     count_instances,
 )
-from bdloss.metrics.distances import (
+    BoundaryMatcher,
     DistanceCounts,
+    MatchedBoundaryCounts,
     MatchedDistances,
-    SurfaceDistances,
-    surface_distances,
-)
-from bdloss.metrics.polygons import (
     PolygonCounts,
     PolygonMatches,
+    SurfaceDistances,
     complexity_iou,
     count_polygons,
     match_polygons,
+    matched_boundary_f1,
     mend,
     n_ratio,
     polis,
+    surface_distances,
+)
+from bdloss.metrics.distances import (
+from bdloss.metrics.matched_boundaries import (
+from bdloss.metrics.polygons import (
 )
 from bdloss.metrics.scores import (
     TOLERANCE,
@@ -58,12 +62,14 @@ __all__ = [
     "BoundaryCounts",
     "BoundaryF1",
     "BoundaryIoUCounts",
+    "BoundaryMatcher",
     "BoundaryScore",
     "Counts",
     "DistanceCounts",
     "InstanceCounter",
     "InstanceCounts",
     "IoU",
+    "MatchedBoundaryCounts",
     "MatchedDistances",
     "PolygonCounts",
     "PolygonMatches",
@@ -80,6 +86,7 @@ __all__ = [
     "count_polygons",
     "find_boundary",
     "match_polygons",
+    "matched_boundary_f1",
     "mend",
     "n_ratio",
     "polis",

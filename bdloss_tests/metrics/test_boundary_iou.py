@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from bdloss.errors import InputError
 from bdloss.metrics.boundary_iou import (
     BoundaryIoUCounts,
     boundary_iou,
@@ -154,5 +155,5 @@ def test_regions_counted_in_strips_add_up_to_the_whole(height, distance, image_e
     ],
 )
 def test_bad_arguments(call, rule):
-    with pytest.raises(ValueError, match=rule):
+    with pytest.raises(InputError, match=rule):
         call()
