@@ -51,7 +51,7 @@ from bdloss.metrics.scores import (
     find_boundary,
     widen_boundary,
 )
-from bdloss.metrics.streaming import BoundaryF1, IoU
+from bdloss.metrics.streaming import BoundaryF1, BoundaryIoU, IoU
 
 __all__ = [
     "BOUNDARY_DISTANCE",
@@ -61,6 +61,7 @@ __all__ = [
     "TOLERANCE",
     "BoundaryCounts",
     "BoundaryF1",
+    "BoundaryIoU",
     "BoundaryIoUCounts",
     "BoundaryMatcher",
     "BoundaryScore",

@@ -1,10 +1,11 @@
-"""IoU and BF1 while training, as Keras metrics."""
+"""IoU, BF1 and Boundary IoU while training, as Keras metrics."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from bdloss.errors import InputError
+from bdloss.metrics.boundary_iou import BOUNDARY_DISTANCE, check_distance
 from bdloss.metrics.scores import TOLERANCE, disk, neighbours
 
 
@@ -137,6 +138,70 @@ class BoundaryF1(keras.metrics.Metric):
         }
 
 
+@keras.saving.register_keras_serializable("bdloss")
+class BoundaryIoU(keras.metrics.Metric):
+    """Boundary IoU while training: pixels of all regions summed, then divided.
+
+    The regions are those of `boundary_iou`. Nothing beyond the edge of a patch is
+    background. Each class of a map with several has regions of its own.
+
+    Args:
+        threshold: Probability from which a pixel is building.
+        distance: Depth of the regions in pixels, a whole number from 1.
+        ignore: Value in `y_true` of pixels that do not count.
+        name: Name in the logs.
+
+    Raises:
+        ValueError: If the distance is no whole number from 1.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        distance: int = BOUNDARY_DISTANCE,
+        ignore: int | None = None,
+        name: str = "boundary_iou",
+    ):
+        super().__init__(name=name)
+        check_distance(distance)
+        self.threshold = threshold
+        self.distance = distance
+        self.ignore = ignore
+        self.intersection = self.add_variable((), "zeros", name="intersection")
+        self.union = self.add_variable((), "zeros", name="union")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
+        _check_known_sides(y_true, y_pred)
+        y_true = ops.cast(y_true, "float32")
+        valid = ops.ones_like(y_true)
+        if self.ignore is not None:
+            valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
+        true = self._find_region(ops.not_equal(y_true, 0), valid)
+        pred = self._find_region(ops.cast(y_pred, "float32") >= self.threshold, valid)
+        both = ops.sum(true * pred)
+        self.intersection.assign_add(both)
+        self.union.assign_add(ops.sum(true) + ops.sum(pred) - both)
+
+    def _find_region(self, mask, valid):
+        """Return what `find_boundary_region` does, as 0 and 1."""
+        mask = ops.cast(mask, "float32")
+        return mask * valid * _dilate_square((1 - mask) * valid, self.distance)
+
+    def result(self):
+        """Return the score in [0, 1]; 0 before any boundary was seen."""
+        return self.intersection / ops.maximum(self.union, 1.0)
+
+    def get_config(self) -> dict:
+        """Return the settings from which Keras makes the same metric again."""
+        return {
+            "threshold": self.threshold,
+            "distance": self.distance,
+            "ignore": self.ignore,
+            "name": self.name,
+        }
+
+
 def _classes_to_images(y):
     """Return maps with classes as so many maps with one."""
     _, height, width, classes = ops.shape(y)
@@ -154,6 +219,19 @@ def _dilate(y, shape: np.ndarray, beyond: float = 0.0):
     kernel = ops.convert_to_tensor(shape[..., None, None], "float32")
     found = ops.conv(padded, kernel, padding="valid", data_format="channels_last")
     return ops.cast(found > 0.5, "float32")
+
+
+def _dilate_square(y, reach: int):
+    """Return 1 where a map of 0 and 1 has a 1 within a square around a pixel.
+
+    Rows are pooled, then columns: the square may be large.
+    """
+    for axis in (1, 2):
+        widths, window = [[0, 0] for _ in range(4)], [1, 1]
+        widths[axis] = [reach, reach]
+        window[axis - 1] = 2 * reach + 1
+        y = ops.max_pool(ops.pad(y, widths), tuple(window), 1, "valid", "channels_last")
+    return y
 
 
 def _share(boundary, region):
