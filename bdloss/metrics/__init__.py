@@ -18,25 +18,26 @@ from bdloss.metrics.buildings import (
     InstanceCounts,
     count_instances,
 )
-    BoundaryMatcher,
+from bdloss.metrics.distances import (
     DistanceCounts,
-    MatchedBoundaryCounts,
     MatchedDistances,
+    SurfaceDistances,
+    surface_distances,
+)
+from bdloss.metrics.matched_boundaries import (
+    BoundaryMatcher,
+    MatchedBoundaryCounts,
+    matched_boundary_f1,
+)
+from bdloss.metrics.polygons import (
     PolygonCounts,
     PolygonMatches,
-    SurfaceDistances,
     complexity_iou,
     count_polygons,
     match_polygons,
-    matched_boundary_f1,
     mend,
     n_ratio,
     polis,
-    surface_distances,
-)
-from bdloss.metrics.distances import (
-from bdloss.metrics.matched_boundaries import (
-from bdloss.metrics.polygons import (
 )
 from bdloss.metrics.scores import (
     TOLERANCE,
