@@ -19,7 +19,13 @@ def main() -> None:
 
 @main.command()
 @STUDY
-@click.option("--out", type=FOLDER, default=RUNS, help="Folder of all run folders.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=RUNS,
+    show_default=True,
+    help="Folder of all run folders.",
+)
 @click.option(
     "--only",
     multiple=True,
@@ -31,10 +37,17 @@ def main() -> None:
     "--kept",
     type=EXISTING,
     default=RESULTS,
+    show_default=True,
     metavar="FILE",
     help="Results of runs that are not trained again, or none.",
 )
-@click.option("--shard", type=Shard(), default="1/1", metavar="I/N", help="A part.")
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="1/1",
+    metavar="I/N",
+    help="One of N equal parts, as in 2/8.",
+)
 def run(
     study: Path,
     out: Path,
@@ -62,7 +75,9 @@ def run(
 
 @main.command()
 @STUDY
-@click.option("--out", type=FOLDER, default=RUNS, help="Folder to write to.")
+@click.option(
+    "--out", type=FOLDER, default=RUNS, show_default=True, help="Folder to write to."
+)
 def cost(study: Path, out: Path) -> None:
     """Measure the seconds a step of each loss takes."""
     with one_line_errors():
@@ -74,8 +89,20 @@ def cost(study: Path, out: Path) -> None:
 
 @main.command()
 @STUDY
-@click.option("--runs", type=FOLDER, default=RUNS, help="Folder of all run folders.")
-@click.option("--out", type=FOLDER, default=RESULTS.parent, help="Folder to write to.")
+@click.option(
+    "--runs",
+    type=FOLDER,
+    default=RUNS,
+    show_default=True,
+    help="Folder of all run folders.",
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=RESULTS.parent,
+    show_default=True,
+    help="Folder to write to.",
+)
 def draw(study: Path, runs: Path, out: Path) -> None:
     """Make tables and figures of the runs that are finished."""
     with one_line_errors():
