@@ -219,7 +219,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_results(results, out / "runs.json")
     parts = [
-        "Made by `benchmarks/tables.py draw`; do not edit. Scores are of the test "
+        "Made by `python -m paper draw`; do not edit. Scores are of the test "
         "scenes, in percent: mean ± standard deviation over seeds. A difference is "
         "that to the first row, taken seed by seed, with the 95 % interval of "
         "Student's t; a single seed has none."
