@@ -209,21 +209,16 @@ def test_counts_may_be_asked_for_before_the_end():
     assert distances.counts().matched
 
 
-@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2, 3]])
+@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2]])
 def test_of_two_halves_the_first_in_reading_order_is_measured(cuts):
-    whole = draw("####... ####...")
-    halves = np.array([[3, 3, 3, 3, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]])
-    odd = np.array([[3, 3, 3, 1, 0, 0, 0], [3, 1, 1, 1, 0, 0, 0]])
-    for parts in (halves, odd):
-        first = surface_distances(whole, parts == 3)
-        settings = {
-            "min_area": 1,
-            "cuts": cuts if len(whole) > max(cuts, default=0) else [],
-        }
-        counts = measure_strips(whole, parts, labelled_pred=True, **settings)
-        assert counts == (1, *first)
-        counts = measure_strips(parts, whole, labelled_true=True, **settings)
-        assert counts == (1, *first)
+    whole = draw("####. ####. ####.")
+    halves = np.array([[3, 3, 3, 3, 0], [3, 1, 1, 3, 0], [1, 1, 1, 1, 0]])
+    first = surface_distances(whole, halves == 3)
+    assert first != surface_distances(whole, halves == 1)
+    counts = measure_strips(whole, halves, cuts, min_area=1, labelled_pred=True)
+    assert counts == (1, *first)
+    counts = measure_strips(halves, whole, cuts, min_area=1, labelled_true=True)
+    assert counts == (1, *first)
 
 
 def test_distances_of_several_images_are_those_of_their_buildings():

@@ -160,8 +160,8 @@ def test_vertices_and_complexity_iou(y_true, y_pred, vertices, c_iou):
         pytest.param([RECTANGLE], [box(0, 0, 3.9, 6)], [], id="less than half"),
         pytest.param(
             [box(0, 0, 8, 6), box(8, 0, 12, 6)],
-            [box(8, 0, 12, 5), box(0, 0, 8, 6)],
-            [(0, 1, 1), (1, 0, 20 / 24)],
+            [box(8, 0, 12, 6), box(0, 0, 8, 5)],
+            [(0, 1, 40 / 48), (1, 0, 1)],
             id="they touch",
         ),
         pytest.param(
