@@ -24,9 +24,9 @@ class InstanceCounts(NamedTuple):
     """Buildings counted over images: see `add_counts`.
 
     A building is a connected part of the true mask, its pixels joined at edges or at
-    corners; a region is one of the predicted mask, joined at edges, as the polygons
-    that are written. Of a labelled image each value is one. Specks, parts of fewer
-    pixels than `min_area`, are neither.
+    corners; a region is one of the predicted mask, alike, so that a mask is all right
+    by itself. Of a labelled image each value is one. Specks, parts of fewer pixels than
+    `min_area`, are neither.
     A region **covers** a building if it holds more than half of its pixels, so at most
     one region covers a building.
     A region and a building are **matched** if their IoU is 0.5 or more, each with one
@@ -243,7 +243,7 @@ class PairLabels:
         self._ignore = ignore
         self.sides: tuple[StripLabels | StripValues, StripLabels | StripValues] = (
             StripValues() if labelled_true else StripLabels(connectivity=8),
-            StripValues() if labelled_pred else StripLabels(connectivity=4),
+            StripValues() if labelled_pred else StripLabels(connectivity=8),
         )
 
     def add(

@@ -167,7 +167,7 @@ def test_matched_are_measured_one_by_one(labelled_true, labelled_pred):
         true, pred = numbered_buildings(rng)
         labels = (
             true if labelled_true else ndimage.label(true, np.ones((3, 3)))[0],
-            pred if labelled_pred else ndimage.label(pred)[0],
+            pred if labelled_pred else ndimage.label(pred, np.ones((3, 3)))[0],
         )
         counts = measure_strips(true, pred, min_area=4, **settings)
         assert counts == pytest.approx(by_pairs(*labels, min_area=4), abs=1e-9)
