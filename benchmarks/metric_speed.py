@@ -3,9 +3,9 @@
     python benchmarks/metric_speed.py
 
 Prints the tables of `RESULTS.md`: medians of several rounds in one run, each round with
-the same tile of 500 buildings. Distance transforms are the usual way to BF1, and whether
-both are equal to the last bit is said. The last table is the memory that matching takes:
-the tile, with a square of noise in it, is repeated to a larger image.
+the same tile of 500 buildings. Distance transforms are the usual way to BF1, and
+whether both are equal to the last bit is said. The last table is the memory that
+matching takes: the tile, with a square of noise in it, is repeated to a larger image.
 """
 
 import platform
