@@ -394,9 +394,15 @@ def test_score_compares_folders_of_masks(tmp_path):
     out = tmp_path / "scores"
     done = invoke("score", tmp_path / "pred", tmp_path / "truth", "--out", out)
     assert done.exit_code == 0, done.output
-    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert rows["b"][:4] == ["1.0000"] * 4
-    assert 0.5 < float(rows["a"][0]) < float(rows["all"][0]) < 1
+    area, boundary, buildings, _ = done.stdout.split("\n\n")
+    area, boundary, buildings = (
+        {line.split()[0]: line.split()[1:] for line in group.splitlines()}
+        for group in (area, boundary, buildings)
+    )
+    assert area["b"] == ["1.0000"] * 2
+    assert boundary["b"][:4] == ["1.0000"] * 4
+    assert buildings["b"][:4] == ["1.0000"] * 4
+    assert 0.5 < float(area["a"][0]) < float(area["all"][0]) < 1
     assert {"scores.json", "scores.md", "a_errors.png"} <= {
         path.name for path in out.iterdir()
     }

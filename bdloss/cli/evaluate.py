@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bdloss.cli.command import Command, one_line_errors, start_keras
-from bdloss.cli.options import EXISTING, FOLDER, Finite
+from bdloss.cli.options import EXISTING, FOLDER, Finite, Length
 from bdloss.errors import InputError, OutputExistsError
 
 
@@ -15,35 +15,52 @@ from bdloss.errors import InputError, OutputExistsError
 @click.argument("truths", type=EXISTING)
 @click.option("--out", type=FOLDER, help="Folder for JSON, Markdown and pictures.")
 @click.option("--images", type=EXISTING, help="Orthophotos, to stand in the pictures.")
+@click.option(
+    "--distance",
+    type=Length(),
+    default="3",
+    show_default=True,
+    help="Depth of Boundary IoU, in pixels, or in metres as in 0.9m.",
+)
+@click.option(
+    "--resolution",
+    type=Finite(0, min_open=True),
+    metavar="METRES",
+    default=0.3,
+    show_default=True,
+    help="Metres a pixel, where both sides are outlines.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def score(
     predictions: Path,
     truths: Path,
     out: Path | None,
     images: Path | None,
+    distance: dict[str, Any],
+    resolution: float,
     overwrite: bool,
 ) -> None:
-    """Score predicted masks against true ones.
+    """Score predicted masks or outlines against true ones.
 
-    PREDICTIONS and TRUTHS are masks or folders of them, paired by name (NAME.tif or
-    NAME_mask.tif); one file of outlines does for all TRUTHS.
+    PREDICTIONS and TRUTHS are masks, files of outlines in any CRS, or folders of them,
+    paired by name (NAME.tif or NAME_mask.tif, NAME_buildings.gpkg); one file of
+    outlines does for all TRUTHS. docs/scores.md says what each score sees.
     """
     start_keras()
     with one_line_errors():
         from bdloss.evaluation import scoring, tables
 
         result = scoring.score_rasters(
-            predictions, truths, out, images, overwrite=overwrite
+            predictions,
+            truths,
+            out,
+            images,
+            overwrite=overwrite,
+            resolution=resolution,
+            **distance,
         )
-    table = tables.tabulate_scores(result)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for first, *values in table:
-        cells = zip(values, widths[1:], strict=True)
-        texts = [
-            f"{first:<{widths[0]}}",
-            *(f"{text:>{width}}" for text, width in cells),
-        ]
-        click.echo("  ".join(texts))
+    for table in tables.tabulate_scores(result).values():
+        click.echo(tables.as_plain_text(table) + "\n")
     for note in tables.note_scores(result):
         click.echo(note)
     if out:

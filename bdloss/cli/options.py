@@ -35,6 +35,23 @@ class Finite(click.FloatRange):
         return number
 
 
+class Length(click.ParamType):
+    """A length in pixels, as in 3, or in metres, as in 0.9m."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        """Return the argument of `score_rasters` that it is."""
+        number, _, rest = str(value).partition("m")
+        try:
+            length = float(number) if rest == "" and number != value else int(value)
+        except ValueError:
+            length = 0
+        if not 0 < length < math.inf:
+            self.fail(f"{value!r} is neither pixels, as 3, nor metres, as 0.9m", param)
+        return {"distance_m" if isinstance(length, float) else "distance": length}
+
+
 class Shard(click.ParamType):
     """One part of several, as in 2/8."""
 

@@ -27,6 +27,7 @@ MAX_SHIFT = 0.5  # pixels that truth and prediction may lie apart on the ground
 RESOLUTION = 0.3  # metres a pixel, of outlines that are scored without any raster
 
 Rows = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+Labels = Callable[[int, int], tuple[np.ndarray | None, np.ndarray | None]]
 Reader = MaskReader | OutlineReader
 
 
@@ -220,6 +221,12 @@ def _geobox_of_both(pair: Pair, resolution: float) -> GeoBox:
     outlines = [outline for side in sides for outline in side]
     if not outlines:
         raise InputError(f"there must be outlines to score, got none: {pair.pred}")
+    true, pred = (shapely.total_bounds(np.array(side, object)) for side in sides)
+    if all(sides) and not shapely.box(*true).intersects(shapely.box(*pred)):
+        raise InputError(
+            f"predicted outlines must overlap the true ones, {pair.truth} lies "
+            f"elsewhere: {pair.pred}"
+        )
     return vector.bounding_geobox(outlines, crs, resolution)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import shapely
 
 from bdloss import plots
 from bdloss.constants import IGNORED
@@ -23,16 +24,31 @@ from bdloss.evaluation.error_maps import (
     worst_and_best,
 )
 from bdloss.evaluation.pairs import (
+    RESOLUTION,
+    Labels,
     Rows,
     Strip,
     find_pairs,
     images_by_name,
     open_pair,
 )
-from bdloss.evaluation.scores import TOLERANCES, RasterScores, Scores
+from bdloss.evaluation.scores import DEPTH, TOLERANCES, RasterScores, Scores
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import atomic_folder, folder_aside
+from bdloss.geo.geobox import GeoBox
+from bdloss.metrics.boundary_iou import (
+    BOUNDARY_DISTANCE,
+    BoundaryIoUCounts,
+    count_boundary_iou,
+)
 from bdloss.metrics.buildings import InstanceCounter, InstanceCounts
+from bdloss.metrics.distances import (
+    DistanceCounts,
+    MatchedDistances,
+    SurfaceDistances,
+)
+from bdloss.metrics.matched_boundaries import BoundaryMatcher, MatchedBoundaryCounts
+from bdloss.metrics.polygons import PolygonCounts, count_polygons
 from bdloss.metrics.scores import (
     BoundaryCounts,
     BoundaryScore,
@@ -42,7 +58,7 @@ from bdloss.metrics.scores import (
     count_pixels,
 )
 
-ROWS_AROUND = max(TOLERANCES)  # rows that a strip sees of its neighbours
+NO_BUILDING = -1  # marks ignored pixels beside the numbers of buildings
 STRIP_HEIGHT = 1024  # rows in memory at a time, about
 
 
@@ -52,12 +68,22 @@ class ImageCounts(NamedTuple):
     Attributes:
         pixels: Pixels of building and ground.
         boundaries: Boundary pixels at each of `TOLERANCES`.
+        regions: Pixels near boundaries.
+        matched: Boundary pixels matched one to one, at the first of `TOLERANCES`.
         instances: Buildings.
+        distances: Distances of matched buildings, in pixels.
+        polygons: Outlines; None if truth or prediction is a mask.
+        resolution: Metres a pixel; NaN if nobody knows.
     """
 
     pixels: Counts
     boundaries: tuple[BoundaryCounts, ...]
+    regions: BoundaryIoUCounts
+    matched: MatchedBoundaryCounts
     instances: InstanceCounts
+    distances: DistanceCounts
+    polygons: PolygonCounts | None = None
+    resolution: float = math.nan
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
@@ -74,29 +100,51 @@ def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
     return summarise(_count_arrays(true, pred) for true, pred in pairs)
 
 
-def summarise(images: Iterable[ImageCounts]) -> Scores:
+def summarise(images: Iterable[ImageCounts], depth: str = DEPTH) -> Scores:
     """Turn the counts of images into scores.
 
     Args:
         images: Counts of each.
+        depth: Of their `regions`, with its unit.
     """
     images = list(images)
     pixels = add_counts(Counts(), *(image.pixels for image in images))
     edges = add_counts(BoundaryCounts(), *(image.boundaries[0] for image in images))
+    near = add_counts(BoundaryIoUCounts(), *(image.regions for image in images))
+    distances = add_counts(DistanceCounts(), *(image.distances for image in images))
     seen = [image for image in images if not math.isnan(image.boundaries[0].score.f1)]
+    outlined = [image.polygons for image in images if image.polygons is not None]
+    polygons = add_counts(PolygonCounts(), *outlined) if outlined else None
     return Scores(
         iou=pixels.iou,
+        accuracy=pixels.accuracy,
+        boundary_iou=near.iou,
+        depth=depth,
         boundary={
             tolerance: _mean_score([image.boundaries[index].score for image in seen])
             for index, tolerance in enumerate(TOLERANCES)
         },
+        matched=_mean_score([image.matched.score for image in seen]),
         boundary_ratio=edges.pred / edges.true if edges.true else math.nan,
-        accuracy=pixels.accuracy,
+        distances=distances.mean,
+        distances_m=_in_metres(images),
         images=len(images),
         images_with_boundary=len(seen),
         pixels=pixels.total,
         instances=add_counts(InstanceCounts(), *(image.instances for image in images)),
+        polygons=polygons,
     )
+
+
+def _in_metres(images: Sequence[ImageCounts]) -> SurfaceDistances:
+    """Return the mean distances in metres; NaN if one of them cannot be."""
+    found = [image for image in images if image.distances.matched]
+    number = sum(image.distances.matched for image in found)
+    if not number:
+        return SurfaceDistances(math.nan, math.nan)
+    assd = sum(image.resolution * image.distances.assd_sum for image in found)
+    hd95 = sum(image.resolution * image.distances.hd95_sum for image in found)
+    return SurfaceDistances(assd / number, hd95 / number)
 
 
 def _mean_score(scores: Sequence[BoundaryScore]) -> BoundaryScore:
@@ -114,13 +162,16 @@ def score_rasters(
     overwrite: bool = False,
     progress: Callable[[str], Any] = lambda name: None,
     *,
+    distance: int = BOUNDARY_DISTANCE,
+    distance_m: float | None = None,
+    resolution: float = RESOLUTION,
     strip_height: int = STRIP_HEIGHT,
     picture_side: int = PICTURE_SIDE,
     min_building_fraction: float = MIN_BUILDING_FRACTION,
 ) -> RasterScores:
-    """Score rasters of predicted masks, and show where they are wrong.
+    """Score masks or outlines that were predicted, and show where they are wrong.
 
-    Rasters are read by strips of rows, so that memory grows with their width only.
+    They are read by strips of rows, so that memory grows with their width only.
 
     Args:
         predictions: As in `find_pairs`.
@@ -130,6 +181,9 @@ def score_rasters(
         images: An orthophoto or a folder of those of the same names, for the pictures.
         overwrite: Whether files that exist may be replaced.
         progress: Told the name of each image when it is done.
+        distance: Depth of the regions of Boundary IoU, in pixels.
+        distance_m: The same in metres, in its place, rounded to pixels of each image.
+        resolution: Metres a pixel, where truth and prediction are outlines.
         strip_height: As in `count_image`.
         picture_side: Pixels of the longer side of an error map at most.
         min_building_fraction: Of a window in `worst.png` and `best.png`, at least.
@@ -149,13 +203,15 @@ def score_rasters(
         if (out / "scores.json").exists() and not overwrite:
             raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
+    kinds: set[tuple[bool, ...]] = set()
+    misses: set[bool] = set()
     windows: list[ScoredWindow] = []
     with ExitStack() as stack:
         folder = None
         if out is not None:
             folder = stack.enter_context(atomic_folder(out, last="scores.json"))
         for pair in pairs:
-            with open_pair(pair) as reader:
+            with open_pair(pair, resolution=resolution) as reader:
                 height, width = reader.geobox.height, reader.geobox.width
                 errors = None
                 if folder:
@@ -168,18 +224,28 @@ def score_rasters(
                     width,
                     errors.add if errors else None,
                     strip_height,
+                    _depth_in_pixels(distance, distance_m, reader.geobox),
+                    reader.labels,
                 )
+                counted[pair.name] = counted[pair.name]._replace(
+                    polygons=_count_outlines(*reader.outlines()),
+                    resolution=reader.geobox.resolution or math.nan,
+                )
+                kinds |= {tuple(side is not None for side in reader.outlines())}
+                misses |= {reader.geobox.crs is None}
             if folder and errors:
                 plots.write_picture(
                     errors.picture(), folder / f"{pair.name}_errors.png"
                 )
                 windows = keep_extremes([*windows, *errors.windows])
             progress(pair.name)
+        depth = f"{distance} px" if distance_m is None else f"{distance_m:g} m"
         result = RasterScores(
-            images={name: summarise([one]) for name, one in counted.items()},
-            cities=_score_cities(counted),
-            all=summarise(counted.values()),
+            images={name: summarise([one], depth) for name, one in counted.items()},
+            cities=_score_cities(counted, depth),
+            all=summarise(counted.values(), depth),
             without_prediction=[path.name for path in left],
+            notes=note_kinds(kinds, True in misses, counted.values()),
         )
         if folder and out is not None:
             for name, chosen in worst_and_best(windows).items():
@@ -207,6 +273,8 @@ def count_image(
     width: int,
     see: Callable[[Strip, int], None] | None = None,
     strip_height: int = STRIP_HEIGHT,
+    distance: int = BOUNDARY_DISTANCE,
+    labels: Labels | None = None,
 ) -> ImageCounts:
     """Count an image in strips of rows, so that memory grows with its width only.
 
@@ -217,32 +285,122 @@ def count_image(
         width: Its width.
         see: Shown each strip and its first row.
         strip_height: Rows in memory at a time, about.
+        distance: Depth of the regions of Boundary IoU, in pixels.
+        labels: Function of first row and end to numbers of the outlines of truth and
+            prediction in these rows, None of a mask; None if both are masks.
 
     Returns:
         The counts, for `summarise`.
     """
-    pixels, instances = Counts(), InstanceCounter(IGNORED)
+    around = max(*TOLERANCES, distance)
+    pixels, near = Counts(), BoundaryIoUCounts()
+    matcher = BoundaryMatcher(TOLERANCES[0], IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
+    labelled = [False, False]
+    if labels is not None:
+        labelled = [side is not None for side in labels(0, min(1, height))]
+    sides = {"labelled_true": labelled[0], "labelled_pred": labelled[1]}
+    instances = InstanceCounter(NO_BUILDING, **sides)
+    distances = MatchedDistances(NO_BUILDING, **sides)
     strips = math.ceil(height / strip_height)
     strip = math.ceil(height / strips)  # none is a thin remainder
     for top in range(0, height, strip):
-        first, end = max(0, top - ROWS_AROUND), min(height, top + strip)
-        true, pred = read(first, min(height, end + ROWS_AROUND))
+        first, end = max(0, top - around), min(height, top + strip)
+        true, pred = read(first, min(height, end + around))
         true = np.where(pred == IGNORED, IGNORED, true)
         rows = slice(top - first, end - first)
         pixels = add_counts(pixels, count_pixels(true[rows], pred[rows], IGNORED))
-        instances.add(true[rows], pred[rows])
+        near = add_counts(
+            near, count_boundary_iou(true, pred, distance, ignore=IGNORED, rows=rows)
+        )
+        matcher.add(true[rows], pred[rows])
         for index, tolerance in enumerate(TOLERANCES):
             boundaries[index] = add_counts(
                 boundaries[index],
                 count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
             )
+        numbers = labels(top, end) if labels is not None else (None, None)
+        buildings = _as_buildings(true[rows], pred[rows], *numbers)
+        instances.add(*buildings)
+        distances.add(*buildings)
         if see:
             see(Strip(true, pred, rows), top)
-    return ImageCounts(pixels, tuple(boundaries), instances.counts())
+    return ImageCounts(
+        pixels,
+        tuple(boundaries),
+        near,
+        matcher.counts(),
+        instances.counts(),
+        distances.counts(),
+    )
 
 
-def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, Scores]:
+def _as_buildings(
+    true: np.ndarray,
+    pred: np.ndarray,
+    true_labels: np.ndarray | None,
+    pred_labels: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks or labels, with what is ignored as `NO_BUILDING`."""
+    numbers = true if true_labels is None else true_labels
+    known = np.where(true == IGNORED, NO_BUILDING, numbers.astype(np.int32))
+    return known, pred if pred_labels is None else pred_labels
+
+
+def _count_outlines(
+    true: list[shapely.Polygon] | None, pred: list[shapely.Polygon] | None
+) -> PolygonCounts | None:
+    return None if true is None or pred is None else count_polygons(true, pred)
+
+
+def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:
+    """Return the depth of the regions of Boundary IoU on a grid."""
+    if metres is None:
+        return pixels
+    if geobox.resolution is None:
+        raise InputError(f"a distance in metres needs a CRS, got none: {metres:g} m")
+    return max(1, round(metres / geobox.resolution))
+
+
+def note_kinds(
+    kinds: set[tuple[bool, ...]], misplaced: bool, counts: Iterable[ImageCounts]
+) -> list[str]:
+    """Return what buildings were taken from, and what could not be scored and why.
+
+    Args:
+        kinds: Whether truth and prediction were outlines, of all pairs.
+        misplaced: Whether an image has no CRS.
+        counts: Those of all images.
+    """
+    notes = []
+    for place, side in enumerate(("true", "predicted")):
+        outlined = {kind[place] for kind in kinds}
+        if outlined:
+            source = {
+                frozenset([True]): "its outlines, touching or not",
+                frozenset([False]): "the connected parts of its mask",
+            }.get(frozenset(outlined), "outlines of some images, masks of others")
+            name = "buildings" if place == 0 else "regions"
+            notes.append(f"The {side} {name} are {source}.")
+    if kinds and (True, True) not in kinds:
+        missing = [
+            name
+            for place, name in enumerate(("truth", "prediction"))
+            if not any(kind[place] for kind in kinds)
+        ]
+        notes.append(
+            "No scores of polygons: no outlines of " + " and ".join(missing) + "."
+        )
+    if misplaced:
+        notes.append("No distances in metres: without a CRS.")
+    found = [count.polygons for count in counts if count.polygons is not None]
+    invalid = sum(each.true_invalid + each.pred_invalid for each in found)
+    if invalid:
+        notes.append(f"{invalid} outlines were not valid, and were mended.")
+    return notes
+
+
+def _score_cities(counted: Mapping[str, ImageCounts], depth: str) -> dict[str, Scores]:
     """Return the scores of INRIA's cities; none if a name is not of its tiles."""
     cities: dict[str, list[ImageCounts]] = {}
     for name, counts in counted.items():
@@ -250,4 +408,4 @@ def _score_cities(counted: Mapping[str, ImageCounts]) -> dict[str, Scores]:
         if city is None:
             return {}
         cities.setdefault(city, []).append(counts)
-    return {city: summarise(images) for city, images in sorted(cities.items())}
+    return {city: summarise(some, depth) for city, some in sorted(cities.items())}

@@ -1,17 +1,25 @@
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+import shapely
 
 from bdloss import plots
+from bdloss.evaluation import tables
 from bdloss.evaluation.scoring import score_masks, score_rasters
+from bdloss.geo.geobox import GeoBox
+from bdloss.geo.polygonize import mask_to_polygons
+from bdloss.geo.vector import write_outlines
+from bdloss.metrics.boundary_iou import boundary_iou
 from bdloss.metrics.buildings import count_instances
+from bdloss.metrics.matched_boundaries import matched_boundary_f1
 from bdloss.metrics.scores import boundary_f1
 from bdloss_tests.drawing import FIELD, HOUSE
-from bdloss_tests.scenes import make_scene, write_masks, write_raster
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_masks, write_raster
 
 
 def test_iou_is_pooled_and_bf1_a_mean_over_images_with_a_boundary():
@@ -64,7 +72,7 @@ def test_teeth_that_bf1_does_not_see_make_the_boundary_long():
 def test_no_score_is_not_a_number():
     for pairs in ([], [(FIELD, FIELD)], [(FIELD + 255, HOUSE)]):
         values = score_masks(pairs).as_json().values()
-        assert not any(value is not None and math.isnan(value) for value in values)
+        assert not any(value != value for value in values)
 
 
 def test_masks_of_two_shapes_are_refused():
@@ -87,6 +95,84 @@ def test_rasters_read_in_strips_score_as_the_whole_does(tmp_path, height):
     assert found.instances == count_instances(known, pred, ignore=255)
     assert found.pixels == 90 * 70 - 200
     assert 0 < found.boundary[3].f1 < found.boundary[5].f1 < 1
+    assert found.boundary_iou == boundary_iou(known, pred, ignore=255)
+    assert found.matched == matched_boundary_f1(known, pred, ignore=255)
+    whole = score_rasters(*folders, strip_height=90).all
+    assert found.as_json() == whole.as_json()
+
+
+@pytest.mark.parametrize("height", [7, 30, 64])
+def test_outlines_read_in_strips_score_as_the_whole_does(tmp_path, height):
+    _, mask = make_scene(4, 160, 140)
+    geobox = GeoBox(*mask.shape, CORNER, UTM)
+    true = mask_to_polygons(mask, geobox)
+    moved = [shapely.affinity.translate(house, 0.4, 0.2) for house in true[1:]]
+    paths = tmp_path / "pred.gpkg", tmp_path / "truth.gpkg"
+    for path, houses in zip(paths, (moved, true), strict=True):
+        write_outlines(path, houses, UTM)
+    found, whole = (
+        score_rasters(*paths, strip_height=rows).all for rows in (height, 200)
+    )
+    assert found.as_json() == whole.as_json()
+    assert found.instances.buildings == len(true) > 3
+    assert found.instances.matched == len(moved)
+    # Of the four corners one lies outside, two beside a wall each, one inside.
+    corners = math.hypot(0.4, 0.2), 0.4, 0.2, 0.2
+    assert found.polygons.polis == pytest.approx(sum(corners) / 4)
+    assert found.polygons.n_ratio < 1
+
+
+def test_buildings_that_touch_are_told_apart_by_their_outlines(tmp_path):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:17, 5:25] = 1
+    pred = write_raster(tmp_path / "pred.tif", mask)
+    houses = [
+        shapely.box(*CORNER @ (left, 17), *CORNER @ (left + 10, 5)) for left in (5, 15)
+    ]
+    write_outlines(tmp_path / "truth.gpkg", houses, UTM)
+    write_raster(tmp_path / "truth.tif", mask)
+    outlined = score_rasters(pred, tmp_path / "truth.gpkg")
+    # The region covers half of either: it merges them, if it covers more than that.
+    assert (outlined.all.instances.buildings, outlined.all.instances.merged) == (2, 2)
+    assert "The true buildings are its outlines, touching or not." in outlined.notes
+    masked = score_rasters(pred, tmp_path / "truth.tif")
+    assert (masked.all.instances.buildings, masked.all.instances.merged) == (1, 0)
+    assert outlined.all.iou == masked.all.iou == 1
+
+
+def test_outlines_that_cross_themselves_are_mended_and_counted(tmp_path):
+    corner = CORNER @ (5, 20)
+    bow = shapely.Polygon([(0, 0), (6, 6), (6, 0), (0, 6)])
+    bow = shapely.affinity.translate(bow, *corner)
+    for name in ("pred", "truth"):
+        write_outlines(tmp_path / f"{name}.gpkg", [bow], UTM)
+    result = score_rasters(tmp_path / "pred.gpkg", tmp_path / "truth.gpkg")
+    assert "2 outlines were not valid, and were mended." in result.notes
+    assert result.all.polygons.polis == 0
+
+
+def test_depth_of_boundary_iou_in_metres(tmp_path):
+    mask = make_scene(4, 90, 70)[1]
+    truth = write_raster(tmp_path / "truth.tif", mask)
+    pred = write_raster(tmp_path / "pred.tif", np.roll(mask, 2, axis=1))
+    metres = score_rasters(pred, truth, distance_m=1.5).all
+    pixels = score_rasters(pred, truth, distance=5).all
+    assert metres.boundary_iou == pixels.boundary_iou
+    assert (metres.depth, pixels.depth) == ("1.5 m", "5 px")
+    table = tables.tabulate_scores(score_rasters(pred, truth, distance_m=1.5))
+    assert table["boundary"][0][1] == "Boundary IoU 1.5 m"
+    plain = write_raster(tmp_path / "plain.tif", mask, crs=None, transform=None)
+    with pytest.raises(ValueError, match="a distance in metres needs a CRS"):
+        score_rasters(plain, plain, distance_m=1.5)
+
+
+def test_outlines_that_lie_elsewhere_are_refused(tmp_path):
+    house = shapely.box(*CORNER @ (5, 17), *CORNER @ (15, 5))
+    write_outlines(tmp_path / "truth.gpkg", [house], UTM)
+    away = shapely.affinity.translate(house, 500)
+    write_outlines(tmp_path / "pred.gpkg", [away], UTM)
+    with pytest.raises(ValueError, match="must overlap the true ones"):
+        score_rasters(tmp_path / "pred.gpkg", tmp_path / "truth.gpkg")
 
 
 def test_inria_is_pooled_by_city(tmp_path):
@@ -97,7 +183,9 @@ def test_inria_is_pooled_by_city(tmp_path):
     assert set(result.cities) == {"austin", "tyrol-w"}
     masks = [make_scene(seed, 90, 70)[1] for seed in (0, 1)]
     expected = score_masks([(np.roll(mask, 2, axis=0), mask) for mask in masks])
-    assert result.cities["austin"] == expected
+    metres = result.cities["austin"].distances_m
+    assert result.cities["austin"] == replace(expected, distances_m=metres)
+    assert metres.assd == pytest.approx(0.3 * expected.distances.assd)
     assert expected.images == 2
 
     (preds / "austin36.tif").rename(preds / "new-austin36.tif")
@@ -130,7 +218,9 @@ def test_scores_are_written_with_pictures(scored):
     assert json.loads((out / "scores.json").read_text()) == result.as_json()
     text = (out / "scores.md").read_text()
     assert "| a | 1.0000 | 1.0000 |" in text
-    assert "the mean over 2 of 2 images" in text
+    assert "means over 2 of 2 images" in text
+    assert "| polygons |" not in text
+    assert "No scores of polygons: no outlines of truth and prediction." in text
     right, wrong = (cv2.imread(str(out / f"{name}_errors.png")) for name in "ab")
     missed = (wrong[..., ::-1] == plots.ERRORS["missed"]).all(-1)
     assert right.shape == wrong.shape == (300, 520, 3)

@@ -6,7 +6,7 @@ from bdloss.metrics.buildings import InstanceCounts
 from bdloss.metrics.scores import BoundaryScore
 
 
-def test_table_says_what_is_not_known():
+def test_tables_say_what_is_not_known_and_leave_out_what_nobody_knows():
     scores = Scores(
         iou=0.5,
         boundary={3: BoundaryScore(*[math.nan] * 3), 5: BoundaryScore(3, 3, 3)},
@@ -17,13 +17,17 @@ def test_table_says_what_is_not_known():
         pixels=3,
         instances=InstanceCounts(*[3] * 6),
     )
-    table = tables.tabulate_scores(
+    other = Scores(**{**vars(scores), "boundary_ratio": math.nan})
+    groups = tables.tabulate_scores(
         RasterScores(
             images={"a": scores},
-            cities={"austin": scores},
+            cities={"austin": other},
             all=scores,
             without_prediction=[],
         )
     )
-    assert [row[0] for row in table] == ["", "a", "austin", "all"]
-    assert table[1][1:5] == ["0.5000", "3", "none", "3"]
+    assert list(groups) == ["area", "boundary", "buildings"]
+    assert [row[0] for row in groups["area"]] == ["area", "a", "austin", "all"]
+    assert groups["area"][1][1:] == ["0.5000", "3"]
+    assert groups["boundary"][0] == ["boundary", "BF1 5 px", "boundary, of the true"]
+    assert groups["boundary"][2] == ["austin", "3", "none"]
