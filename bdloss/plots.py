@@ -51,13 +51,14 @@ class Sample(NamedTuple):
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss, IoU, BF1 and w over epochs (as in Figs. 3 and 4).
+    """Draw loss, IoU, BF1, Boundary IoU and w over epochs (as in Figs. 3 and 4).
 
     Args:
         history: One row per epoch, of what Keras logs.
         path: PNG file to write.
     """
     titles = {"loss": "loss", "iou": "IoU", "bf1": "BF1"}
+    titles["boundary_iou"] = "Boundary IoU, 3 px"
     names = [name for name in titles if all(name in row for row in history)]
     figure = Figure(figsize=(4 * len(names), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]

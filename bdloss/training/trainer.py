@@ -228,6 +228,7 @@ class Trainer:
             metrics=[
                 metrics.IoU(self._threshold, ignore=IGNORED),
                 metrics.BoundaryF1(settings.tolerance, self._threshold, ignore=IGNORED),
+                metrics.BoundaryIoU(self._threshold, ignore=IGNORED),
             ],
             jit_compile=JIT_COMPILE[settings.jit_compile],
         )

@@ -102,7 +102,7 @@ def test_history_covers_all_stages(run):
     assert result["epochs"] == 5
     weights = [float(row["w"]) for row in rows]
     assert weights == pytest.approx([0, 0.2, 0.4, 0.4, 0.4])
-    names = {"loss", "iou", "bf1"}
+    names = {"loss", "iou", "bf1", "boundary_iou"}
     assert names | {f"val_{name}" for name in names} <= set(rows[0])
     assert 0 < float(rows[-1]["val_bf1"]) <= 1
 
