@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import rasterio
 import shapely
 
 from bdloss.data.ground_truth import (
@@ -196,6 +197,8 @@ def open_pair(
     """
     pred, truth = GroundTruth(pair.pred), GroundTruth(pair.truth)
     with ExitStack() as stack:
+        # Else GDAL keeps what it read in a twentieth of all memory.
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=raster.GDAL_CACHE))
         geobox = None
         if pred.is_vector and truth.is_vector:
             geobox = _geobox_of_both(pair, resolution)

@@ -59,7 +59,8 @@ from bdloss.metrics.scores import (
 )
 
 NO_BUILDING = -1  # marks ignored pixels beside the numbers of buildings
-STRIP_HEIGHT = 1024  # rows in memory at a time, about
+STRIP_PIXELS = 5_000_000  # in memory at a time, about
+MIN_STRIP_HEIGHT = 64  # rows, of which each strip sees some of its neighbours again
 
 
 class ImageCounts(NamedTuple):
@@ -165,13 +166,13 @@ def score_rasters(
     distance: int = BOUNDARY_DISTANCE,
     distance_m: float | None = None,
     resolution: float = RESOLUTION,
-    strip_height: int = STRIP_HEIGHT,
+    strip_height: int | None = None,
     picture_side: int = PICTURE_SIDE,
     min_building_fraction: float = MIN_BUILDING_FRACTION,
 ) -> RasterScores:
     """Score masks or outlines that were predicted, and show where they are wrong.
 
-    They are read by strips of rows, so that memory grows with their width only.
+    They are read by strips of rows, so that memory grows with neither side.
 
     Args:
         predictions: As in `find_pairs`.
@@ -272,11 +273,11 @@ def count_image(
     height: int,
     width: int,
     see: Callable[[Strip, int], None] | None = None,
-    strip_height: int = STRIP_HEIGHT,
+    strip_height: int | None = None,
     distance: int = BOUNDARY_DISTANCE,
     labels: Labels | None = None,
 ) -> ImageCounts:
-    """Count an image in strips of rows, so that memory grows with its width only.
+    """Count an image in strips of rows, so that memory grows with neither side.
 
     Args:
         read: Function of first row and end to truth and prediction of these rows, as
@@ -284,7 +285,8 @@ def count_image(
         height: Height of the image, in pixels.
         width: Its width.
         see: Shown each strip and its first row.
-        strip_height: Rows in memory at a time, about.
+        strip_height: Rows in memory at a time, about; None for what makes
+            `STRIP_PIXELS`.
         distance: Depth of the regions of Boundary IoU, in pixels.
         labels: Function of first row and end to numbers of the outlines of truth and
             prediction in these rows, None of a mask; None if both are masks.
@@ -302,6 +304,8 @@ def count_image(
     sides = {"labelled_true": labelled[0], "labelled_pred": labelled[1]}
     instances = InstanceCounter(NO_BUILDING, **sides)
     distances = MatchedDistances(NO_BUILDING, **sides)
+    if strip_height is None:
+        strip_height = max(MIN_STRIP_HEIGHT, STRIP_PIXELS // width)
     strips = math.ceil(height / strip_height)
     strip = math.ceil(height / strips)  # none is a thin remainder
     for top in range(0, height, strip):
