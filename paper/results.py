@@ -171,7 +171,7 @@ class Measure(NamedTuple):
 
 def _percent(part: str, score: str) -> Callable[[Finished], float | None]:
     def read(one: Finished) -> float | None:
-        value = getattr(one, part)[score]
+        value = getattr(one, part).get(score)  # older runs know fewer scores
         return None if value is None else 100 * value
 
     return read
@@ -186,6 +186,9 @@ MEASURES: dict[str, Measure] = {
     "boundary_ratio": Measure(
         "boundary, of the true", _percent("scores", "boundary_ratio")
     ),
+    "boundary_iou": Measure("Boundary IoU, 3 px", _percent("scores", "boundary_iou")),
+    "matched_f1_3": Measure("one-to-one F, 3 px", _percent("scores", "matched_f1_3")),
+    "building_f1": Measure("F1 of buildings", _percent("scores", "building_f1")),
     "merged": Measure("merged buildings", lambda one: one.scores["merged"]),
     "edge_iou": Measure("IoU near the edge", _percent("edge", "iou")),
     "edge_bf1_3": Measure("BF1 near the edge, 3 px", _percent("edge", "bf1_3")),

@@ -29,6 +29,8 @@ NETWORKS = {
     "lite": "U-Net on EfficientNet-Lite0",
 }
 BOUNDARIES = ("precision_3", "recall_3", "boundary_ratio")
+# What teeth do not fool, see docs/scores.md.
+SHARPNESS = ("iou", "boundary_iou", "matched_f1_3", "boundary_ratio", "building_f1")
 CLAIMS = (  # of the paper, as numbers: convergence, noise, edges, neighbours
     *("epochs_iou", "epochs_bf1", "noise_iou", "noise_bf1"),
     *("edge_iou", "edge_bf1_3", "merged"),
@@ -141,8 +143,9 @@ def tabulate(
                 ours = values_by_seed(results, dataset, variant.name, measure)
                 theirs = values_by_seed(results, dataset, study.reference, measure)
                 gain = show_difference(paired_difference(ours, theirs))
+                ran = bool(_runs_of(results, dataset, variant.name))
                 row += [
-                    show_mean(ours),
+                    show_mean(ours) if ours or not ran else "not scored",
                     "" if variant.name == study.reference else gain,
                 ]
         if any(counts):
@@ -243,6 +246,12 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
             continue
         parts.append(f"{label}: {describe_test(results, dataset)}")
         add_losses(f"Boundaries, {label}", [dataset], BOUNDARIES)
+        if any(
+            MEASURES["matched_f1_3"].of(one) is not None
+            for key, one in results.items()
+            if key[0] == dataset
+        ):
+            add_losses(f"Scores that see teeth, {label}", [dataset], SHARPNESS)
         add_losses(f"Convergence, noise, edges, neighbours, {label}", [dataset], CLAIMS)
         parts.append(f"{CLAIMS_NOTE} {near}")
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
