@@ -284,10 +284,9 @@ def make_experiment(settings: Mapping[str, Any]) -> Experiment:
     Example:
         >>> make_experiment({"loss": {"theta": 7}}).loss.theta
         7
-        >>> make_experiment({"patches": {"sise": 512}})
+        >>> make_experiment({"sed": 4})
         Traceback (most recent call last):
-        bdloss.errors.InputError: unknown setting 'patches.sise'; did you mean
-        'patches.size'?
+        bdloss.errors.InputError: unknown setting 'sed'; did you mean 'seed'?
     """
     table = copy.deepcopy(rename_settings(settings))
     if isinstance(table.get("dataset"), dict):
