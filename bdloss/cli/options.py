@@ -110,9 +110,7 @@ def output_options(command: Callable) -> Callable:
         ),
         click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
     ]
-    for option in reversed(options):  # the first decorator is applied last
-        command = option(command)
-    return command
+    return _add(options, command)
 
 
 def experiment_options(command: Callable) -> Callable:
@@ -134,6 +132,10 @@ def experiment_options(command: Callable) -> Callable:
         ),
         click.option("--seed", type=int, help="Seed of all randomness.  [0]"),
     ]
+    return _add(options, command)
+
+
+def _add(options: list[Callable], command: Callable) -> Callable:
     for option in reversed(options):  # the first decorator is applied last
         command = option(command)
     return command

@@ -27,6 +27,7 @@ class PredictionScores:
 
     def __init__(self, truths: Path | None):
         self._truths = truths
+        self._found: dict[Path, Path] = {}
         self._counts: dict[str, ImageCounts] = {}
 
     def find(self, orthophoto: Orthophoto) -> Path | None:
@@ -38,11 +39,14 @@ class PredictionScores:
         """
         if self._truths is None:
             return None
-        truth = find_truth(orthophoto.path, self._truths)
-        pair = Pair(orthophoto.path.stem, orthophoto.path, truth)
-        with GroundTruth(truth).open(orthophoto.geobox) as opened:
-            check_geoboxes(pair, orthophoto.geobox, opened.geobox)
-        return truth
+        path = orthophoto.path
+        if path not in self._found:  # its outlines may be many to read again
+            truth = find_truth(path, self._truths)
+            with GroundTruth(truth).open(orthophoto.geobox) as opened:
+                pair = Pair(path.stem, path, truth)
+                check_geoboxes(pair, orthophoto.geobox, opened.geobox)
+            self._found[path] = truth
+        return self._found[path]
 
     def reduced_truth(
         self, orthophoto: Orthophoto

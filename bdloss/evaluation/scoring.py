@@ -32,7 +32,14 @@ from bdloss.evaluation.pairs import (
     images_by_name,
     open_pair,
 )
-from bdloss.evaluation.scores import DEPTH, TOLERANCES, RasterScores, Scores
+from bdloss.evaluation.scores import (
+    DEPTH,
+    NO_DISTANCES,
+    TOLERANCES,
+    UNKNOWN,
+    RasterScores,
+    Scores,
+)
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import atomic_folder, folder_aside
 from bdloss.geo.geobox import GeoBox
@@ -142,7 +149,7 @@ def _in_metres(images: Sequence[ImageCounts]) -> SurfaceDistances:
     found = [image for image in images if image.distances.matched]
     number = sum(image.distances.matched for image in found)
     if not number:
-        return SurfaceDistances(math.nan, math.nan)
+        return NO_DISTANCES
     assd = sum(image.resolution * image.distances.assd_sum for image in found)
     hd95 = sum(image.resolution * image.distances.hd95_sum for image in found)
     return SurfaceDistances(assd / number, hd95 / number)
@@ -151,7 +158,7 @@ def _in_metres(images: Sequence[ImageCounts]) -> SurfaceDistances:
 def _mean_score(scores: Sequence[BoundaryScore]) -> BoundaryScore:
     """Return the means of scores; NaN without any."""
     if not scores:
-        return BoundaryScore(math.nan, math.nan, math.nan)
+        return UNKNOWN
     return BoundaryScore(*(float(np.mean(part)) for part in zip(*scores, strict=True)))
 
 
@@ -205,7 +212,7 @@ def score_rasters(
             raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
     counted: dict[str, ImageCounts] = {}
     kinds: set[tuple[bool, ...]] = set()
-    misses: set[bool] = set()
+    without_crs = False
     windows: list[ScoredWindow] = []
     with ExitStack() as stack:
         folder = None
@@ -233,7 +240,7 @@ def score_rasters(
                     resolution=reader.geobox.resolution or math.nan,
                 )
                 kinds |= {tuple(side is not None for side in reader.outlines())}
-                misses |= {reader.geobox.crs is None}
+                without_crs |= reader.geobox.crs is None
             if folder and errors:
                 plots.write_picture(
                     errors.picture(), folder / f"{pair.name}_errors.png"
@@ -246,7 +253,7 @@ def score_rasters(
             cities=_score_cities(counted, depth),
             all=summarise(counted.values(), depth),
             without_prediction=[path.name for path in left],
-            notes=note_kinds(kinds, True in misses, counted.values()),
+            notes=note_kinds(kinds, without_crs, counted.values()),
         )
         if folder and out is not None:
             for name, chosen in worst_and_best(windows).items():
@@ -367,13 +374,13 @@ def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:
 
 
 def note_kinds(
-    kinds: set[tuple[bool, ...]], misplaced: bool, counts: Iterable[ImageCounts]
+    kinds: set[tuple[bool, ...]], without_crs: bool, counts: Iterable[ImageCounts]
 ) -> list[str]:
     """Return what buildings were taken from, and what could not be scored and why.
 
     Args:
         kinds: Whether truth and prediction were outlines, of all pairs.
-        misplaced: Whether an image has no CRS.
+        without_crs: Whether an image has no CRS.
         counts: Those of all images.
     """
     notes = []
@@ -395,7 +402,7 @@ def note_kinds(
         notes.append(
             "No scores of polygons: no outlines of " + " and ".join(missing) + "."
         )
-    if misplaced:
+    if without_crs:
         notes.append("No distances in metres: without a CRS.")
     found = [count.polygons for count in counts if count.polygons is not None]
     invalid = sum(each.true_invalid + each.pred_invalid for each in found)
