@@ -137,7 +137,7 @@ def predict(
                 click.echo(f"{image.name}: {part}")
                 return
             _describe(image, result)
-            scores.add(orthophoto, products.mask)
+            scores.add(orthophoto, products.mask, products.polygons)
 
         failures = for_each(images, predict_one)
         scores.write(out / "metrics.json")

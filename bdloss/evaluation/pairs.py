@@ -128,8 +128,22 @@ class PairReader:
         pred: Reads the prediction.
     """
 
-    def __init__(self, geobox: GeoBox, truth: Reader, pred: Reader):
+    def __init__(
+        self,
+        geobox: GeoBox,
+        truth: Reader,
+        pred: Reader,
+        outlines: OutlineReader | None = None,
+    ):
+        """Take the readers, and one of the outlines of a predicted mask if any."""
         self.geobox, self.truth, self.pred = geobox, truth, pred
+        self._outlines = (truth, outlines or pred)
+
+    @property
+    def are_outlines(self) -> tuple[bool, bool]:
+        """Whether the buildings of truth and prediction are known by outlines."""
+        true, pred = (isinstance(side, OutlineReader) for side in self._outlines)
+        return true, pred
 
     def rows(self, top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rows of truth and prediction: masks of 0, 1 and 255.
@@ -152,10 +166,9 @@ class PairReader:
             Of each side, as `OutlineReader.labels` has it; None of a mask.
         """
         window = self._window(top, end)
-        sides = (self.truth, self.pred)
         true, pred = (
             side.labels(window) if isinstance(side, OutlineReader) else None
-            for side in sides
+            for side in self._outlines
         )
         return true, pred
 
@@ -163,9 +176,9 @@ class PairReader:
         self,
     ) -> tuple[list[shapely.Polygon] | None, list[shapely.Polygon] | None]:
         """Return the outlines of truth and prediction; None of a mask."""
-        sides = (self.truth, self.pred)
         true, pred = (
-            side.outlines if isinstance(side, OutlineReader) else None for side in sides
+            side.outlines if isinstance(side, OutlineReader) else None
+            for side in self._outlines
         )
         return true, pred
 
@@ -175,7 +188,10 @@ class PairReader:
 
 @contextmanager
 def open_pair(
-    pair: Pair, probabilities: bool = False, resolution: float = RESOLUTION
+    pair: Pair,
+    probabilities: bool = False,
+    resolution: float = RESOLUTION,
+    outlines: Path | None = None,
 ) -> Iterator[PairReader]:
     """Open a prediction and its truth to read rows of both.
 
@@ -187,6 +203,8 @@ def open_pair(
         probabilities: Whether the prediction may be a map of probabilities, which is
             then read as such.
         resolution: Metres a pixel, where there is no mask.
+        outlines: The buildings of a predicted mask, a vector file; None for its
+            connected parts.
 
     Yields:
         The reader.
@@ -199,26 +217,30 @@ def open_pair(
     with ExitStack() as stack:
         # Else GDAL keeps what it read in a twentieth of all memory.
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=raster.GDAL_CACHE))
-        geobox = None
         if pred.is_vector and truth.is_vector:
-            geobox = _geobox_of_both(pair, resolution)
-        elif pred.is_vector:
+            yield _read_outlines(pair, resolution)
+            return
+        if pred.is_vector:
             with raster.open_raster(pair.truth) as source:
                 geobox = geobox_of(source)
-        if geobox is None:
+            read_pred: Reader = stack.enter_context(pred.open(geobox))
+        else:
             source = stack.enter_context(raster.open_raster(pair.pred))
             scaled = probabilities and raster.holds_probabilities(source)
-            read_pred: Reader = MaskReader(source, probabilities=scaled)
+            read_pred = MaskReader(source, probabilities=scaled)
             geobox = read_pred.geobox
-        else:
-            read_pred = stack.enter_context(pred.open(geobox))
         read_truth = stack.enter_context(truth.open(geobox))
         check_geoboxes(pair, geobox, read_truth.geobox)
-        yield PairReader(geobox, read_truth, read_pred)
+        buildings = None
+        if outlines is not None:
+            buildings = OutlineReader(
+                vector.read_outlines(outlines, geobox.crs), geobox
+            )
+        yield PairReader(geobox, read_truth, read_pred, buildings)
 
 
-def _geobox_of_both(pair: Pair, resolution: float) -> GeoBox:
-    """Return a grid that covers the outlines of truth and prediction."""
+def _read_outlines(pair: Pair, resolution: float) -> PairReader:
+    """Return a reader of outlines on both sides, on a grid that covers them."""
     crs = vector.metric_crs(pair.truth)
     sides = [vector.read_outlines(path, crs) for path in (pair.truth, pair.pred)]
     outlines = [outline for side in sides for outline in side]
@@ -230,7 +252,8 @@ def _geobox_of_both(pair: Pair, resolution: float) -> GeoBox:
             f"predicted outlines must overlap the true ones, {pair.truth} lies "
             f"elsewhere: {pair.pred}"
         )
-    return vector.bounding_geobox(outlines, crs, resolution)
+    geobox = vector.bounding_geobox(outlines, crs, resolution)
+    return PairReader(geobox, *(OutlineReader(side, geobox) for side in sides))
 
 
 def check_geoboxes(pair: Pair, pred: GeoBox, truth: GeoBox) -> None:

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import GroundTruth, find_truth
 from bdloss.evaluation.pairs import Pair, check_geoboxes, open_pair
 from bdloss.evaluation.scores import Scores
-from bdloss.evaluation.scoring import ImageCounts, count_image, summarise
+from bdloss.evaluation.scoring import ImageCounts, count_pair, summarise
 from bdloss.evaluation.tables import one_line
 from bdloss.files import atomic_path
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.windows import Window
 
 
 class PredictionScores:
@@ -67,12 +65,14 @@ class PredictionScores:
 
         return read
 
-    def add(self, orthophoto: Orthophoto, mask: Path) -> None:
-        """Count a predicted mask, where the orthophoto has data."""
+    def add(
+        self, orthophoto: Orthophoto, mask: Path, outlines: Path | None = None
+    ) -> None:
+        """Count a prediction, where the orthophoto has data: see `count_prediction`."""
         truth = self.find(orthophoto)
         if truth is not None:
             name = orthophoto.path.stem
-            self._counts[name] = count_prediction(orthophoto, mask, truth)
+            self._counts[name] = count_prediction(orthophoto, mask, truth, outlines)
 
     def write(self, path: Path) -> None:
         """Write the scores as JSON, if there are any."""
@@ -94,23 +94,26 @@ class PredictionScores:
         return scores
 
 
-def count_prediction(orthophoto: Orthophoto, mask: Path, truth: Path) -> ImageCounts:
+def count_prediction(
+    orthophoto: Orthophoto, mask: Path, truth: Path, outlines: Path | None = None
+) -> ImageCounts:
     """Count a mask against its ground truth where the orthophoto has data.
 
     Args:
         orthophoto: What was predicted.
         mask: Its mask.
         truth: A mask or a file of outlines.
+        outlines: The buildings of the mask, a vector file; None for its connected
+            parts, which are also taken of an image that only control points place.
 
     Raises:
         ValueError: If mask and truth do not go together.
     """
+    if orthophoto.misfit is not None:  # the outlines lie on another grid
+        outlines = None
     pair = Pair(orthophoto.path.stem, mask, truth)
-    with open_pair(pair) as masks, orthophoto.open() as image:
-
-        def read_known(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-            true, pred = masks.rows(top, end)
-            valid = image.valid(Window(top, 0, *true.shape))
-            return np.where(valid, true, IGNORED), pred
-
-        return count_image(read_known, masks.geobox.height, masks.geobox.width)
+    with (
+        open_pair(pair, outlines=outlines) as reader,
+        orthophoto.open() as image,
+    ):
+        return count_pair(reader, image.valid)

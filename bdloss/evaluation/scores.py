@@ -41,7 +41,6 @@ class Scores:
         pixels: How many are not ignored.
         instances: Buildings, summed.
         polygons: Outlines, summed; None if truth or prediction has none.
-        metric: Whether `polygons` are in metres.
     """
 
     iou: float
@@ -58,7 +57,6 @@ class Scores:
     distances: SurfaceDistances = NO_DISTANCES
     distances_m: SurfaceDistances = NO_DISTANCES
     polygons: PolygonCounts | None = None
-    metric: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what stands in `scores.json` and `metrics.json`."""
@@ -284,7 +282,11 @@ def describe_scores(depth: str = DEPTH) -> dict[str, list[Column]]:
         ],
         "polygons": [
             Column(
-                *("polis", "PoLiS", "metres, or the unit of the coordinates"),
+                *(
+                    "polis",
+                    "PoLiS",
+                    "metres; without a CRS the unit of the coordinates",
+                ),
                 "mean distance between vertices of one and boundary of the other, both "
                 "ways, of matched polygons (Avbelj et al. 2015)",
                 of_polygons(lambda polygons: polygons.polis),

@@ -26,6 +26,7 @@ from bdloss.evaluation.error_maps import (
 from bdloss.evaluation.pairs import (
     RESOLUTION,
     Labels,
+    PairReader,
     Rows,
     Strip,
     find_pairs,
@@ -43,6 +44,7 @@ from bdloss.evaluation.scores import (
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import atomic_folder, folder_aside
 from bdloss.geo.geobox import GeoBox
+from bdloss.geo.windows import Window
 from bdloss.metrics.boundary_iou import (
     BOUNDARY_DISTANCE,
     BoundaryIoUCounts,
@@ -220,26 +222,22 @@ def score_rasters(
             folder = stack.enter_context(atomic_folder(out, last="scores.json"))
         for pair in pairs:
             with open_pair(pair, resolution=resolution) as reader:
-                height, width = reader.geobox.height, reader.geobox.width
                 errors = None
                 if folder:
                     errors = ErrorMap(
-                        pair, height, width, picture_side, min_building_fraction
+                        pair,
+                        reader.geobox.height,
+                        reader.geobox.width,
+                        picture_side,
+                        min_building_fraction,
                     )
-                counted[pair.name] = count_image(
-                    reader.rows,
-                    height,
-                    width,
-                    errors.add if errors else None,
-                    strip_height,
-                    _depth_in_pixels(distance, distance_m, reader.geobox),
-                    reader.labels,
+                counted[pair.name] = count_pair(
+                    reader,
+                    see=errors.add if errors else None,
+                    strip_height=strip_height,
+                    distance=_depth_in_pixels(distance, distance_m, reader.geobox),
                 )
-                counted[pair.name] = counted[pair.name]._replace(
-                    polygons=_count_outlines(*reader.outlines()),
-                    resolution=reader.geobox.resolution or math.nan,
-                )
-                kinds |= {tuple(side is not None for side in reader.outlines())}
+                kinds.add(reader.are_outlines)
                 without_crs |= reader.geobox.crs is None
             if folder and errors:
                 plots.write_picture(
@@ -275,6 +273,51 @@ def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
     return count_image(read, *true.shape)
 
 
+def count_pair(
+    reader: PairReader,
+    valid: Callable[[Window], np.ndarray] | None = None,
+    *,
+    see: Callable[[Strip, int], None] | None = None,
+    strip_height: int | None = None,
+    distance: int = BOUNDARY_DISTANCE,
+) -> ImageCounts:
+    """Count a prediction against its ground truth.
+
+    Args:
+        reader: Of both, as `open_pair` gives it.
+        valid: Function of a window to the pixels, bool, at which the truth counts;
+            None for all that it knows.
+        see: As in `count_image`.
+        strip_height: As in `count_image`.
+        distance: As in `count_image`.
+
+    Returns:
+        The counts, for `summarise`.
+    """
+    geobox = reader.geobox
+
+    def rows(top: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        true, pred = reader.rows(top, end)
+        if valid is not None:
+            true = np.where(valid(Window(top, 0, *true.shape)), true, IGNORED)
+        return true, pred
+
+    counts = count_image(
+        rows,
+        geobox.height,
+        geobox.width,
+        see,
+        strip_height,
+        distance,
+        reader.labels,
+        reader.are_outlines,
+    )
+    return counts._replace(
+        polygons=_count_outlines(*reader.outlines(), geobox),
+        resolution=geobox.resolution or math.nan,
+    )
+
+
 def count_image(
     read: Rows,
     height: int,
@@ -282,13 +325,14 @@ def count_image(
     see: Callable[[Strip, int], None] | None = None,
     strip_height: int | None = None,
     distance: int = BOUNDARY_DISTANCE,
-    labels: Labels | None = None,
+    labels: Labels = lambda top, end: (None, None),
+    are_outlines: tuple[bool, bool] = (False, False),
 ) -> ImageCounts:
     """Count an image in strips of rows, so that memory grows with neither side.
 
     Args:
         read: Function of first row and end to truth and prediction of these rows, as
-            `open_pair` gives it.
+            `PairReader.rows`.
         height: Height of the image, in pixels.
         width: Its width.
         see: Shown each strip and its first row.
@@ -296,7 +340,8 @@ def count_image(
             `STRIP_PIXELS`.
         distance: Depth of the regions of Boundary IoU, in pixels.
         labels: Function of first row and end to numbers of the outlines of truth and
-            prediction in these rows, None of a mask; None if both are masks.
+            prediction in these rows, None of a mask, as `PairReader.labels`.
+        are_outlines: Whether there are such numbers, of truth and prediction.
 
     Returns:
         The counts, for `summarise`.
@@ -305,10 +350,7 @@ def count_image(
     pixels, near = Counts(), BoundaryIoUCounts()
     matcher = BoundaryMatcher(TOLERANCES[0], IGNORED)
     boundaries = [BoundaryCounts() for _ in TOLERANCES]
-    labelled = [False, False]
-    if labels is not None:
-        labelled = [side is not None for side in labels(0, min(1, height))]
-    sides = {"labelled_true": labelled[0], "labelled_pred": labelled[1]}
+    sides = {"labelled_true": are_outlines[0], "labelled_pred": are_outlines[1]}
     instances = InstanceCounter(NO_BUILDING, **sides)
     distances = MatchedDistances(NO_BUILDING, **sides)
     if strip_height is None:
@@ -330,8 +372,7 @@ def count_image(
                 boundaries[index],
                 count_boundary(true, pred, tolerance, ignore=IGNORED, rows=rows),
             )
-        numbers = labels(top, end) if labels is not None else (None, None)
-        buildings = _as_buildings(true[rows], pred[rows], *numbers)
+        buildings = _as_buildings(true[rows], pred[rows], *labels(top, end))
         instances.add(*buildings)
         distances.add(*buildings)
         if see:
@@ -359,9 +400,23 @@ def _as_buildings(
 
 
 def _count_outlines(
-    true: list[shapely.Polygon] | None, pred: list[shapely.Polygon] | None
+    true: list[shapely.Polygon] | None,
+    pred: list[shapely.Polygon] | None,
+    geobox: GeoBox,
 ) -> PolygonCounts | None:
-    return None if true is None or pred is None else count_polygons(true, pred)
+    """Count outlines, in metres if a pixel of their grid is known in metres."""
+    if true is None or pred is None:
+        return None
+    metres = geobox.resolution
+    if metres is None:
+        return count_polygons(true, pred)
+    a, b, c, d, e, f = (~geobox.transform)[:6]
+    matrix, origin = metres * np.array([[a, b], [d, e]]), metres * np.array([c, f])
+    sides = (
+        shapely.transform(np.array(side, object), lambda xy: xy @ matrix.T + origin)
+        for side in (true, pred)
+    )
+    return count_polygons(*(side.tolist() for side in sides))
 
 
 def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
+from bdloss.constants import IGNORED
 from bdloss.errors import InputError
 
 TOLERANCE = 3.0  # pixels
@@ -227,10 +228,13 @@ def count_boundary(
         ValueError: If the shapes differ, or the tolerance is not above 0.
     """
     check_shapes(y_true, y_pred, images=True)
+    masks = [y_true != 0, y_pred != 0]
     if ignore is not None:
-        y_pred = np.where(y_true == ignore, ignore, y_pred != 0)
-    true = find_boundary(y_true, connectivity, image_edge, ignore)
-    pred = find_boundary(y_pred, connectivity, image_edge, ignore)
+        ignored = y_true == ignore
+        masks = [np.where(ignored, np.uint8(IGNORED), mask) for mask in masks]
+    true, pred = (
+        find_boundary(mask, connectivity, image_edge, IGNORED) for mask in masks
+    )
     near_true, near_pred = (widen_boundary(edge, tolerance) for edge in (true, pred))
     return BoundaryCounts(
         int(np.count_nonzero(pred[rows])),
@@ -275,7 +279,7 @@ def neighbours(connectivity: int) -> np.ndarray:
 
 def disk(tolerance: float) -> np.ndarray:
     """Return the pixels strictly closer than the tolerance, as 0 and 1."""
-    if not tolerance > 0:
+    if not 0 < tolerance < math.inf:
         raise InputError(f"tolerance must be above 0 pixels, got {tolerance}")
     reach = math.ceil(tolerance) - 1
     rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]

@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 from affine import Affine
@@ -116,3 +117,58 @@ def test_folders_of_outlines_are_paired_by_name(tmp_path):
         ("b", "b_buildings.gpkg", "b.geojson"),
     ]
     assert [path.name for path in left] == ["c.geojson"]
+
+
+def write_layers(path):
+    for layer in ("a", "b"):
+        write_wkb(path, HOUSES, layer=layer, append=layer == "b")
+
+
+def write_wkb(path, shapes, geometry_type="Polygon", **settings):
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(np.array(shapes)),
+        field_data=[],
+        fields=[],
+        crs=UTM.to_wkt(),
+        geometry_type=geometry_type,
+        driver="GPKG",
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "rule"),
+    [
+        (write_layers, "must be one layer of polygons"),
+        (
+            lambda path: write_wkb(
+                path, [house.exterior for house in HOUSES], "LineString"
+            ),
+            "must be one layer of polygons, got none",
+        ),
+        (lambda path: write_outlines(path, HOUSES, None), "both have a CRS or both"),
+        (
+            lambda path: write_outlines(
+                path, [shapely.affinity.translate(HOUSES[0], 900)], UTM
+            ),
+            "must overlap the",
+        ),
+        (lambda path: path.write_bytes(b"no database"), "not a file of outlines"),
+    ],
+)
+@pytest.mark.parametrize("other", ["mask", "outlines"])
+def test_odd_outlines_are_refused_in_one_line(tmp_path, write, rule, other):
+    odd = tmp_path / "odd.gpkg"
+    write(odd)
+    if other == "mask":
+        good = write_raster(tmp_path / "good.tif", np.ones((30, 40), np.uint8))
+    else:
+        good = tmp_path / "good.gpkg"
+        write_outlines(good, HOUSES, UTM)
+    for pair in ((odd, good), (good, odd)):
+        with pytest.raises(ValueError, match=rule) as caught:
+            score_rasters(*pair, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+        assert not (tmp_path / "out").exists()

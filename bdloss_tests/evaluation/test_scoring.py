@@ -7,10 +7,18 @@ import cv2
 import numpy as np
 import pytest
 import shapely
+from rasterio import Affine
+from rasterio.crs import CRS
 
 from bdloss import plots
 from bdloss.evaluation import tables
-from bdloss.evaluation.scoring import score_masks, score_rasters
+from bdloss.evaluation.pairs import Pair, open_pair
+from bdloss.evaluation.scoring import (
+    count_pair,
+    score_masks,
+    score_rasters,
+    summarise,
+)
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.vector import write_outlines
@@ -164,6 +172,27 @@ def test_depth_of_boundary_iou_in_metres(tmp_path):
     plain = write_raster(tmp_path / "plain.tif", mask, crs=None, transform=None)
     with pytest.raises(ValueError, match="a distance in metres needs a CRS"):
         score_rasters(plain, plain, distance_m=1.5)
+
+
+@pytest.mark.parametrize("code", [32645, 2263, 3857])
+def test_distances_of_outlines_are_in_metres_of_the_ground(tmp_path, code):
+    crs = CRS.from_epsg(code)  # 2263 is in feet; a metre of 3857 is shorter
+    unit = {32645: 1.0, 2263: 0.3048006, 3857: math.cos(math.radians(40.7))}[code]
+    at = {32645: (353875, 3057565), 2263: (990000, 200000), 3857: (-8.24e6, 4.967e6)}
+    place = Affine.translation(*at[code]) @ Affine.scale(1 / unit)
+    for name, left in (("truth", 0.0), ("pred", 1.0)):
+        house = shapely.box(*place @ (left, 0.0), *place @ (left + 8, 6.0))
+        write_outlines(tmp_path / f"{name}.gpkg", [house], crs)
+    mask = np.ones((60, 80), np.uint8)
+    corner = place @ Affine.translation(-2, 12) @ Affine.scale(0.25, -0.25)
+    raster = write_raster(tmp_path / "area.tif", mask, crs=crs, transform=corner)
+    with open_pair(
+        Pair("town", raster, tmp_path / "truth.gpkg"), outlines=tmp_path / "pred.gpkg"
+    ) as reader:
+        scores = summarise([count_pair(reader)])
+    assert scores.polygons.polis == pytest.approx(0.5, rel=0.01)  # of 1, 1, 0 and 0
+    assert scores.distances_m.hd95 == pytest.approx(1, rel=0.01)
+    assert scores.distances.hd95 == 4
 
 
 def test_outlines_that_lie_elsewhere_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import shutil
@@ -12,8 +13,10 @@ from rasterio import Affine
 from rasterio.control import GroundControlPoint
 
 from bdloss.evaluation.predictions import PredictionScores, count_prediction
+from bdloss.geo.geobox import GeoBox
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.vector import read_outlines
+from bdloss.geo.polygonize import mask_to_polygons
+from bdloss.geo.vector import read_outlines, write_outlines
 from bdloss.inference import batch_size, products
 from bdloss.inference.predict import find_images, merge_shards, predict_raster
 from bdloss.inference.products import Products
@@ -102,6 +105,22 @@ def test_polygons_cover_the_mask_and_know_their_area(image, tmp_path):
     assert info["fields"].tolist() == ["area_m2", "probability"]
     roofs = bright(PIXELS)[..., 0][MASK == 1]
     assert np.average(means, weights=areas) == pytest.approx(roofs.mean(), abs=0.002)
+
+
+def test_buildings_are_scored_by_the_outlines_that_were_written(image, tmp_path):
+    mapped = predict(image, tmp_path / "out", simplify=0, min_area=20)
+    truth = tmp_path / "truth.gpkg"
+    write_outlines(truth, mask_to_polygons(MASK, GeoBox(*MASK.shape, CORNER, UTM)), UTM)
+    scores = PredictionScores(truth)
+    scores.add(Orthophoto.read(image), *mapped.files)
+    scores.write(tmp_path / "metrics.json")
+    values = json.loads((tmp_path / "metrics.json").read_text())["all"]
+    large = mapped.polygons
+    assert (values["regions"], values["matched"]) == (large, large)
+    assert values["buildings"] > large  # smaller outlines were not written
+    assert values["iou"] == values["matched_iou"] == 1
+    assert (values["polis"], values["assd_m"]) == (0, 0)
+    assert 0 < values["n_ratio"] < 1
 
 
 def test_outlines_come_from_the_top_whenever_they_were_finished(tmp_path):

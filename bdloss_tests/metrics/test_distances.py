@@ -109,7 +109,7 @@ def test_distances_are_those_of_all_boundary_pixels():
 
 
 def test_distances_are_those_of_monai():
-    # 1.6.1 was compared, in single precision. DeepMind's surface-distance differs.
+    # In single precision. DeepMind's surface-distance is of another kind.
     torch = pytest.importorskip("torch")
     metrics = pytest.importorskip("monai.metrics")
     rng = np.random.default_rng(3)

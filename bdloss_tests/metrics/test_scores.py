@@ -192,6 +192,7 @@ def test_boundaries_counted_in_bands_add_up_to_the_whole(tolerance, height):
     [
         (lambda: boundary_f1(HOUSE, HOUSE[:4]), "same shape"),
         (lambda: boundary_f1(HOUSE, HOUSE, tolerance=0), "tolerance must be above 0"),
+        (lambda: boundary_f1(HOUSE, HOUSE, math.inf), "tolerance must be above 0"),
         (lambda: find_boundary(HOUSE, 6), "connectivity must be 4 or 8, got 6"),
         (lambda: count_pixels(HOUSE, HOUSE[:4]), "same shape"),
     ],
@@ -205,3 +206,15 @@ def test_masks_without_pixels_are_refused():
     empty = np.zeros((0, 5), np.uint8)
     with pytest.raises(ValueError, match="masks must have pixels"):
         boundary_f1(empty, empty)
+
+
+@pytest.mark.parametrize("ignore", [0, 1, 2, 255])
+def test_any_value_may_be_the_ignored_one(ignore):
+    rng = np.random.default_rng(2)
+    true = rng.choice([0, 1, 7], (20, 30)).astype(np.uint8)
+    true[:4], true[9, 9] = ignore, ignore
+    plain = np.where(true == ignore, 255, true != 0)
+    pred = rng.integers(0, 2, true.shape, np.uint8)
+    found = count_boundary(true, pred, ignore=ignore)
+    assert found == count_boundary(plain, pred, ignore=255)
+    assert found.pred > 0
