@@ -36,9 +36,10 @@ def augmentation(strength: Strength) -> Augment:
             turns, brightness and contrast are ours.
 
     Returns:
-        Function of pixels `(side, side, bands)` uint8, mask `(side, side)` uint8 and a
-        seed from 0 to 2**32 - 1. It returns new pixels and mask of the same shape. The
-        same seed gives the same; it may be called from several threads at once.
+        Function of pixels `(side, side, bands)` uint8, mask `(side, side)` or
+        `(side, side, maps)` uint8 and a seed from 0 to 2**32 - 1. It returns new pixels
+        and mask of the same shape. The same seed gives the same; it may be called from
+        several threads at once.
 
     Raises:
         ValueError: If `strength` is none of the three.

@@ -4,11 +4,12 @@ import errno
 import functools
 import glob
 import hashlib
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ FORMAT_VERSION = 1  # another one makes every scene anew
 DEFAULT_LIMIT = 50 * 2**30  # bytes; INRIA's training split is 16 GB
 DISK_RESERVE = 2 * 2**30  # bytes that are left free on the disk
 STRIP_PIXELS = 2**25  # pixels that are decoded at a time
-MAX_MAPPED_FILES = 16  # two of a scene
+MAX_MAPPED_FILES = 16  # two or three of a scene
 ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}(\.partial\w+)?")
 HARMLESS_ERRORS = {  # no room after all, another process was faster, cleared meanwhile
     errno.ENOSPC,
@@ -38,6 +39,8 @@ HARMLESS_ERRORS = {  # no room after all, another process was faster, cleared me
     errno.ENOTEMPTY,
     errno.ENOENT,
 }
+
+Shapes = dict[str, tuple[int, ...]]  # of the arrays of a scene, by their names
 
 _sizes: dict[Path, int] = {}  # bytes in each folder, so that it is summed up once
 
@@ -80,8 +83,7 @@ class StoredArray(NDArrayOperatorsMixin):
             for axis, length in zip(part, self.shape[:2], strict=True)
         )
         window = Window(top, left, bottom - top, right - left)
-        pixels, mask = _load_window(self._scene, window)
-        return mask if len(self.shape) == 2 else pixels
+        return getattr(_load_window(self._scene, window), self._file.stem)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """Return the whole array, for NumPy."""
@@ -119,8 +121,9 @@ def load_cached(
     Args:
         scene: The scene.
         folder: The cache; made if it does not exist.
-        limit: Most bytes that the cache may hold: a pixel takes one for each band and
-            one for its mask. `DISK_RESERVE` bytes stay free on its disk too.
+        limit: Most bytes that the cache may hold: a pixel takes one for each band, one
+            for its mask and one for contact if that is wanted. `DISK_RESERVE` bytes
+            stay free on its disk too.
         strip_pixels: Number of pixels that are decoded at a time, but a row at least.
 
     Returns:
@@ -134,35 +137,47 @@ def load_cached(
     scene = scene._replace(image=image, truth=truth)
     identity = _digest(scene)
     entry = folder / f"{identity}-{_digest(*_stamps(scene))}"
-    pixels, mask = entry / "pixels.npy", entry / "mask.npy"
-    shape = _stored_shape(entry)
-    if shape is None:
+    shapes = _stored_shapes(entry, _names_of(scene))
+    if shapes is None:
         shutil.rmtree(entry, ignore_errors=True)  # if it was there, it was damaged
         _map_file.cache_clear()
-        shape = _shape(scene)
+        shapes = _shapes_of(scene)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{identity}-{'[0-9a-f]' * 16}"):
             if old != entry:  # which another process may just have made
                 shutil.rmtree(old, ignore_errors=True)
                 _sizes.pop(folder, None)
-        if _has_room(folder, shape, limit):
-            _store(scene, shape, entry, strip_pixels)
+        if _has_room(folder, shapes, limit):
+            _store(scene, shapes, entry, strip_pixels)
     return SceneData(
-        StoredArray(pixels, scene, shape),  # type: ignore[abstract, arg-type]
-        StoredArray(mask, scene, shape[:2]),  # type: ignore[abstract, arg-type]
+        **{
+            name: StoredArray(_file_of(entry, name), scene, shape)  # type: ignore[abstract, arg-type]
+            for name, shape in shapes.items()
+        }
     )
 
 
-def _stored_shape(entry: Path) -> tuple[int, ...] | None:
-    """Return the shape of the pixels of an entry that is whole; None of another."""
+def _names_of(scene: Scene) -> tuple[str, ...]:
+    """Return which arrays a scene has."""
+    return SceneData._fields if scene.contact else SceneData._fields[:2]
+
+
+def _file_of(entry: Path, name: str) -> Path:
+    return entry / f"{name}.npy"
+
+
+def _stored_shapes(entry: Path, names: Sequence[str]) -> Shapes | None:
+    """Return the shapes of the arrays of an entry that is whole; None of another."""
     try:
-        pixels, mask = (
-            _load_whole(entry / name) for name in ("pixels.npy", "mask.npy")
-        )
+        arrays = {name: _load_whole(_file_of(entry, name)) for name in names}
     except DAMAGED:
         return None
-    whole = pixels.ndim == 3 and pixels.shape[:2] == mask.shape
-    return pixels.shape if whole and pixels.dtype == mask.dtype == np.uint8 else None
+    sides = {array.shape[:2] for array in arrays.values()}
+    axes = [array.ndim for array in arrays.values()]
+    whole = len(sides) == 1 and axes == [3, 2, 2][: len(names)]
+    if not whole or any(array.dtype != np.uint8 for array in arrays.values()):
+        return None
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def _load_whole(file: Path) -> np.ndarray:
@@ -242,19 +257,24 @@ def _paths(value: Any) -> Iterator[Path]:
             yield from _paths(item)
 
 
-def _shape(scene: Scene) -> tuple[int, ...]:
-    """Return height, width and number of bands of a scene."""
+def _shapes_of(scene: Scene) -> Shapes:
+    """Return the shapes of the arrays of a scene."""
     with open_raster(scene.image) as source:
         height, width = scene.area[2:] if scene.area else source.shape
-    corner = scene._replace(area=Window(0, 0, 1, 1))
-    return height, width, scenes.load_scene(corner).pixels.shape[2]
+    corner = scenes.load_scene(scene._replace(area=Window(0, 0, 1, 1)))
+    return {
+        name: (height, width, *getattr(corner, name).shape[2:])
+        for name in _names_of(scene)
+    }
 
 
 def _load_window(scene: Scene, window: Window) -> SceneData:
     """Read a window of a scene, the same pixels as if all of it were read."""
     if not _has_windows(scene):
-        pixels, mask = scenes.load_scene(scene)
-        return SceneData(pixels[window.slices], mask[window.slices])
+        whole = scenes.load_scene(scene)
+        return SceneData._make(
+            part if part is None else part[window.slices] for part in whole
+        )
     top, left = scene.area[:2] if scene.area else (0, 0)
     moved = window._replace(row=window.row + top, col=window.col + left)
     return scenes.load_scene(scene._replace(area=moved))
@@ -265,10 +285,9 @@ def _has_windows(scene: Scene) -> bool:
     return float(scene.scale).is_integer()
 
 
-def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
+def _has_room(folder: Path, shapes: Shapes, limit: int) -> bool:
     """Return whether a scene fits, and count it as if it were there."""
-    height, width, bands = shape
-    size = height * width * (bands + 1)
+    size = sum(math.prod(shape) for shape in shapes.values())
     if folder not in _sizes:
         _sizes[folder] = cache_size(folder)
     free = shutil.disk_usage(folder).free - DISK_RESERVE
@@ -277,26 +296,24 @@ def _has_room(folder: Path, shape: tuple[int, ...], limit: int) -> bool:
     return room
 
 
-def _store(
-    scene: Scene, shape: tuple[int, ...], entry: Path, strip_pixels: int
-) -> None:
+def _store(scene: Scene, shapes: Shapes, entry: Path, strip_pixels: int) -> None:
     """Decode a scene into an entry that appears when it is whole, if it can be."""
-    height, width, _ = shape
+    height, width = shapes["mask"]
     rows = max(1, strip_pixels // width) if _has_windows(scene) else height
     partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.partial", dir=entry.parent))
     try:
         with ExitStack() as stack:
-            files = []
-            for name, sides in (("pixels", shape), ("mask", shape[:2])):
-                file = stack.enter_context((partial / f"{name}.npy").open("wb"))
-                header = {"descr": "|u1", "fortran_order": False, "shape": sides}
+            files = {}
+            for name, shape in shapes.items():
+                file = stack.enter_context(_file_of(partial, name).open("wb"))
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                files.append(file)
+                files[name] = file
             for row in range(0, height, rows):
                 strip = Window(row, 0, min(rows, height - row), width)
                 data = _load_window(scene, strip)
-                for file, array in zip(files, data, strict=True):
-                    file.write(np.ascontiguousarray(array).data)
+                for name, file in files.items():
+                    file.write(np.ascontiguousarray(getattr(data, name)).data)
         partial.rename(entry)
     except OSError as error:
         # Written as files, not through a mapping, which a full disk would kill.

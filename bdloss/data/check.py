@@ -279,7 +279,7 @@ def _compare(
 
 def _check_pixels(scene: Scene) -> Iterator[Fault]:
     try:
-        pixels, mask = load_scene(scene)
+        pixels, mask, _ = load_scene(scene)
     except FileNotFoundError as error:
         yield Fault("missing", str(error))
         return

@@ -77,6 +77,7 @@ class Patches(keras.utils.PyDataset):
         augment: Augment | None = None,
         seed: int = 0,
         building_bias: float = 0.0,
+        classes: int = 1,
         workers: int = 1,
         process: int = 0,
         processes: int = 1,
@@ -84,7 +85,8 @@ class Patches(keras.utils.PyDataset):
         """Cut patches out of scenes.
 
         Args:
-            scenes: The scenes, all with as many bands.
+            scenes: The scenes, all with as many bands, and all with a map of contact or
+                none.
             patch: Side of a patch, in pixels.
             batch: Patches in a batch.
             steps: Batches in an epoch, at random positions; None for a grid.
@@ -93,15 +95,18 @@ class Patches(keras.utils.PyDataset):
             augment: What `augmentation` returns; None for patches as they are.
             seed: Seed of positions and augmentation, at least 0.
             building_bias: Share of the random patches that are drawn again, up to ten
-                times, until there is a building in them; in [0, 1].
+                times, until there is a building in them, or anything of the classes;
+                in [0, 1].
+            classes: How many classes the masks of the scenes tell apart.
             workers: Threads that prepare batches.
             process: Which of the `processes` this is, from 0.
             processes: How many train together. Each loads its slice of every batch;
                 put one after the other, the slices are the batch of a single process.
 
         Raises:
-            ValueError: If there are no scenes, their bands differ in number, a number
-                is out of range, or the processes cannot share a batch equally.
+            ValueError: If there are no scenes, their bands differ in number, some only
+                have a map of contact, a number is out of range, or the processes cannot
+                share a batch equally.
         """
         super().__init__(workers=workers)
         band_counts = {scene.pixels.shape[2] for scene in scenes}
@@ -111,6 +116,9 @@ class Patches(keras.utils.PyDataset):
                 if band_counts
                 else "there must be scenes to cut patches out of, got none"
             )
+        with_contact = {scene.contact is not None for scene in scenes}
+        if len(with_contact) != 1:
+            raise InputError("all scenes must have a map of contact, or none")
         if patch < 1 or batch < 1 or (steps is not None and steps < 1):
             raise InputError(
                 "patch, batch and steps must be at least 1, "
@@ -123,6 +131,8 @@ class Patches(keras.utils.PyDataset):
             )
         if not 0 <= building_bias <= 1:
             raise InputError(f"building_bias must be in [0, 1], got {building_bias}")
+        if not 1 <= classes < IGNORED:
+            raise InputError(f"classes must be from 1 to {IGNORED - 1}, got {classes}")
         self.epoch = 0
         self._begun = False
         self._scenes = list(scenes)
@@ -133,6 +143,8 @@ class Patches(keras.utils.PyDataset):
         self._augment = augment
         self._seed = seed
         self._building_bias = building_bias
+        self._classes = np.arange(1, classes + 1, dtype=np.uint8)
+        self._contact = with_contact.pop()
         self._process = process
         self._processes = processes
         sizes = np.array([scene.mask.shape for scene in scenes])
@@ -156,19 +168,21 @@ class Patches(keras.utils.PyDataset):
             index: Which of the epoch, from 0.
 
         Returns:
-            Pixels `(batch, patch, patch, bands)` and masks `(batch, patch, patch, 1)`,
-            uint8; masks are 0, 1 or 255 for ignored.
+            Pixels `(batch, patch, patch, bands)` and masks `(batch, patch, patch,
+            maps)`, uint8; masks are 0, 1 or 255 for ignored. There is a map for each
+            class, and then that of contact if the scenes have it.
         """
         numbers = self._numbers_of(index)
         side, bands = self._patch, self._scenes[0].pixels.shape[2]
+        maps = len(self._classes) + self._contact
         pixels = np.empty((len(numbers), side, side, bands), np.uint8)
-        masks = np.empty((len(numbers), side, side, 1), np.uint8)
+        masks = np.empty((len(numbers), side, side, maps), np.uint8)
         for i, number in enumerate(numbers):
             random = np.random.default_rng((self._seed, self.epoch, number))
             cut = self._cut(*self._find(number, random))
             if self._augment:
                 cut = self._augment(*cut, int(random.integers(SEED_RANGE)))
-            pixels[i], masks[i, ..., 0] = cut
+            pixels[i], masks[i] = cut[0], self._as_maps(cut[1])
         return pixels, masks
 
     def windows(self, index: int) -> list[tuple[int, Window]]:
@@ -223,20 +237,32 @@ class Patches(keras.utils.PyDataset):
             row, col = divmod(left, int(self._positions[scene, 1]))
             window = Window(row, col, self._patch, self._patch)
             mask = self._scenes[scene].mask[window.slices]
-            if (mask == 1).any() if needs_building else (mask != IGNORED).any():
+            known = mask != IGNORED
+            if (known & (mask > 0)).any() if needs_building else known.any():
                 break
         return scene, window, mask
 
     def _cut(
         self, scene: int, window: Window, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return pixels and mask of a window, as large as a patch."""
+        """Return pixels and mask, with contact if there is, as large as a patch."""
         data = self._scenes[scene]
         pixels = data.pixels[window.slices]
         mask = data.mask[window.slices] if mask is None else mask
+        stacked = mask[..., np.newaxis]
+        if data.contact is not None:
+            stacked = np.dstack([mask, data.contact[window.slices]])
         below, right = (self._patch - side for side in mask.shape)
         if below or right:
-            rim = ((0, below), (0, right))
-            pixels = np.pad(pixels, (*rim, (0, 0)), mode="reflect")
-            mask = np.pad(mask, rim, constant_values=IGNORED)
-        return pixels, mask
+            rim = ((0, below), (0, right), (0, 0))
+            pixels = np.pad(pixels, rim, mode="reflect")
+            stacked = np.pad(stacked, rim, constant_values=IGNORED)
+        return pixels, stacked
+
+    def _as_maps(self, stacked: np.ndarray) -> np.ndarray:
+        """Return a map for each class, and that of contact, of what `_cut` returns."""
+        mask, contact = stacked[..., :1], stacked[..., 1:]
+        if len(self._classes) == 1 and not self._contact:
+            return mask
+        maps = np.concatenate([mask == self._classes, contact], axis=-1)
+        return np.where(mask == IGNORED, np.uint8(IGNORED), maps)

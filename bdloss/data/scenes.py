@@ -36,6 +36,8 @@ class Scene(NamedTuple):
         scale: Pixels of the files along a pixel of the scene once it is loaded.
         resolution: Metres a pixel of the scene once it is loaded, where the reader
             knows; else it is that of the image.
+        contact: Pixels of the scene once it is loaded, within which two buildings are
+            in contact; 0 if no map of contact is wanted.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Scene(NamedTuple):
     colours: bool = False
     scale: float = 1.0
     resolution: float | None = None
+    contact: int = 0
 
 
 class Splits(NamedTuple):
@@ -87,12 +90,16 @@ class SceneData(NamedTuple):
 
     Attributes:
         pixels: Array of shape `(height, width, bands)`, uint8, values in [0, 255].
-        mask: Array of shape `(height, width)`, uint8: 1 is building, 0 is not, 255 is
-            ignored (neither is known there, or the orthophoto has no data).
+        mask: Array of shape `(height, width)`, uint8: the number of the class from 1
+            (of one class, 1 is building), 0 is none, 255 is ignored (neither is known
+            there, or the orthophoto has no data).
+        contact: Array of the same shape, uint8: 1 where two buildings are in contact,
+            else 0; None if no such map is wanted.
     """
 
     pixels: np.ndarray
     mask: np.ndarray
+    contact: np.ndarray | None = None
 
 
 def resolution_of(scene: Scene) -> float | None:

@@ -52,8 +52,15 @@ def write_scene(root, seed):
     return Scene("town", image, write_raster(root / "masks" / "town.tif", mask * 255))
 
 
+def both(data, expected):
+    """Return the arrays of two scenes that have the same ones, in pairs."""
+    assert [part is None for part in data] == [part is None for part in expected]
+    pairs = zip(data, expected, strict=True)
+    return [pair for pair in pairs if pair[0] is not None]
+
+
 def assert_same(data, expected):
-    for got, array in zip(data, expected, strict=True):
+    for got, array in both(data, expected):
         assert got.shape == array.shape
         np.testing.assert_array_equal(got[PART], array[PART])
         np.testing.assert_array_equal(np.asarray(got), array)
@@ -76,9 +83,29 @@ def test_a_scene_at_another_resolution(scene, folder, limit, scale):
     scene = scene._replace(area=Window(2, 5, 25, 35), scale=scale)
     expected = load_scene(scene)
     cached = load_cached(scene, folder, limit, strip_pixels=900)
-    for got, array in zip(cached, expected, strict=True):
+    for got, array in both(cached, expected):
         np.testing.assert_array_equal(np.asarray(got), array)
         np.testing.assert_array_equal(got[3:20, 7:30], array[3:20, 7:30])
+
+
+@pytest.mark.parametrize("limit", [2 * BYTES, 0], ids=["cached", "by windows"])
+@pytest.mark.parametrize("scale", [1, 1.4])
+def test_contact_is_cached_beside_the_mask(scene, folder, limit, scale, monkeypatch):
+    def load(scene, bands=None):
+        data = load_scene(scene, bands)
+        return data._replace(contact=data.mask // 2) if scene.contact else data
+
+    monkeypatch.setattr(scenes, "load_scene", load)
+    scene = scene._replace(area=Window(2, 5, 25, 35), scale=scale)
+    assert load_cached(scene, folder, limit).contact is None
+    wanted = scene._replace(contact=2)
+    for _ in range(2):
+        data = load_cached(wanted, folder, limit, strip_pixels=200)
+        assert_same(data, load(wanted))
+        assert data.contact.is_cached == bool(limit)
+    for file in folder.glob("*/contact.npy"):
+        file.unlink()
+    assert_same(load_cached(wanted, folder, limit), load(wanted))
 
 
 def test_bands_are_chosen(scene, folder):
@@ -230,15 +257,15 @@ def test_two_processes_make_an_entry_at_once(scene, folder):
 def test_the_slower_of_two_processes_uses_the_entry_of_the_faster(
     scene, folder, monkeypatch
 ):
-    shape_of, made = cache._shape, []
+    shapes_of, made = cache._shapes_of, []
 
     def be_late(scene):
-        monkeypatch.setattr(cache, "_shape", shape_of)
+        monkeypatch.setattr(cache, "_shapes_of", shapes_of)
         load_cached(scene, folder)  # the other process
         made.extend((path, path.stat().st_mtime_ns) for path in folder.iterdir())
-        return shape_of(scene)
+        return shapes_of(scene)
 
-    monkeypatch.setattr(cache, "_shape", be_late)
+    monkeypatch.setattr(cache, "_shapes_of", be_late)
     assert_same(load_cached(scene, folder), load_scene(scene))
     assert [(path, path.stat().st_mtime_ns) for path in folder.iterdir()] == made
     assert len(made) == 1

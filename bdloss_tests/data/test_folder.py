@@ -96,7 +96,7 @@ def test_the_sample_has_a_scene_to_train_and_one_to_test():
         ["banepa_north"],
         ["banepa_south"],
     ]
-    pixels, mask = load_scene(splits.test[0])
+    pixels, mask, _ = load_scene(splits.test[0])
     assert pixels.shape == (603, 1328, 3)
     assert set(np.unique(mask)) == {0, 1}
     assert mask.mean() == pytest.approx(0.3746, abs=0.001)

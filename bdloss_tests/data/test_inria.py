@@ -16,7 +16,7 @@ def test_tiles_of_inria_1_to_5_of_each_city_validate(tmp_path):
         [],
     ]
     picture = archives.make_picture(1, 10)
-    pixels, mask = load_scene(splits.train[3])
+    pixels, mask, _ = load_scene(splits.train[3])
     np.testing.assert_array_equal(pixels, picture.target)
     np.testing.assert_array_equal(mask, picture.mask)
     assert read_inria(root) == splits

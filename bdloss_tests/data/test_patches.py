@@ -236,6 +236,59 @@ def test_a_scene_smaller_than_a_patch_is_reflected_and_ignored_there(steps):
         assert (mask[5:] == 255).all()
 
 
+def make_classes(height, width, contact=True):
+    """Make a scene of three classes; beyond its colours are its mask and contact."""
+    scene = make_scene(height, width, bands=5)
+    random = np.random.default_rng(4)
+    mask = random.choice([0, 1, 2, 3, 255], (height, width)).astype(np.uint8)
+    touching = random.integers(0, 2, (height, width), np.uint8)
+    scene.pixels[..., 3], scene.pixels[..., 4] = mask, touching
+    return SceneData(scene.pixels, mask, touching if contact else None)
+
+
+@pytest.mark.parametrize("strength", ["none", "light", "strong"])
+@pytest.mark.parametrize("contact", [False, True])
+def test_classes_and_contact_are_maps_that_move_with_the_pixels(strength, contact):
+    scene = make_classes(40, 60, contact)
+    augment = augmentation(strength)
+    patches = Patches([scene], 16, 40, steps=1, classes=3, augment=augment)
+    pixels, maps = patches[0]
+    assert (maps.shape, maps.dtype) == ((40, 16, 16, 3 + contact), np.uint8)
+    mask, touching = pixels[..., 3], pixels[..., 4]
+    for number in (1, 2, 3):
+        expected = np.where(mask == 255, 255, mask == number)
+        np.testing.assert_array_equal(maps[..., number - 1], expected)
+    if contact:
+        expected = np.where(mask == 255, 255, touching)
+        np.testing.assert_array_equal(maps[..., 3], expected)
+
+
+def test_a_class_has_the_same_map_beside_that_of_contact():
+    touching = np.roll(SCENE.mask, 3)
+    alone = Patches([SCENE], 16, 4, steps=2, seed=2)
+    both = Patches([SCENE._replace(contact=touching)], 16, 4, steps=2, seed=2)
+    for index in range(2):
+        np.testing.assert_array_equal(alone[index][1], both[index][1][..., :1])
+
+
+def test_what_is_beyond_a_small_scene_is_ignored_in_all_maps():
+    maps = Patches([make_classes(5, 12)], 8, 2, classes=3)[0][1]
+    assert (maps[:, 5:] == 255).all()
+    assert set(np.unique(maps[:, :5])) == {0, 1, 255}
+
+
+def test_a_building_bias_looks_for_any_class():
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:10, :10], mask[-40:, -40:] = 1, 255
+    scene = SceneData(make_scene(100, 100).pixels, mask)
+    options = {"steps": 1, "building_bias": 1, "classes": 2, "seed": 3}
+    ones = Patches([scene], 40, 100, **options)[0][1]
+    mask[:10, :10] = 2
+    np.testing.assert_array_equal(
+        Patches([scene], 40, 100, **options)[0][1], ones[..., ::-1]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -248,6 +301,11 @@ def test_a_scene_smaller_than_a_patch_is_reflected_and_ignored_there(steps):
         ({"batch": 0}, "must be at least 1, got 16, 0 and None"),
         ({"steps": 0}, "must be at least 1, got 16, 4 and 0"),
         ({"building_bias": 1.1}, r"building_bias must be in \[0, 1\], got 1.1"),
+        ({"classes": 255}, "classes must be from 1 to 254, got 255"),
+        (
+            {"scenes": [SCENE, SCENE._replace(contact=SCENE.mask)]},
+            "all scenes must have a map of contact, or none",
+        ),
         ({"processes": 3}, "share a batch of 4 equally .* got process 0 of 3"),
         ({"process": 2, "processes": 2}, "got process 2 of 2"),
     ],

@@ -141,7 +141,7 @@ def test_settings_of_potsdam(potsdam, arguments, message):
 def test_scenes_are_averaged_to_a_resolution_and_masks_are_not(potsdam):
     full = read_potsdam(potsdam, bands="rgbir+dsm").test[0]
     scene = read_potsdam(potsdam, bands="rgbir+dsm", resolution=0.2).test[0]
-    native, (pixels, mask) = load_scene(full), load_scene(scene)
+    native, (pixels, mask, _) = load_scene(full), load_scene(scene)
     blocks = native.pixels.reshape(14, 4, 18, 4, 5).mean(axis=(1, 3))
     np.testing.assert_allclose(pixels, blocks, atol=0.51)
     # The centre of a pixel lies on a corner of four of the file's.

@@ -14,7 +14,7 @@ from bdloss_tests.scenes import UTM, write_raster
 
 def test_a_scene_with_a_mask(tmp_path):
     (scene,) = read_folder(write_town(tmp_path, "a"), validation=0).train
-    pixels, mask = load_scene(scene)
+    pixels, mask, _ = load_scene(scene)
     np.testing.assert_array_equal(pixels, PIXELS)
     np.testing.assert_array_equal(mask, MASK)
 
@@ -33,7 +33,7 @@ def test_an_area_is_that_part_of_the_scene(tmp_path):
     write_outlines(outlines, [HOUSE], UTM)
     area = Window(10, 15, 22, 33)
     for truth in (scene.truth, outlines):
-        pixels, mask = load_scene(scene._replace(area=area, truth=truth))
+        pixels, mask, _ = load_scene(scene._replace(area=area, truth=truth))
         np.testing.assert_array_equal(pixels, PIXELS[10:32, 15:48])
         np.testing.assert_array_equal(mask, MASK[10:32, 15:48])
 
@@ -79,7 +79,7 @@ def test_any_resolution_keeps_mask_and_image_together(tmp_path):
     write_raster(tmp_path / "masks" / "a.png", MASK)
     for resolution, shape in ((0.7, (17, 30)), (0.15, (80, 140))):
         (scene,) = read_folder(tmp_path, 0, resolution=resolution).train
-        pixels, mask = load_scene(scene)
+        pixels, mask, _ = load_scene(scene)
         assert mask.shape == pixels.shape[:2] == shape
         assert set(np.unique(mask)) == {0, 1}
         np.testing.assert_array_equal(mask, pixels[..., 0] > 114)
