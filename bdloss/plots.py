@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bdloss.colours import default_colours, rgb_of
 from bdloss.constants import IGNORED
 from bdloss.files import atomic_path
 from bdloss.losses import boundary
@@ -384,8 +385,9 @@ def draw_examples(pixels: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.
 
     Args:
         pixels: Patches `(number, height, width, bands)`, 0..255.
-        true: Masks `(number, height, width, 1)`; 255, ignored, is drawn grey.
-        pred: Probabilities of the same shape, in [0, 1].
+        true: Masks `(number, height, width, maps)`; 255, ignored, is drawn grey.
+        pred: Probabilities of the same shape, in [0, 1]. One map is drawn grey, of
+            several each has a colour.
 
     Returns:
         Pictures of shape `(number, height, 3 * width, 3)`, uint8.
@@ -395,6 +397,10 @@ def draw_examples(pixels: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.
         >>> draw_examples(grey, mask, mask)[0, 0, :, 0].tolist()
         [9, 255, 255]
     """
-    truth = np.where(true == 1, 255, (true == IGNORED) * 127)
-    parts = [*map(as_rgb, (pixels, truth, 255 * pred))]
+    maps = true.shape[-1]
+    colours = [(255,)] if maps == 1 else [*map(rgb_of, default_colours(maps))]
+    ignored = 127 * (true[..., :1] == IGNORED)
+    truth = np.minimum((true == 1) @ np.array(colours) + ignored, 255)
+    drawn = np.minimum(pred @ np.array(colours), 255)
+    parts = [*map(as_rgb, (pixels, truth, drawn))]
     return np.concatenate(parts, axis=2).round().astype(np.uint8)

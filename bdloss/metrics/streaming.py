@@ -9,24 +9,58 @@ from bdloss.metrics.boundary_iou import BOUNDARY_DISTANCE, check_distance
 from bdloss.metrics.scores import TOLERANCE, disk, neighbours
 
 
+class _PooledRatio(keras.metrics.Metric):
+    """An intersection over a union, each summed over batches, then divided.
+
+    Args:
+        classes: As in `IoU`.
+        name: Name in the logs.
+    """
+
+    def __init__(self, classes: int | None, name: str):
+        super().__init__(name=name)
+        self.classes = classes
+        shape = () if classes is None else (classes,)
+        self.intersection = self.add_variable(shape, "zeros", name="intersection")
+        self.union = self.add_variable(shape, "zeros", name="union")
+
+    def _add(self, true, pred):
+        """Add maps of 0 and 1."""
+        axes = None if self.classes is None else (0, 1, 2)
+        both = ops.sum(true * pred, axes)
+        self.intersection.assign_add(both)
+        self.union.assign_add(ops.sum(true, axes) + ops.sum(pred, axes) - both)
+
+    def result(self):
+        """Return the score in [0, 1]; 0 before anything of a class was seen."""
+        shares = self.intersection / ops.maximum(self.union, 1.0)
+        seen = ops.cast(self.union > 0, "float32")
+        return ops.sum(shares) / ops.maximum(ops.sum(seen), 1.0)
+
+
 @keras.saving.register_keras_serializable("bdloss")
-class IoU(keras.metrics.Metric):
+class IoU(_PooledRatio):
     """Pooled intersection over union while training: summed, then divided.
 
     Args:
         threshold: Probability from which a pixel is building.
         ignore: Value in `y_true` of pixels that do not count.
         name: Name in the logs.
+        classes: How many maps, from the first, are classes, of each of which the score
+            is taken by itself, and the mean over those that were seen. None pools all
+            pixels of all maps.
     """
 
     def __init__(
-        self, threshold: float = 0.5, ignore: int | None = None, name: str = "iou"
+        self,
+        threshold: float = 0.5,
+        ignore: int | None = None,
+        name: str = "iou",
+        classes: int | None = None,
     ):
-        super().__init__(name=name)
+        super().__init__(classes, name)
         self.threshold = threshold
         self.ignore = ignore
-        self.intersection = self.add_variable((), "zeros", name="intersection")
-        self.union = self.add_variable((), "zeros", name="union")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add the pixels of a batch: masks of any shape, probabilities of the same.
@@ -34,18 +68,13 @@ class IoU(keras.metrics.Metric):
         A pixel of the mask that is not 0 is building, unless it is ignored.
         """
         _check_known_sides(y_true, y_pred)
+        y_true, y_pred = (_first_maps(y, self.classes) for y in (y_true, y_pred))
         true = ops.cast(ops.not_equal(y_true, 0), "float32")
         pred = ops.cast(ops.cast(y_pred, "float32") >= self.threshold, "float32")
         if self.ignore is not None:
             valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
             true, pred = true * valid, pred * valid
-        both = ops.sum(true * pred)
-        self.intersection.assign_add(both)
-        self.union.assign_add(ops.sum(true) + ops.sum(pred) - both)
-
-    def result(self):
-        """Return the score in [0, 1]; 0 before any building was seen."""
-        return self.intersection / ops.maximum(self.union, 1.0)
+        self._add(true, pred)
 
     def get_config(self) -> dict:
         """Return the settings from which Keras makes the same metric again."""
@@ -53,6 +82,7 @@ class IoU(keras.metrics.Metric):
             "threshold": self.threshold,
             "ignore": self.ignore,
             "name": self.name,
+            "classes": self.classes,
         }
 
 
@@ -71,6 +101,7 @@ class BoundaryF1(keras.metrics.Metric):
         image_edge: Whether building pixels at the edge of the image are boundary.
         ignore: Value in `y_true` of pixels that do not count.
         name: Name in the logs.
+        classes: How many maps, from the first, are classes; None for all.
 
     Raises:
         ValueError: If the tolerance is not above 0, or connectivity neither 4 nor 8.
@@ -84,6 +115,7 @@ class BoundaryF1(keras.metrics.Metric):
         image_edge: bool = False,
         ignore: int | None = None,
         name: str = "bf1",
+        classes: int | None = None,
     ):
         super().__init__(name=name)
         self._disk = disk(tolerance)
@@ -93,14 +125,17 @@ class BoundaryF1(keras.metrics.Metric):
         self.connectivity = connectivity
         self.image_edge = image_edge
         self.ignore = ignore
+        self.classes = classes
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
         _check_known_sides(y_true, y_pred)
-        y_true = _classes_to_images(ops.cast(y_true, "float32"))
-        y_pred = _classes_to_images(ops.cast(y_pred, "float32"))
+        y_true, y_pred = (
+            _classes_to_images(ops.cast(_first_maps(y, self.classes), "float32"))
+            for y in (y_true, y_pred)
+        )
         valid = ops.ones_like(y_true)
         if self.ignore is not None:
             valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
@@ -135,11 +170,12 @@ class BoundaryF1(keras.metrics.Metric):
             "image_edge": self.image_edge,
             "ignore": self.ignore,
             "name": self.name,
+            "classes": self.classes,
         }
 
 
 @keras.saving.register_keras_serializable("bdloss")
-class BoundaryIoU(keras.metrics.Metric):
+class BoundaryIoU(_PooledRatio):
     """Boundary IoU while training: pixels of all regions summed, then divided.
 
     The regions are those of `boundary_iou`. Nothing beyond the edge of a patch is
@@ -150,6 +186,7 @@ class BoundaryIoU(keras.metrics.Metric):
         distance: Depth of the regions in pixels, a whole number from 1.
         ignore: Value in `y_true` of pixels that do not count.
         name: Name in the logs.
+        classes: As in `IoU`.
 
     Raises:
         ValueError: If the distance is no whole number from 1.
@@ -161,36 +198,30 @@ class BoundaryIoU(keras.metrics.Metric):
         distance: int = BOUNDARY_DISTANCE,
         ignore: int | None = None,
         name: str = "boundary_iou",
+        classes: int | None = None,
     ):
-        super().__init__(name=name)
+        super().__init__(classes, name)
         check_distance(distance)
         self.threshold = threshold
         self.distance = distance
         self.ignore = ignore
-        self.intersection = self.add_variable((), "zeros", name="intersection")
-        self.union = self.add_variable((), "zeros", name="union")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch: masks `(batch, height, width, classes)`, probabilities alike."""
         _check_known_sides(y_true, y_pred)
+        y_true, y_pred = (_first_maps(y, self.classes) for y in (y_true, y_pred))
         y_true = ops.cast(y_true, "float32")
         valid = ops.ones_like(y_true)
         if self.ignore is not None:
             valid = ops.cast(ops.not_equal(y_true, self.ignore), "float32")
         true = self._find_region(ops.not_equal(y_true, 0), valid)
         pred = self._find_region(ops.cast(y_pred, "float32") >= self.threshold, valid)
-        both = ops.sum(true * pred)
-        self.intersection.assign_add(both)
-        self.union.assign_add(ops.sum(true) + ops.sum(pred) - both)
+        self._add(true, pred)
 
     def _find_region(self, mask, valid):
         """Return what `find_boundary_region` does, as 0 and 1."""
         mask = ops.cast(mask, "float32")
         return mask * valid * _dilate_square((1 - mask) * valid, self.distance)
-
-    def result(self):
-        """Return the score in [0, 1]; 0 before any boundary was seen."""
-        return self.intersection / ops.maximum(self.union, 1.0)
 
     def get_config(self) -> dict:
         """Return the settings from which Keras makes the same metric again."""
@@ -199,7 +230,13 @@ class BoundaryIoU(keras.metrics.Metric):
             "distance": self.distance,
             "ignore": self.ignore,
             "name": self.name,
+            "classes": self.classes,
         }
+
+
+def _first_maps(y, number: int | None):
+    """Return the first maps of `(..., maps)`; all if no number is given."""
+    return y if number is None else y[..., :number]
 
 
 def _classes_to_images(y):

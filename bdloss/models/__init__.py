@@ -4,7 +4,8 @@
 
 `unet` builds them: on no encoder, on `efficientnet_lite`, whose weights come with the
 package, or on one of `encoders`, those of segmodels-keras; `torchvision` reads weights
-of ResNet for these. `files` saves a model with the metadata that prediction needs.
+of ResNet for these. `files` saves a model with the metadata that prediction needs;
+`targets` names its maps.
 """
 
 from bdloss.models.encoders import Caffe, ScaledSum, encoder_names
@@ -15,10 +16,12 @@ from bdloss.models.files import (
     load_predictor,
     save_model,
 )
+from bdloss.models.targets import class_names
 from bdloss.models.unet import (
     BATCH_NORM_MOMENTUM,
     TRAINABLE,
     WITHOUT_ENCODER_WEIGHTS,
+    ForegroundSoftmax,
     build_model,
     flatten_layers,
     set_trainable,
@@ -31,9 +34,11 @@ __all__ = [
     "TRAINABLE",
     "WITHOUT_ENCODER_WEIGHTS",
     "Caffe",
+    "ForegroundSoftmax",
     "Predictor",
     "ScaledSum",
     "build_model",
+    "class_names",
     "encoder_names",
     "flatten_layers",
     "load_model",

@@ -12,9 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from bdloss.constants import BUILDING, CONTACT
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
+from bdloss.models.targets import class_names
 
 METADATA_FILE = "bdloss.json"  # inside the .keras file, which is a zip
 DEFAULT_PATCH_SIZE = 512  # pixels, for a model that does not say what it was trained on
@@ -26,8 +28,8 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
     Args:
         model: Any Keras model.
         path: File that ends in `.keras`; replaced whole if it exists.
-        metadata: What is known of the model: bands, classes, window, resolution in
-            metres, threshold, name.
+        metadata: What is known of the model: bands, classes, targets, window,
+            resolution in metres, threshold, name.
     """
     with atomic_path(path) as partial:
         model.save(partial)
@@ -42,13 +44,14 @@ class Predictor:
     Attributes:
         name: What it is called.
         predict: Callable from pixels `(batch, side, side, bands)`, 0..255, to
-            probabilities `(batch, side, side, 1)`, as NumPy arrays.
+            probabilities `(batch, side, side, maps)`, as NumPy arrays.
         band_count: Number of bands that it takes.
         patch_size: Side of the patches that it was trained on, in pixels.
         multiple: What the side of a patch must be a multiple of.
-        threshold: Probability from which a pixel is building.
+        threshold: Probability from which a pixel is of a class.
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
         tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
+        targets: Names of its maps: the classes, then `contact` if it has that map.
         digest: What changes whenever the file changes; empty for no file.
         network: The Keras model that predicts; None for another callable.
     """
@@ -61,8 +64,19 @@ class Predictor:
     threshold: float
     resolution: float | None
     tta: str = "none"
+    targets: tuple[str, ...] = (BUILDING,)
     digest: str = ""
     network: keras.Model | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it tells apart, as their maps come."""
+        return tuple(class_names(self.targets))
+
+    @property
+    def has_contact(self) -> bool:
+        """Whether its last map says where two buildings are in contact."""
+        return CONTACT in self.targets
 
     def check_window(self, window: int) -> None:
         """Refuse a window that the network cannot halve often enough.
@@ -79,7 +93,7 @@ class Predictor:
                 f"got {window}"
             )
         # Pixels and probabilities, in float32, are the least of it.
-        needed = 4 * window**2 * (self.band_count + 1)
+        needed = 4 * window**2 * (self.band_count + len(self.targets))
         refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
 
 
@@ -88,7 +102,8 @@ def load_predictor(path: Path) -> Predictor:
 
     Args:
         path: A `.keras` file of this package, or any other of a network from
-            `(batch, height, width, bands)` to one map of probabilities.
+            `(batch, height, width, bands)` to one map of probabilities, or to those
+            that its metadata name.
 
     Returns:
         The predictor.
@@ -103,8 +118,10 @@ def load_predictor(path: Path) -> Predictor:
         raise InputError(
             f"a model must take images of known bands, got {taken}: {path}"
         )
-    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != 1:
-        raise InputError(f"a model must give one map of buildings, got {given}: {path}")
+    targets = tuple(metadata.get("targets", metadata.get("classes", (BUILDING,))))
+    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != len(targets):
+        wanted = "one map of buildings" if len(targets) == 1 else f"maps of {targets}"
+        raise InputError(f"a model must give {wanted}, got {given}: {path}")
     return Predictor(
         name=metadata.get("name", path.stem),
         predict=model.predict_on_batch,
@@ -114,6 +131,7 @@ def load_predictor(path: Path) -> Predictor:
         threshold=metadata.get("threshold", 0.5),
         resolution=metadata.get("resolution"),
         tta=metadata.get("tta", "none"),
+        targets=targets,
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         network=model,
     )
@@ -180,12 +198,27 @@ def _check_metadata(metadata: Any, path: Path) -> None:
             "a number of metres above 0",
         ),
         "tta": (lambda v: isinstance(v, str), "a text"),
+        "classes": (_is_names, "a list of different names"),
+        "targets": (
+            lambda v: _is_names(v) and v in _possible_targets(metadata),
+            f"its classes, or these and {CONTACT}",
+        ),
     }
     for key, (holds, rule) in rules.items():
         if key in metadata and not holds(metadata[key]):
             raise InputError(
                 f"{key} of a model must be {rule}, got {metadata[key]!r}: {path}"
             )
+
+
+def _is_names(value: Any) -> bool:
+    names = isinstance(value, list) and all(isinstance(v, str) and v for v in value)
+    return names and 0 < len(value) == len(set(value))
+
+
+def _possible_targets(metadata: dict[str, Any]) -> list[list[str]]:
+    classes = metadata.get("classes", [BUILDING])
+    return [classes, [*classes, CONTACT]]
 
 
 def _is_whole(value: Any) -> bool:

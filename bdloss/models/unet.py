@@ -7,13 +7,14 @@ prediction cannot disagree.
 from collections.abc import Iterator
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from bdloss.errors import InputError
 from bdloss.models import efficientnet_lite, encoders
 
 # With a few hundred steps the moving averages would lag at Keras's 0.99.
 BATCH_NORM_MOMENTUM = 0.9
+ACTIVATIONS = ("sigmoid", "softmax")
 TRAINABLE = ("decoder", "decoder and batch norm", "all")
 OWN_NETWORKS = ("plain", "convnn", "lite")  # the others are of segmodels-keras
 WITHOUT_ENCODER_WEIGHTS = ("plain", "convnn")  # they train from random ones
@@ -41,6 +42,7 @@ def build_model(
     encoder_weights: str | None = None,
     skips: bool = True,
     momentum: float = BATCH_NORM_MOMENTUM,
+    activation: str = "sigmoid",
 ) -> keras.Model:
     """Build a segmentation network.
 
@@ -61,6 +63,9 @@ def build_model(
             `resnet34` to the one of torchvision (`.safetensors`).
         skips: Whether `convnn` has skip connections; the others always have.
         momentum: Of the moving averages of batch norm.
+        activation: `sigmoid`, each map by itself, or `softmax` for classes that exclude
+            each other: with that of the background, which is not given out, their
+            probabilities add to 1.
 
     Returns:
         Model of pixels `(batch, height, width, bands)`, 0..255, to float32
@@ -68,8 +73,8 @@ def build_model(
         multiples of `size_multiple`.
 
     Raises:
-        ValueError: If no network has this name, the file holds other weights, or there
-            is no encoder to give them to.
+        ValueError: If no network has this name, the file holds other weights, there is
+            no encoder to give them to, or the activation is neither of the two.
         FileNotFoundError: If there is no file of weights, or it cannot be fetched.
     """
     if encoder_weights and backbone in WITHOUT_ENCODER_WEIGHTS:
@@ -82,6 +87,11 @@ def build_model(
         raise InputError(
             f"backbone must be one of {', '.join(known)}, got {backbone!r}"
         )
+    if activation not in ACTIVATIONS:
+        raise InputError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+        )
+    logit_maps = classes + (activation == "softmax")
     pixels = keras.Input((None, None, bands), name="pixels")
     x = pixels
     if bands != 3 and backbone not in WITHOUT_ENCODER_WEIGHTS:
@@ -94,16 +104,32 @@ def build_model(
             maps = _plain(x, filters, blocks, momentum)
         else:
             maps = _convnn(x, filters, blocks, skips, momentum)
-        logits = layers.Conv2D(classes, 1, dtype="float32", name="final")(maps)
+        logits = layers.Conv2D(logit_maps, 1, dtype="float32", name="final")(maps)
     else:
-        unet = encoders.build_encoder_unet(backbone, classes, encoder_weights, momentum)
+        unet = encoders.build_encoder_unet(
+            backbone, logit_maps, encoder_weights, momentum
+        )
         logits = unet(x)
     # In half precision a probability near one would be rounded to it.
-    maps = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
+    if activation == "softmax":
+        probability = ForegroundSoftmax(dtype="float32", name="probability")
+    else:
+        probability = layers.Activation("sigmoid", dtype="float32", name="probability")
+    maps = probability(logits)
     model = keras.Model(pixels, maps, name=backbone)
     if backbone == "lite":
         _load_lite_weights(model, encoder_weights)
     return model
+
+
+# Saved models name this class: it keeps its name and its package.
+@keras.saving.register_keras_serializable("bdloss")
+class ForegroundSoftmax(layers.Layer):
+    """Softmax over the background, which comes first, and classes; returns these."""
+
+    def call(self, logits):
+        """Return `(..., classes)` of logits of shape `(..., 1 + classes)`."""
+        return ops.softmax(logits, axis=-1)[..., 1:]
 
 
 def _scale_pixels(backbone: str) -> layers.Layer:

@@ -36,6 +36,7 @@ def make_batches(
     names: Sequence[str],
     seed: int = 0,
     devices: Devices = ALONE,
+    classes: int = 1,
 ) -> Batches:
     """Cut the patches of a training out of scenes.
 
@@ -46,11 +47,13 @@ def make_batches(
         names: What the scenes to learn from are called.
         seed: Seed of positions and augmentation.
         devices: Those that share the batches.
+        classes: How many classes the masks of the scenes tell apart.
     """
     size = settings.size
     common: dict[str, Any] = {
         "patch": size,
         "batch": settings.batch_size,
+        "classes": classes,
         "workers": settings.workers,
         "process": devices.process,
         "processes": devices.processes,
@@ -83,4 +86,5 @@ def _steps_to_cover(scenes: list[SceneData], settings: PatchSettings) -> int:
 def _blank(scene: SceneData, size: int) -> SceneData:
     """Return a scene of one patch that counts for nothing, but in a mean loss."""
     pixels = np.zeros((size, size, scene.pixels.shape[2]), np.uint8)
-    return SceneData(pixels, np.full((size, size), IGNORED, np.uint8))
+    nothing = np.full((size, size), IGNORED, np.uint8)
+    return SceneData(pixels, nothing, None if scene.contact is None else nothing)

@@ -1,11 +1,13 @@
 """The network of an experiment."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import keras
 from pydantic import Field, model_validator
 
 from bdloss import models
+from bdloss.constants import BUILDING, CONTACT
 from bdloss.errors import InputError
 from bdloss.settings import Fraction, Settings
 
@@ -20,6 +22,7 @@ class ModelSettings(Settings):
     blocks: Annotated[int, Field(gt=0, le=10)] = 4  # times the image is halved
     skips: bool = True  # whether convnn has skip connections
     momentum: Fraction = models.BATCH_NORM_MOMENTUM  # of batch norm's moving averages
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"  # softmax: one class a pixel
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSettings":
@@ -37,13 +40,18 @@ class ModelSettings(Settings):
 
 
 def build_network(
-    settings: ModelSettings, bands: int, policy: str = "float32", weights: str = ""
+    settings: ModelSettings,
+    bands: int,
+    targets: Sequence[str] = (BUILDING,),
+    policy: str = "float32",
+    weights: str = "",
 ) -> keras.Model:
     """Build the network of an experiment.
 
     Args:
         settings: Its settings; `encoder_weights` are not used.
         bands: Number of bands of an image.
+        targets: Names of its maps: classes, then `contact` if it has that map.
         policy: Keras's dtype policy that its layers are made with.
         weights: Weights of its encoder: `imagenet`, a file, or nothing.
 
@@ -51,19 +59,26 @@ def build_network(
         The network, not compiled.
 
     Raises:
-        ValueError: As `models.build_model` does.
+        ValueError: If contact is wanted of classes that exclude each other, or as
+            `models.build_model` says.
     """
+    if settings.activation == "softmax" and CONTACT in targets:
+        raise InputError(
+            "a map of contact needs model.activation = sigmoid, got softmax"
+        )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         return models.build_model(
             settings.backbone,
             bands=bands,
+            classes=len(targets),
             filters=settings.filters,
             blocks=settings.blocks,
             encoder_weights=weights or None,
             skips=settings.skips,
             momentum=settings.momentum,
+            activation=settings.activation,
         )
     finally:
         keras.config.set_dtype_policy(before)

@@ -11,11 +11,13 @@ import numpy as np
 
 import bdloss
 from bdloss import models, plots
+from bdloss.constants import BUILDING, CONTACT
 from bdloss.data import cache, check
 from bdloss.data.scenes import Scene, SceneData, Splits, resolution_of
 from bdloss.errors import InputError
 from bdloss.evaluation import scoring
 from bdloss.files import locked
+from bdloss.inference.class_choice import choose_class
 from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
 from bdloss.training.batches import make_batches
@@ -115,17 +117,19 @@ def _train(
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
     names = [scene.name for scene in splits.train]
+    targets = [BUILDING, *([CONTACT] if training[0].contact is not None else [])]
     with group.scope:
         model = build_network(
             experiment.model,
             bands,
+            targets,
             "mixed_float16" if experiment.fit.mixed_precision else "float32",
             experiment.model.encoder_weights if state is None else "",
         )
         if keras.backend.backend() == "tensorflow" and group.number > 1:
             _share_statistics(model)
         trainer = make_trainer(
-            experiment, model, training, validation, names, verbose, group
+            experiment, model, training, validation, names, verbose, group, targets
         )
         if on_start is not None:
             on_start(trainer)
@@ -154,14 +158,15 @@ def _train(
 
     if not group.is_chief:
         return {}
-    model = build_network(experiment.model, bands)  # float32, and without an optimizer
+    # In float32, and without an optimizer.
+    model = build_network(experiment.model, bands, targets)
     model.set_weights(weights)
-    metadata = _model_metadata(experiment, bands, splits)
+    metadata = _model_metadata(experiment, bands, targets, splits)
     models.save_model(model, run.path / "model.keras", metadata)
     plots.draw_curves(rows, run.path / "curves.png")
     named = {"validation": splits.validation, "test": splits.test}
     scores = {
-        name: _score(model, experiment, scenes, cached, run.path / "samples.png")
+        name: _score(model, targets, experiment, scenes, cached, run.samples)
         for name, scenes in named.items()
         if scenes
     }
@@ -184,6 +189,7 @@ def make_trainer(
     names: Sequence[str],
     verbose: int = 1,
     devices: Devices = ALONE,
+    targets: Sequence[str] = (BUILDING,),
 ) -> Trainer:
     """Make what trains the network of an experiment.
 
@@ -195,6 +201,7 @@ def make_trainer(
         names: What the scenes to learn from are called.
         verbose: Keras's.
         devices: The devices that train it; the model was made in its scope.
+        targets: Names of its maps: classes, then `contact` if it has that map.
 
     Raises:
         ValueError: If the schedule looks at a validation that is not there.
@@ -207,15 +214,23 @@ def make_trainer(
             "scenes; there are none"
         )
     w = weight_callback(experiment.weight, experiment.loss.extra).weight(0)
+    classes = len(models.class_names(targets))
     return Trainer(
         model,
         make_batches(
-            experiment.patches, training, validation, names, experiment.seed, devices
+            experiment.patches,
+            training,
+            validation,
+            names,
+            experiment.seed,
+            devices,
+            classes,
         ),
         make_loss(experiment.loss, w),
         experiment.stage,
         experiment.fit,
         threshold=experiment.prediction.threshold,
+        classes=classes if len(targets) > 1 else None,
         verbose=verbose,
         devices=devices,
     )
@@ -330,13 +345,15 @@ def _compute(experiment: Experiment) -> str:
 
 
 def _model_metadata(
-    experiment: Experiment, bands: int, splits: Splits
+    experiment: Experiment, bands: int, targets: Sequence[str], splits: Splits
 ) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
+    classes = models.class_names(targets)
     return {
         "name": experiment.model.backbone,
         "bands": bands,
-        "classes": ["building"],
+        "classes": classes,
+        **({"targets": list(targets)} if len(targets) > len(classes) else {}),
         "window": experiment.patches.size,
         "multiple": models.size_multiple(
             experiment.model.backbone, experiment.model.blocks
@@ -350,6 +367,7 @@ def _model_metadata(
 
 def _score(
     model: keras.Model,
+    targets: Sequence[str],
     experiment: Experiment,
     scenes: list[Scene],
     cached: Path,
@@ -358,6 +376,7 @@ def _score(
     """Score a model on whole scenes and draw the first ones."""
     samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
     size = experiment.patches.size
+    classes = len(models.class_names(targets))
 
     def pairs():
         for scene in scenes:
@@ -370,9 +389,10 @@ def _score(
                 overlap=size // OVERLAP,
                 batch=experiment.patches.batch_size,
                 tta=experiment.prediction.tta,
+                maps=len(targets),
             )
-            threshold = experiment.prediction.threshold
-            pred = (probabilities >= threshold).astype(np.uint8)
+            maps = np.atleast_3d(probabilities)[..., :classes]
+            pred = choose_class(maps, experiment.prediction.threshold)
             if len(samples) < SAMPLES:
                 samples.append((scene.name, pixels, mask, pred))
             yield mask, pred

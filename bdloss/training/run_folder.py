@@ -42,6 +42,7 @@ class RunFolder:
         result: `metrics.json` in it, which says that the run is finished.
         checkpoints: Folder of what it goes on from, until it is finished.
         logs: Folder for TensorBoard.
+        samples: Picture of scenes and their prediction, `samples.png` in it.
     """
 
     def __init__(self, path: Path):
@@ -50,6 +51,7 @@ class RunFolder:
         self.result = path / "metrics.json"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
+        self.samples = path / "samples.png"
 
     def check_is_run(self) -> None:
         """Refuse a folder of something else, to go on with or to clear."""

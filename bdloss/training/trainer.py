@@ -60,6 +60,7 @@ class Trainer:
         settings: FitSettings | None = None,
         *,
         threshold: float = 0.5,
+        classes: int | None = None,
         verbose: int = 1,
         devices: Devices = ALONE,
     ):
@@ -72,6 +73,8 @@ class Trainer:
             stages: Its schedule; validation may be missing unless one has a plateau.
             settings: How it is fitted.
             threshold: Probability from which a pixel is building, of the metrics.
+            classes: How many maps of the network, from the first, are classes, over
+                which the metrics take the mean; None if it has one map only.
             verbose: Keras's.
             devices: The devices that train it; the model was made in its scope.
         """
@@ -85,6 +88,7 @@ class Trainer:
         self._stages = stages
         self._settings = settings or FitSettings()
         self._threshold = threshold
+        self._classes = classes
         self._stage: StageSettings | None = None  # the one it is compiled for
         self._started = time.monotonic()
 
@@ -218,6 +222,7 @@ class Trainer:
         if self._stage is stage:
             return
         settings = self._settings
+        counted: dict[str, Any] = {"ignore": IGNORED, "classes": self._classes}
         models.set_trainable(self.model, stage.trainable)
         self.model.compile(
             keras.optimizers.Adam(
@@ -226,9 +231,9 @@ class Trainer:
             ),
             self._loss,
             metrics=[
-                metrics.IoU(self._threshold, ignore=IGNORED),
-                metrics.BoundaryF1(settings.tolerance, self._threshold, ignore=IGNORED),
-                metrics.BoundaryIoU(self._threshold, ignore=IGNORED),
+                metrics.IoU(self._threshold, **counted),
+                metrics.BoundaryF1(settings.tolerance, self._threshold, **counted),
+                metrics.BoundaryIoU(self._threshold, **counted),
             ],
             jit_compile=JIT_COMPILE[settings.jit_compile],
         )

@@ -106,6 +106,29 @@ def test_boundary_iou_of_classes_is_pooled():
     assert float(metric.result()) == pytest.approx(add_counts(*counts).iou)
 
 
+@pytest.mark.parametrize("kind", [IoU, BoundaryIoU])
+def test_classes_that_were_seen_count_alike_and_contact_does_not(kind):
+    true, pred = smooth_masks(4, 30, 41)
+    nothing = np.zeros_like(true)
+    classes = np.stack([true, pred, nothing, true], -1)[None]
+    others = np.stack([pred, pred, nothing, nothing], -1)[None].astype("float32")
+    alone, metric = kind(), kind(classes=3)
+    alone.update_state(classes[..., :1], others[..., :1])
+    metric.update_state(classes, others)
+    assert float(metric.result()) == pytest.approx((float(alone.result()) + 1) / 2)
+    assert kind.from_config(metric.get_config()).classes == 3
+
+
+def test_bf1_is_of_the_classes_alone():
+    true, pred = smooth_masks(4, 30, 41)
+    classes = np.stack([true, pred, true], -1)[None]
+    others = np.stack([pred, pred, np.zeros_like(true)], -1)[None].astype("float32")
+    metric, expected = BoundaryF1(classes=2), BoundaryF1()
+    metric.update_state(classes, others)
+    expected.update_state(classes[..., :2], others[..., :2])
+    assert float(metric.result()) == float(expected.result()) > 0.5
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_bf1_runs_in_compiled_steps_of_any_size(jit_compile):
     pixels = keras.Input((None, None, 1))

@@ -52,6 +52,26 @@ def test_files_that_are_no_such_model(tmp_path):
         models.load_predictor(tmp_path / "two.keras")
 
 
+def test_a_model_of_several_maps_names_them(tmp_path):
+    path = tmp_path / "model.keras"
+    three = models.build_model("plain", classes=3, filters=2, blocks=1)
+    metadata = {"classes": ["house", "road"], "targets": ["house", "road", "contact"]}
+    models.save_model(three, path, metadata)
+    predictor = models.load_predictor(path)
+    assert predictor.classes == ("house", "road")
+    assert predictor.targets == ("house", "road", "contact")
+    assert predictor.has_contact
+    assert predictor.predict(PIXELS).shape == (1, 64, 96, 3)
+    models.save_model(three, path, {"classes": ["house", "road"]})
+    with pytest.raises(ValueError, match=r"maps of \('house', 'road'\), got .*, 3\)"):
+        models.load_predictor(path)
+
+
+def test_a_model_that_names_nothing_is_of_buildings():
+    assert sixteenfold().classes == sixteenfold().targets == ("building",)
+    assert not sixteenfold().has_contact
+
+
 def sixteenfold():
     return models.Predictor(
         name="x",
@@ -85,6 +105,9 @@ def test_window_must_fit_the_network():
         ('{"resolution": "x"}', "resolution of a model must be a number of metres"),
         ('{"resolution": 0}', "resolution of a model must be a number of metres"),
         ('{"tta": 4}', "tta of a model must be a text"),
+        ('{"classes": []}', "classes of a model must be a list of different names"),
+        ('{"classes": ["a", "a"]}', "classes of a model must be a list of different"),
+        ('{"targets": ["road"]}', "targets of a model must be its classes, or these"),
     ],
 )
 def test_odd_facts_of_a_model_are_named(tmp_path, facts, says):

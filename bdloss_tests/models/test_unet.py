@@ -106,6 +106,22 @@ def test_convnn_has_skips_unless_it_is_told_not_to():
     assert [t.shape[-1] for t in finest.input] == [8, 4]
 
 
+@pytest.mark.parametrize("backbone", ["plain", "resnet18"])
+def test_classes_that_exclude_each_other_add_to_at_most_one(backbone, tmp_path):
+    keras.utils.set_random_seed(2)
+    model = models.build_model(backbone, classes=3, filters=4, activation="softmax")
+    models.save_model(model, tmp_path / "model.keras", {})
+    again, _ = models.load_model(tmp_path / "model.keras")
+    maps = array(again(PIXELS))
+    assert maps.shape == (1, 64, 96, 3)
+    np.testing.assert_array_equal(maps, array(model(PIXELS)))
+    assert 0 < maps.min() < maps.sum(axis=-1).max() < 1
+    head = keras.Model(model.input, model.get_layer("probability").input)
+    logits = np.exp(array(head(PIXELS)))
+    expected = logits[..., 1:] / logits.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(maps, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("backbone", ["plain", "convnn", "lite", "resnet18"])
 def test_momentum_of_batch_norm_is_a_setting(backbone):
     model = models.build_model(backbone, momentum=0.99)
@@ -124,6 +140,10 @@ def test_momentum_of_batch_norm_is_a_setting(backbone):
         (
             lambda: models.set_trainable(models.build_model("plain"), "encoder"),
             "trainable must be one of",
+        ),
+        (
+            lambda: models.build_model("plain", activation="tanh"),
+            "activation must be one of sigmoid, softmax, got 'tanh'",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from bdloss.training import weight_search
 from bdloss.training.experiment import make_experiment
 from bdloss.training.history import write_history
 from bdloss.training.loss import LossSettings, make_loss
+from bdloss.training.network import ModelSettings, build_network
 from bdloss.training.run import make_trainer
 from bdloss.training.schedules import (
     StageSettings,
@@ -43,6 +44,56 @@ def prepare(
     scenes = SCENES[1:] if validation else []
     fitted = make_trainer(experiment, model, SCENES[:1], scenes, ["town"], verbose=0)
     return fitted, experiment
+
+
+@pytest.mark.parametrize(
+    ("targets", "activation"),
+    [
+        (["house", "road"], "softmax"),
+        (["house", "road", "contact"], "sigmoid"),
+    ],
+)
+def test_a_network_of_several_maps_learns_them(targets, activation):
+    scenes = []
+    for seed in (1, 2):
+        pixels, mask = make_scene(seed, 48, 64)
+        pixels = np.dstack([pixels, pixels[..., 0]])
+        if "road" in targets:
+            road = np.roll(mask, 9, axis=1) & (mask == 0)
+            pixels[..., 1] = np.where(road, 200, 60)
+            mask = mask + 2 * road
+        contact = None
+        if "contact" in targets:
+            contact = np.roll(mask == 1, 7, axis=0).astype(np.uint8)
+            pixels[..., 3] = 200 * contact
+        scenes.append(SceneData(pixels, mask, contact))
+    keras.utils.set_random_seed(1)
+    experiment = make_experiment(
+        {
+            "model": {"filters": 4, "blocks": 1, "activation": activation},
+            "patches": {"size": 32, "batch_size": 4, "steps": 15},
+            "fit": {"jit_compile": "off"},
+            "stage": [{"epochs": 8, "learning_rate": 1e-2}],
+        }
+    )
+    model = build_network(experiment.model, 4, targets)
+    fitted = make_trainer(
+        experiment, model, scenes[:1], scenes[1:], ["a"], 0, targets=targets
+    )
+    fitted.fit_until(8)
+    assert fitted.rows[-1]["val_iou"] > 0.6
+    pixels, maps = fitted.batches.validation[0]
+    assert maps.shape[-1] == len(targets)
+    found = model.predict_on_batch(pixels) >= 0.5
+    counted = maps != 255
+    assert (found == maps)[counted].mean() > 0.95
+    assert fitted.examples().shape == (4, 32, 96, 3)
+
+
+def test_contact_is_not_of_classes_that_exclude_each_other():
+    settings = ModelSettings(activation="softmax")
+    with pytest.raises(ValueError, match=r"needs model\.activation = sigmoid"):
+        build_network(settings, 3, ["building", "contact"])
 
 
 class Epochs(keras.callbacks.Callback):
