@@ -147,6 +147,7 @@ def predict_mask(
     experiment: "Experiment", predictor: "Predictor", pixels: np.ndarray
 ) -> np.ndarray:
     """Return what a model makes of an image, as when the run was scored."""
+    from bdloss.inference.class_choice import choose_class
     from bdloss.inference.sliding_window import predict_array
     from bdloss.training.run import OVERLAP
 
@@ -158,8 +159,10 @@ def predict_mask(
         overlap=patches.size // OVERLAP,
         batch=patches.batch_size,
         tta=experiment.prediction.tta,
+        maps=len(predictor.targets),
     )
-    return (probabilities >= predictor.threshold).astype(np.uint8)
+    classes = np.atleast_3d(probabilities)[..., : len(predictor.classes)]
+    return choose_class(classes, predictor.threshold)
 
 
 def write_random_features(path: Path) -> None:

@@ -4,8 +4,9 @@
 
 Both programs cut patches of `tile_size` at `resolution`, divide their pixels by 255,
 standardise them, set values below `seg_thresh` to 0, and take the channel that is
-largest. So there are two channels, and that of the background is 0: at any threshold a
-pixel is building exactly where its probability reaches it.
+largest. So there is one channel more than classes, and the background's, the first, is
+0: at any threshold a pixel is of a class exactly where its probability reaches it and
+no other's is higher. A map of contact is none of them.
 """
 
 import importlib.util
@@ -35,8 +36,8 @@ def export_onnx(
     """Write a model as an ONNX file that needs neither Keras nor this package.
 
     Its input is `image`, float32 of shape `(batch, bands, window, window)` in [0, 1];
-    its output `maps`, float32 of shape `(batch, 2, window, window)`: 0, and the
-    probability of a building. The batch may be of any size.
+    its output `maps`, float32 of shape `(batch, 1 + classes, window, window)`: 0, and
+    the probability of each class. The batch may be of any size.
 
     Args:
         predictor: A model, from `models.load_predictor`.
@@ -70,10 +71,11 @@ def export_onnx(
     side = predictor.patch_size if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)
+    classes = len(predictor.classes)
     with atomic_path(path) as partial:
         with warnings.catch_warnings():  # of what the converter does inside
             warnings.simplefilter("ignore")
-            _with_bands_first(predictor.network, side).export(
+            _with_bands_first(predictor.network, classes, side).export(
                 partial,
                 format="onnx",
                 verbose=False,
@@ -102,7 +104,10 @@ def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {
         "model_type": "Segmentor",
-        "class_names": {"0": "background", "1": "building"},
+        "class_names": {
+            str(number): name
+            for number, name in enumerate(["background", *predictor.classes])
+        },
         "tile_size": side,
         "tiles_overlap": OVERLAP,
         "seg_thresh": predictor.threshold,
@@ -115,15 +120,18 @@ def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:
     return metadata
 
 
-def _with_bands_first(network: keras.Model, side: int) -> keras.Model:
+def _with_bands_first(network: keras.Model, number: int, side: int) -> keras.Model:
     """Return the network as the readers of ONNX files feed it."""
     image = keras.Input((network.input_shape[-1], side, side), name="image")
     bands_last = layers.Permute((2, 3, 1), name="bands_last")(image)
     pixels = layers.Rescaling(255.0, name="pixels")(bands_last)
-    building = layers.Permute((3, 1, 2), name="building")(network(pixels))
-    background = layers.Rescaling(0.0, name="background")(building)
-    maps = layers.Concatenate(axis=1, name="both")([background, building])
-    return keras.Model(image, maps, name="bdloss")
+    classes = layers.Permute((3, 1, 2), name="classes")(network(pixels))
+    if network.output_shape[-1] > number:
+        classes = classes[:, :number]
+    first = classes if number == 1 else classes[:, :1]
+    background = layers.Rescaling(0.0, name="background")(first)
+    both = layers.Concatenate(axis=1, name="both")([background, classes])
+    return keras.Model(image, both, name="bdloss")
 
 
 def _name_and_describe(path: Path, metadata: dict[str, Any]) -> None:

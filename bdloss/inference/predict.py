@@ -8,6 +8,7 @@ the end, so that a run that was killed goes on and machines can share a raster.
 
 import contextlib
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from bdloss.constants import BUILDING
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.geo.orthophoto import Orthophoto
@@ -100,6 +102,7 @@ def predict_raster(
     band_indexes: Sequence[int] | None = None,
     nodata: float | None = None,
     band_count: int | None = None,
+    targets: Sequence[str] = (BUILDING,),
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     resume: bool = False,
@@ -110,7 +113,8 @@ def predict_raster(
     """Predict the buildings of a raster, in memory that does not grow with its height.
 
     The mask is 1 where the probability reaches the threshold, 0 where it does not and
-    255 where the raster is masked (nodata, alpha). It lies on the grid of the raster.
+    255 where the raster is masked (nodata, alpha); of several classes it is the number
+    of the one, from 1, whose probability is highest. It lies on the grid of the raster.
     Windows that are masked altogether cost nothing. All that can be wrong with the
     input is found before the first pixel is predicted, and no file is there before it
     is whole. What a person should know of the raster is logged.
@@ -119,7 +123,7 @@ def predict_raster(
         image: Raster to read, of a format in `trust.DRIVERS`, or an `Orthophoto`.
         predict: A model, from `models.load_predictor`; or a callable from a batch of
             shape `(batch, window, window, bands)`, uint8, to probabilities of shape
-            `(batch, window, window, 1)`, in [0, 1].
+            `(batch, window, window, maps)`, in [0, 1].
         out: GeoTIFF of the mask, or `Products`: all that is to be made. Its folder is
             made if it does not exist.
         probability_path: GeoTIFF of the probabilities, beside that of the mask, as 0 to
@@ -129,6 +133,8 @@ def predict_raster(
         nodata: What a raster that does not say so has where it has no data. That of an
             `Orthophoto` is its own.
         band_count: Bands that a callable takes; None for any.
+        targets: Names of the maps that a callable gives: one or more classes, then
+            `contact` if it gives that map.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1; what is
             predicted of them is kept for `merge_shards`, and nothing else written.
         overwrite: Whether files that exist may be replaced.
@@ -169,8 +175,11 @@ def predict_raster(
         inference = settings_for(model, **settings)
         own = {"model": model.name, "model_sha256": model.digest}
         tags, band_count = {**own, **(tags or {})}, model.band_count
+        targets = model.targets
     else:
         inference = InferenceSettings(**settings)
+    if tuple(targets) != (BUILDING,):
+        tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     trained = model.resolution if model else None
     for line in input_warnings(orthophoto, inference.resolution, trained):
         logger.warning("%s: %s", orthophoto.path.name, line)
@@ -201,6 +210,7 @@ def predict_raster(
             predict,
             inference,
             store,
+            targets=targets,
             band_count=band_count,
             shard=shard,
             resume=goes_on,

@@ -31,29 +31,38 @@ class Stretch(NamedTuple):
     def stretch(
         self, blocks: Iterable[tuple[int, np.ndarray]], first: int, last: int
     ) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Yield the new rows from `first` to before `last`, block by block."""
+        """Yield the new rows from `first` to before `last`, block by block.
+
+        Args:
+            blocks: The row that a block begins with, and the block, `(maps, rows,
+                width)`, from the top without a gap.
+            first: First of the new rows.
+            last: The one to end before.
+        """
         left, right, across = _between(
             np.arange(self.new_width), self.new_width, self.width
         )
-        kept = np.empty((0, self.width), np.float32)  # rows that are still needed
+        kept = None  # rows that are still needed
         for row, block in blocks:
-            top = row - len(kept)  # of `kept` in the map
-            kept = np.concatenate([kept, block])
+            if kept is None:
+                kept = block[:, :0]
+            top = row - kept.shape[1]  # of `kept` in the map
+            kept = np.concatenate([kept, block], axis=1)
             rows = np.arange(first, last)
             lower, upper, down = _between(rows, self.new_height, self.height)
             # Ready are the new rows whose neighbour below has come; `upper` is sorted.
-            ready = int(np.searchsorted(upper, top + len(kept)))
+            ready = int(np.searchsorted(upper, top + kept.shape[1]))
             if not ready:
                 continue
             lower, upper = lower[:ready] - top, upper[:ready] - top
             part = down[:ready, None]
             # Bilinear: between rows, then between columns.
-            new = kept[lower] * (1 - part) + kept[upper] * part
-            new = new[:, left] * (1 - across) + new[:, right] * across
+            new = kept[:, lower] * (1 - part) + kept[:, upper] * part
+            new = new[..., left] * (1 - across) + new[..., right] * across
             yield first, new.astype(np.float32)
             first += ready
             # Later rows need none above those that the last one needed.
-            kept = kept[-1:] if ready == len(rows) else kept[lower[-1] :]
+            kept = kept[:, -1:] if ready == len(rows) else kept[:, lower[-1] :]
 
 
 def _between(indexes: np.ndarray, new_length: int, length: int):

@@ -35,20 +35,23 @@ def predict_array(
     overlap: int = 128,
     batch: int = 4,
     tta: str = "none",
+    maps: int = 1,
 ) -> np.ndarray:
     """Predict the probabilities of an image in memory.
 
     Args:
         pixels: Image of shape `(height, width, bands)`, uint8.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
-            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+            to probabilities of shape `(batch, window, window, maps)`, in [0, 1].
         window: Side of the windows, in pixels.
         overlap: How far neighbouring windows overlap, in pixels, less than `window`.
         batch: Number of windows that the model is given at a time.
         tta: Test-time augmentation, a name in `tta.MODES`.
+        maps: How many maps it gives.
 
     Returns:
-        Map of shape `(height, width)`, float32, in [0, 1].
+        Map of shape `(height, width)`, float32, in [0, 1]; of several maps, an array of
+        shape `(height, width, maps)`.
 
     Raises:
         ValueError: If the image is not uint8 with three axes, if a setting is out of
@@ -67,7 +70,7 @@ def predict_array(
         )
     InferenceSettings(window=window, overlap=overlap, batch=batch, tta=tta)
     height, width, _ = pixels.shape
-    probabilities = np.empty((height, width), np.float32)
+    probabilities = np.empty((height, width, maps), np.float32)
     blocks = predict_rows(
         lambda part: pixels[part.slices],
         height,
@@ -76,10 +79,11 @@ def predict_array(
         window,
         overlap,
         batch,
+        number=maps,
     )
     for row, block in blocks:
-        probabilities[row : row + len(block)] = block
-    return probabilities
+        probabilities[row : row + block.shape[1]] = np.moveaxis(block, 0, -1)
+    return probabilities[..., 0] if maps == 1 else probabilities
 
 
 def predict_rows(
@@ -92,11 +96,12 @@ def predict_rows(
     batch: int,
     first: int = 0,
     last: int | None = None,
+    number: int = 1,
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield rows of the merged map, from `first` to before `last`, as blocks.
+    """Yield rows of the merged maps, from `first` to before `last`, as blocks.
 
     `read` gives the pixels of a window, or None for a window that nobody asks about.
-    It is called in a thread of its own.
+    It is called in a thread of its own. Blocks are `(number, rows, width)`.
     """
     stride = window - overlap
 
@@ -115,20 +120,25 @@ def predict_rows(
     # Closed here, so that no thread reads from a raster that the caller closes.
     with closing(map_in_thread(read_patch, parts, BATCHES_AHEAD * batch)) as reads:
         patches = ((part, patch) for part, patch in reads if patch is not None)
-        maps = _predict_patches(patches, predict, batch)
-        yield from merge_windows(maps, height, width, window, stride, first, last)
+        maps = _predict_patches(patches, predict, batch, number)
+        yield from merge_windows(
+            maps, height, width, window, stride, first, last, number
+        )
 
 
 def _predict_patches(
-    patches: Iterator[tuple[Window, np.ndarray]], predict: Callable, batch: int
+    patches: Iterator[tuple[Window, np.ndarray]],
+    predict: Callable,
+    batch: int,
+    number: int,
 ) -> Iterator[tuple[Window, np.ndarray]]:
-    """Yield each window with its map, of shape `(window, window)`."""
+    """Yield each window with its maps, of shape `(number, window, window)`."""
     while ready := list(islice(patches, batch)):
         windows, pixels = zip(*ready, strict=True)
         pixels += pixels[-1:] * (batch - len(ready))
         maps = predict(np.stack(pixels))
-        _check_maps(maps, (batch, *pixels[0].shape[:2], 1))
-        yield from zip(windows, maps[: len(ready), :, :, 0], strict=True)
+        _check_maps(maps, (batch, *pixels[0].shape[:2], number))
+        yield from zip(windows, np.moveaxis(maps[: len(ready)], -1, 1), strict=True)
 
 
 def map_in_thread(

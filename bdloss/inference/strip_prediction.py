@@ -5,23 +5,25 @@
 What is in memory is a few windows and a strip of rows as high as a window.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 import rasterio
 
-from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.raster import GDAL_CACHE
 from bdloss.geo.windows import Window
+from bdloss.inference.class_choice import choose_class
 from bdloss.inference.resampling import Stretch
 from bdloss.inference.settings import InferenceSettings
 from bdloss.inference.sliding_window import map_in_thread, predict_rows
 from bdloss.inference.strips import StripStore
 from bdloss.inference.tta import augment_prediction
+from bdloss.models import class_names
 
 MAX_BLOCKS_WAITING = 1  # for the writing thread
 
@@ -32,6 +34,7 @@ def predict_strips(
     settings: InferenceSettings,
     store: StripStore,
     *,
+    targets: Sequence[str] = (BUILDING,),
     band_count: int | None = None,
     shard: tuple[int, int] = (1, 1),
     resume: bool = False,
@@ -40,15 +43,17 @@ def predict_strips(
 ) -> None:
     """Predict the rows of a raster file and keep them on disk, strip by strip.
 
-    Each strip has two layers: the mask (1, 0, and 255 where the raster is masked) and
-    the probability (0 to 254, and 255), on the grid of the raster.
+    The first layer of a strip is the mask: the number of a pixel's class, from 1, 0 for
+    none, 255 where the raster is masked. Then comes a layer for each map: its
+    probability (0 to 254, and 255). All are on the grid of the raster.
 
     Args:
         orthophoto: Raster to read.
         predict: Callable from a batch of shape `(batch, window, window, bands)`, uint8,
-            to probabilities of shape `(batch, window, window, 1)`, in [0, 1].
+            to probabilities of shape `(batch, window, window, maps)`, in [0, 1].
         settings: How it is predicted.
         store: Where the strips are kept.
+        targets: Names of the maps: classes, then `contact` if there is that map.
         band_count: Bands that the model takes, alpha not counted; None for any.
         shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
@@ -106,15 +111,19 @@ def predict_strips(
             return reader.pixels(window) if reader.valid(window).any() else None
 
         def write(block: tuple[int, np.ndarray]) -> int:
-            row, values = block
-            masked = ~masks.valid(Window(row, 0, *values.shape))
-            layers = np.empty((2, *values.shape), np.uint8)
-            layers[0] = values >= settings.threshold
-            layers[1] = np.rint(PROBABILITY_SCALE * values)
+            row, maps = block
+            number, *sides = maps.shape
+            masked = ~masks.valid(Window(row, 0, *sides))
+            layers = np.empty((1 + number, *sides), np.uint8)
+            layers[0] = choose_class(
+                np.moveaxis(maps[:classes], 0, -1), settings.threshold
+            )
+            layers[1:] = np.rint(PROBABILITY_SCALE * maps)
             layers[:, masked] = IGNORED
             store.write(row, layers)
             return masked.size
 
+        classes = len(class_names(targets))
         zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
         rows = predict_rows(
             read,
@@ -122,6 +131,7 @@ def predict_strips(
             predict_mean,
             *(settings.window, settings.overlap, settings.batch),
             *zoom.needed(first, last),
+            number=len(targets),
         )
         resampled = settings.resolution is not None
         blocks = zoom.stretch(rows, first, last) if resampled else rows

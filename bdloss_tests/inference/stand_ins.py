@@ -7,6 +7,11 @@ def pointwise(batch):
     return batch[..., :1] / np.float32(255)
 
 
+def several(batch):
+    """Of each pixel three maps, of which the windows' weights matter to all."""
+    return np.concatenate([blended(batch[..., band:]) for band in range(3)], axis=-1)
+
+
 def blended(batch):
     """Of each pixel, its window's mean and where it is: the weights matter."""
     side = batch.shape[1]

@@ -20,11 +20,17 @@ def tilings(draw):
 
 
 def merge(maps, height, width, side, stride):
-    blocks = list(merge_windows(maps, height, width, side, stride))
+    """Merge windows of one map each."""
+    stacked = ((window, values[None]) for window, values in maps)
+    return merge_maps(stacked, height, width, side, stride)[0]
+
+
+def merge_maps(maps, height, width, side, stride, number=1):
+    blocks = list(merge_windows(maps, height, width, side, stride, number=number))
     assert [row for row, _ in blocks] == np.cumsum(
-        [0] + [len(block) for _, block in blocks[:-1]]
+        [0] + [block.shape[1] for _, block in blocks[:-1]]
     ).tolist()
-    return np.concatenate([block for _, block in blocks])
+    return np.concatenate([block for _, block in blocks], axis=1)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 32, 512])
@@ -74,15 +80,24 @@ def test_whole_array_reference(tiling, seed):
     assert merge(maps, *tiling) == pytest.approx(total / weight, abs=1e-6)
 
 
+def test_each_of_several_maps_is_merged_as_if_it_were_alone():
+    tiling, random = (53, 41, 16, 11), np.random.default_rng(8)
+    maps = [(w, random.random((3, 16, 16))) for w in sliding_windows(*tiling)]
+    merged = merge_maps(maps, *tiling, number=3)
+    for number in range(3):
+        alone = merge([(window, values[number]) for window, values in maps], *tiling)
+        np.testing.assert_array_equal(merged[number], alone)
+
+
 def test_memory_is_bounded_by_the_window():
     heights = set()
     for height in (50, 5_000, 50_000):
         buffer = BlendBuffer(height, 7, side=16, stride=12)
-        heights.add(len(buffer.rows))
+        heights.add(buffer.rows.shape[1])
         for window in sliding_windows(height, 7, 16, 12):
-            assert all(len(block) <= 16 for _, block in buffer.release(window.row))
-            buffer.add(window, np.ones((16, 16)))
-            heights.add(len(buffer.rows))
+            assert all(block.shape[1] <= 16 for _, block in buffer.release(window.row))
+            buffer.add(window, np.ones((1, 16, 16)))
+            heights.add(buffer.rows.shape[1])
     assert heights == {16}
 
 
@@ -92,16 +107,17 @@ def test_blocks_come_as_soon_as_they_are_finished():
     def maps():
         for window in sliding_windows(100, 3, 10, 5):
             seen.append(window.row)
-            yield window, np.ones((10, 10))
+            yield window, np.ones((1, 10, 10))
 
     row, block = next(merge_windows(maps(), 100, 3, side=10, stride=5))
-    assert (row, len(block)) == (0, 5)
+    assert (row, block.shape) == (0, (1, 5, 3))
     assert seen == [0, 5]
 
 
 def test_a_block_is_the_callers_to_keep():
     maps = [
-        (window, np.full((4, 4), window.row)) for window in sliding_windows(12, 4, 4, 4)
+        (window, np.full((1, 4, 4), window.row))
+        for window in sliding_windows(12, 4, 4, 4)
     ]
     blocks = [block for _, block in merge_windows(maps, 12, 4, side=4, stride=4)]
     assert [block.mean() for block in blocks] == [0, 4, 8]
@@ -123,8 +139,8 @@ def test_windows_left_out_are_zeros():
 
 def test_windows_must_come_from_top_to_bottom():
     maps = [
-        (Window(4, 0, 4, 4), np.ones((4, 4))),
-        (Window(0, 0, 4, 4), np.ones((4, 4))),
+        (Window(4, 0, 4, 4), np.ones((1, 4, 4))),
+        (Window(0, 0, 4, 4), np.ones((1, 4, 4))),
     ]
     with pytest.raises(ValueError, match="row 0 came after row 4"):
         list(merge_windows(maps, 8, 4, side=4, stride=4))
@@ -141,9 +157,9 @@ def test_rows_are_the_same_wherever_it_is_begun(tiling, data):
         (window, random.random((side, side))) for window in sliding_windows(*tiling)
     ]
     whole = merge(maps, *tiling)
-    part = [(w, m) for w, m in maps if w.row + w.height > first and w.row < last]
+    part = [(w, m[None]) for w, m in maps if w.row + w.height > first and w.row < last]
     blocks = list(merge_windows(part, *tiling, first, last))
     assert blocks[0][0] == first
     np.testing.assert_array_equal(
-        np.concatenate([block for _, block in blocks]), whole[first:last]
+        np.concatenate([block for _, block in blocks], axis=1)[0], whole[first:last]
     )

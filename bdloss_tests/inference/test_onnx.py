@@ -89,6 +89,31 @@ def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("contact", [False, True])
+def test_each_class_has_a_channel_and_contact_has_none(tmp_path, contact):
+    keras.utils.set_random_seed(3)
+    activation = "sigmoid" if contact else "softmax"
+    model = models.build_model(
+        "plain", classes=2 + contact, filters=4, blocks=2, activation=activation
+    )
+    classes = ["house", "road"]
+    targets = [*classes, "contact"] if contact else classes
+    metadata = {**FACTS, "classes": classes, "targets": targets}
+    models.save_model(model, tmp_path / "model.keras", metadata)
+    predictor = models.load_predictor(tmp_path / "model.keras")
+    told = onnx.export_onnx(predictor, tmp_path / "model.onnx")
+    assert told["class_names"] == {"0": "background", "1": "house", "2": "road"}
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    patches = read_sample(3)
+    (maps,) = session.run(None, {"image": patches.astype(np.float32) / 255})
+    assert maps.shape == (2, 3, 64, 64)
+    assert (maps[:, 0] == 0).all()
+    expected = predictor.predict(np.moveaxis(patches, 1, -1))[..., :2]
+    np.testing.assert_allclose(np.moveaxis(maps[:, 1:], 1, -1), expected, atol=1e-4)
+
+
 def test_what_the_readers_are_told():
     predictor = models.Predictor(
         name="town",

@@ -12,10 +12,14 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bdloss.geo.orthophoto import Orthophoto
 from bdloss.inference.batch_size import find_batch
 from bdloss.inference.predict import predict_raster
+from bdloss.inference.settings import InferenceSettings
 from bdloss.inference.sliding_window import predict_array
-from bdloss_tests.inference.stand_ins import blended, pointwise
+from bdloss.inference.strip_prediction import predict_strips
+from bdloss.inference.strips import StripStore
+from bdloss_tests.inference.stand_ins import blended, pointwise, several
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
 SMALL = {"window": 16, "overlap": 4, "batch": 3}
@@ -277,6 +281,55 @@ def test_raster_equals_array(tmp_path, height, width):
         (expected >= 0.52).sum(),
     )
     assert sum(done) == pytest.approx(height * width / 1e6)
+
+
+def test_each_of_several_maps_is_predicted_as_if_it_were_alone():
+    pixels = draw_image(37, 50)
+    maps = predict_array(pixels, several, **SMALL, tta="flips", maps=3)
+    assert maps.shape == (37, 50, 3)
+    for number in range(3):
+
+        def alone(batch, number=number):
+            return several(batch)[..., number : number + 1]
+
+        expected = predict_array(pixels, alone, **SMALL, tta="flips")
+        np.testing.assert_array_equal(maps[..., number], expected)
+
+
+@pytest.mark.parametrize("resolution", [None, 0.2, 0.5])
+def test_strips_hold_the_class_and_the_probability_of_each_map(tmp_path, resolution):
+    pixels = draw_image(61, 47)
+    pixels[20:30, 5:40] = 0
+    image = Orthophoto.read(write_raster(tmp_path / "image.tif", pixels, nodata=0))
+    how = InferenceSettings(**SMALL, threshold=0.55, resolution=resolution)
+    store, whole = StripStore(tmp_path / "rows"), {}
+    targets = ("house", "road", "contact")
+    predict_strips(image, several, how, store, targets=targets)
+    layers = np.concatenate([part for _, part in store.read()], axis=1)
+    assert layers.shape == (4, 61, 47)
+    assert (layers[:, 20:30, 5:40] == 255).all()
+    for number in range(3):
+        one = StripStore(tmp_path / f"one{number}")
+        predict_strips(image, lambda b, n=number: several(b)[..., n : n + 1], how, one)
+        whole = np.concatenate([part for _, part in one.read()], axis=1)
+        np.testing.assert_array_equal(layers[1 + number], whole[1])
+    first, second = layers[1:3].astype(int)
+    classes = layers[0]
+    assert set(np.unique(classes)) == {0, 1, 2, 255}
+    assert (first[classes == 1] >= second[classes == 1]).all()
+    assert (second[classes == 2] >= first[classes == 2]).all()
+    assert (np.maximum(first, second)[classes == 0] <= np.rint(254 * 0.55)).all()
+
+
+def test_windows_that_are_all_masked_have_as_many_layers(tmp_path):
+    image = write_raster(tmp_path / "image.tif", draw_image(20, 20) * 0, nodata=0)
+    store = StripStore(tmp_path / "rows")
+    how = InferenceSettings(**SMALL)
+    targets = ("house", "road", "contact")
+    predict_strips(Orthophoto.read(image), several, how, store, targets=targets)
+    layers = np.concatenate([part for _, part in store.read()], axis=1)
+    assert layers.shape == (4, 20, 20)
+    assert (layers == 255).all()
 
 
 @pytest.mark.parametrize(
