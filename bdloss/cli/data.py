@@ -39,14 +39,16 @@ def check_data(dataset: str, root: Path, quick: bool, changes: tuple[str, ...]) 
         settings = {"dataset": {"name": dataset, "root": str(root)}}
         for assignment in changes:
             experiments.change(settings, assignment)
-        splits = experiments.make_experiment(settings).dataset.read()
+        chosen = experiments.make_experiment(settings).dataset
+        splits = chosen.read()
         faults = []
         for fault in check.check_splits(splits, dataset, quick):
             click.echo(f"{fault.kind:<10}  {fault.text}")
             faults.append(fault)
         if not quick:
             for part, scenes in splits._asdict().items():
-                click.echo(f"{part:<10}  {check.count_scenes(scenes)}")
+                counts = check.count_scenes(scenes, classes=chosen.class_names)
+                click.echo(f"{part:<10}  {counts}")
     grave = sum(fault.is_grave for fault in faults)
     click.echo(f"faults      {grave}, and {len(faults) - grave} to look at")
     if grave:

@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bdloss.constants import IGNORED
+from bdloss.constants import BUILDING, IGNORED
 from bdloss.data import inria, potsdam
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, GroundTruth
 from bdloss.data.scenes import (
@@ -131,14 +131,16 @@ def refuse_faults(splits: Splits, dataset: str = "folder") -> list[Fault]:
 def count_scenes(
     scenes: Iterable[Scene],
     load_mask: Callable[[Scene], np.ndarray] = load_mask,
+    classes: Sequence[str] = (BUILDING,),
 ) -> str:
     """Return the totals of scenes in a line: number, size, resolution and classes.
 
     Args:
         scenes: The scenes; those that cannot be read are left out.
         load_mask: Returns the mask of a scene.
+        classes: Names of the classes of the masks.
     """
-    counts: Counter[int] = Counter()
+    counts = np.zeros(IGNORED + 1, int)
     sizes: Counter[str] = Counter()
     number = 0
     for scene in scenes:
@@ -149,16 +151,18 @@ def count_scenes(
             continue
         number += 1
         sizes[f"{resolution} m" if resolution else "unknown resolution"] += 1
-        counts.update(
-            {value: np.count_nonzero(mask == value) for value in (0, 1, IGNORED)}
-        )
-    total = max(1, counts.total())
+        counts += np.bincount(mask.ravel(), minlength=len(counts))
+    total = max(1, counts.sum())
     if not number:
         return "none"
+    parts = [(name, counts[index]) for index, name in enumerate(classes, 1)]
+    shares = [
+        f"{count / total:.1%} {name}"
+        for name, count in (*parts, ("ignored", counts[-1]))
+    ]
     return (
         f"{number} scene{'s' * (number != 1)}, {total / 1e6:.2f} megapixels "
-        f"({', '.join(sizes)}), {counts[1] / total:.1%} building, "
-        f"{counts[IGNORED] / total:.1%} ignored"
+        f"({', '.join(sizes)}), {', '.join(shares)}"
     )
 
 
@@ -287,12 +291,14 @@ def _check_pixels(scene: Scene) -> Iterator[Fault]:
         damaged = isinstance(error, DamagedFileError)
         yield Fault("unreadable" if damaged else "mismatched", str(error))
         return
-    known = mask != IGNORED
-    if not known.any():
+    found = set(np.unique(mask).tolist()) - {IGNORED}
+    if not found:
         yield Fault("suspicious", f"nothing is known anywhere: {scene.truth}")
-    elif (mask[known] == 1).all() or not (mask[known] == 1).any():
-        what = "only" if (mask[known] == 1).all() else "no"
-        yield Fault("suspicious", f"{what} building in {scene.name}: {scene.truth}")
+    elif len(found) == 1:
+        names = scene.classes.names if scene.classes else (BUILDING,)
+        (only,) = found
+        what = f"only {names[only - 1]}" if only else f"no {' and no '.join(names)}"
+        yield Fault("suspicious", f"{what} in {scene.name}: {scene.truth}")
     if pixels.min() == pixels.max():
         yield Fault("suspicious", f"all pixels are the same: {scene.image}")
     yield from _check_values(scene)
@@ -300,7 +306,7 @@ def _check_pixels(scene: Scene) -> Iterator[Fault]:
 
 def _check_values(scene: Scene) -> Iterator[Fault]:
     """Find masks of more than two values, all but 0 of which count as building."""
-    if GroundTruth(scene.truth).is_vector or scene.colours:
+    if GroundTruth(scene.truth).is_vector or scene.classes:
         return
     with raster.open_raster(scene.truth) as source:
         values = np.unique(source.read(1, masked=True).compressed())

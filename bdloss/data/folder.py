@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bdloss.data.classes import ATTRIBUTE, Classes, ClassTable
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, OUTLINE_SUFFIXES, by_stem
 from bdloss.data.scenes import (
     DatasetSettings,
@@ -34,10 +35,23 @@ class FolderSettings(DatasetSettings):
     validation: float | list[str] = 0.2  # fraction of each scene, or names of scenes
     test: list[str] = Field(default=[])  # names of scenes
     resolution: Resolution = 0.0
+    classes: Classes = Field(default={})  # name = value | "#rrggbb" | attribute's value
+    attribute: str = ATTRIBUTE  # of outlines, that has these values
 
     def read(self) -> Splits:
         """Find the scenes."""
-        return read_folder(self.root, self.validation, self.test, self.resolution)
+        return read_folder(
+            self.root,
+            self.validation,
+            self.test,
+            self.resolution,
+            classes=self.class_table,
+        )
+
+    @property
+    def class_table(self) -> ClassTable | None:
+        """What tells several classes apart; None for buildings alone."""
+        return ClassTable.of(self.classes, self.attribute) if self.classes else None
 
 
 def read_folder(
@@ -45,6 +59,8 @@ def read_folder(
     validation: float | Sequence[str] = 0.2,
     test: Sequence[str] = (),
     resolution: float = 0.0,
+    *,
+    classes: ClassTable | None = None,
 ) -> Splits:
     """Find the scenes of a folder of one's own.
 
@@ -59,6 +75,7 @@ def read_folder(
         test: Names of the scenes kept for testing; a name is that of the file without
             suffix.
         resolution: Metres a pixel to bring the scenes to; 0 leaves them as they are.
+        classes: What tells several classes apart in the truth; None for buildings.
 
     Returns:
         The scenes, each split sorted by name.
@@ -81,7 +98,10 @@ def read_folder(
                 raise InputError(f"an image needs a mask {masks / name}.*: {image}")
     else:
         truths = dict.fromkeys(images, _only_outlines(root))
-    scenes = {name: Scene(name, images[name], truths[name]) for name in sorted(images)}
+    scenes = {
+        name: Scene(name, images[name], truths[name], classes=classes)
+        for name in sorted(images)
+    }
 
     fraction, validated = fraction_or_names(validation)
     check_names([*validated, *test], scenes, root)

@@ -11,6 +11,7 @@ import shapely
 from rasterio import Affine
 from rasterio.transform import array_bounds
 
+from bdloss.data.classes import ClassTable
 from bdloss.errors import InputError
 from bdloss.files import visible_files
 from bdloss.geo import raster, vector
@@ -22,13 +23,15 @@ OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
 
 
 class GroundTruth(NamedTuple):
-    """What is known of the buildings of an image.
+    """What is known of the buildings of an image, or of several classes.
 
     Attributes:
         path: A raster of 0 and another value, or a vector file of polygons.
+        classes: What tells several classes apart in it; None for buildings alone.
     """
 
     path: Path
+    classes: ClassTable | None = None
 
     @property
     def is_vector(self) -> bool:
@@ -45,15 +48,34 @@ class GroundTruth(NamedTuple):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, or outlines do not overlap the image.
+            ValueError: If it is damaged, outlines do not overlap the image, or have
+                another class than those that are known.
         """
         if self.is_vector:
-            bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
-            outlines = vector.read_outlines(self.path, geobox.crs, bounds)
-            yield OutlineReader(outlines, geobox)
+            yield self._read_outlines(geobox)
             return
         with raster.open_raster(self.path) as source:
-            yield MaskReader(source)
+            yield MaskReader(source, classes=self.classes)
+
+    def _read_outlines(self, geobox: GeoBox) -> "OutlineReader":
+        bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
+        if self.classes is None:
+            outlines = vector.read_outlines(self.path, geobox.crs, bounds)
+            return OutlineReader(outlines, geobox)
+        if self.classes.kind == "colour":
+            raise InputError(
+                "classes of outlines are told by an attribute, not by colours: "
+                f"{self.path}"
+            )
+        outlines, values = vector.read_attribute(
+            self.path, geobox.crs, bounds, self.classes.attribute
+        )
+        numbers = self.classes.numbers_of(values, self.path)
+        # Where two overlap, the later class of the table is seen.
+        order = np.argsort(numbers, kind="stable")
+        order = order[numbers[order] > 0]
+        outlines = [outlines[index] for index in order]
+        return OutlineReader(outlines, geobox, numbers[order])
 
 
 class MaskReader:
@@ -63,15 +85,28 @@ class MaskReader:
         geobox: Where its pixels lie.
     """
 
-    def __init__(self, source: rasterio.DatasetReader, probabilities: bool = False):
-        """Prepare to read an open raster, of probabilities if that is said."""
+    def __init__(
+        self,
+        source: rasterio.DatasetReader,
+        probabilities: bool = False,
+        classes: ClassTable | None = None,
+    ):
+        """Prepare to read an open raster, of probabilities or classes if it is said."""
         self.geobox = geobox_of(source)
         self._source = source
+        self._classes = classes
         self._read = raster.read_probabilities if probabilities else raster.read_mask
 
     def read(self, window: Window) -> np.ndarray:
-        """Return a window as `raster.read_mask`, or `read_probabilities`, does."""
-        return self._read(self._source, window)
+        """Return a window as `raster.read_mask`, or `read_probabilities`, does.
+
+        Of several classes it has their numbers.
+        """
+        if self._classes is None:
+            return self._read(self._source, window)
+        colours = self._classes.kind == "colour"
+        values, known = raster.read_codes(self._source, window, colours)
+        return self._classes.decode(values, known, self._source.name, window)
 
     def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the whole mask at a smaller shape."""
@@ -84,18 +119,29 @@ class OutlineReader:
     Attributes:
         geobox: Where the pixels of the mask lie.
         outlines: The polygons, in its CRS.
+        classes: The number of the class of each; None of buildings alone.
     """
 
-    def __init__(self, outlines: list[shapely.Polygon], geobox: GeoBox):
+    def __init__(
+        self,
+        outlines: list[shapely.Polygon],
+        geobox: GeoBox,
+        classes: np.ndarray | None = None,
+    ):
         self.geobox = geobox
         self.outlines = outlines
+        self.classes = classes
         self._tree = shapely.STRtree(outlines)
 
     def read(self, window: Window) -> np.ndarray:
-        """Return a window as `vector.rasterise` draws it."""
+        """Return a window as `vector.rasterise` draws it, or numbers of classes."""
         indexes = self._in(window)
         some = [self.outlines[index] for index in indexes]
-        return vector.rasterise(some, self.geobox, window)
+        if self.classes is None:
+            return vector.rasterise(some, self.geobox, window)
+        numbers = self.classes[indexes]
+        drawn = vector.rasterise_labels(some, self.geobox, window, numbers)
+        return drawn.astype(np.uint8)
 
     def labels(self, window: Window) -> np.ndarray:
         """Return a window as `vector.rasterise_labels` draws it, numbers from 1."""

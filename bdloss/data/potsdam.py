@@ -1,10 +1,14 @@
 """ISPRS Potsdam: names, bands, labels, split, source."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field, model_validator
+
+from bdloss.constants import BUILDING, IGNORED
+from bdloss.data.classes import Classes, ClassTable, Code
 from bdloss.data.folder import fraction_or_names, split_rows
 from bdloss.data.scenes import (
     DatasetSettings,
@@ -21,6 +25,7 @@ from bdloss.data.unpacked import (
     part_of,
     unpacked,
 )
+from bdloss.errors import InputError
 
 RESOLUTION = 0.05  # metres a pixel; some files carry no CRS to measure it by
 TRAIN = (
@@ -58,6 +63,19 @@ LABELS = {
         ("5_Labels_all_noBoundary", "5_Labels_for_participants_no_Boundary"),
     ),
 }
+# Its classes by name; black, of eroded labels, is ignored.
+COLOURS = {
+    "impervious surfaces": "#ffffff",
+    "building": "#0000ff",
+    "low vegetation": "#00ffff",
+    "tree": "#00ff00",
+    "car": "#ffff00",
+    "clutter": "#ff0000",
+}
+OTHERS: dict[Code, int] = {
+    **dict.fromkeys(COLOURS.values(), 0),
+    "#000000": IGNORED,
+}
 SOURCE = (
     "get the 2D Semantic Labeling Contest - Potsdam from ISPRS, "
     "https://www.isprs.org/education/benchmarks/UrbanSemLab (on the terms that "
@@ -75,12 +93,39 @@ class PotsdamSettings(DatasetSettings):
     bands: str = "rgb"  # rgb | irrg | rgbir | rgbir+dsm | rgbir+ndsm
     labels: str = "full"  # full | eroded
     resolution: Resolution = 0.0
+    classes: Classes = Field(default={})  # name = colour; none: buildings alone
+
+    @model_validator(mode="after")
+    def _check(self) -> "PotsdamSettings":
+        known = ", ".join(map(str, OTHERS))
+        for name, colour in self.classes.items():
+            if str(colour).lower() not in OTHERS:
+                raise InputError(
+                    f"dataset.classes of Potsdam must be among {known}, "
+                    f"got {colour!r} for {name}"
+                )
+        return self
 
     def read(self) -> Splits:
         """Find the scenes."""
         return read_potsdam(
-            self.root, self.validation, self.bands, self.labels, self.resolution
+            self.root,
+            self.validation,
+            self.bands,
+            self.labels,
+            self.resolution,
+            classes=self.classes,
         )
+
+    @property
+    def class_table(self) -> ClassTable:
+        """What tells its classes apart."""
+        return table_of(self.classes)
+
+
+def table_of(classes: Mapping[str, Code]) -> ClassTable:
+    """Return what tells classes of Potsdam apart; buildings alone if there are none."""
+    return ClassTable.of(classes or {BUILDING: COLOURS[BUILDING]}, others=OTHERS)
 
 
 def read_potsdam(
@@ -89,6 +134,8 @@ def read_potsdam(
     bands: str = "rgb",
     labels: str = "full",
     resolution: float = 0.0,
+    *,
+    classes: Mapping[str, Code] | None = None,
 ) -> Splits:
     """Find the scenes of the ISPRS benchmark of Potsdam.
 
@@ -101,6 +148,8 @@ def read_potsdam(
             any raster that is not of 8 bits; "rgbir+ndsm" are heights above ground.
         labels: "full", or "eroded", where boundaries between classes are ignored.
         resolution: Metres a pixel to bring the scenes to; 0 leaves them at 0.05.
+        classes: The colour of each class by its name, among `COLOURS`; the others are
+            background. None for buildings alone.
 
     Returns:
         The 24 tiles of the benchmark's training for training and validation, and those
@@ -128,8 +177,8 @@ def read_potsdam(
                 truth,
                 bands=band_indexes,
                 heights=nested(root, heights.format(*at)) if heights else None,
-                colours=True,
                 resolution=RESOLUTION,
+                classes=table_of(classes or {}),
             )
     train = [found[at] for at in TRAIN if at in found]
     fraction, names = fraction_or_names(validation)

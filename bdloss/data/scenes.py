@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator
 
-from bdloss.constants import IGNORED
+from bdloss.constants import BUILDING, IGNORED
+from bdloss.data.classes import ClassTable
 from bdloss.data.ground_truth import GroundTruth
-from bdloss.data.label_colours import decode_colours
 from bdloss.errors import InputError
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
@@ -32,12 +32,12 @@ class Scene(NamedTuple):
         bands: Indexes of the bands to use, from 1; None for the picture without alpha.
             A fourth band that the file calls alpha is data if it is among them.
         heights: A raster of heights, used as one band more.
-        colours: Whether the truth is a picture in the colours of Potsdam's classes.
         scale: Pixels of the files along a pixel of the scene once it is loaded.
         resolution: Metres a pixel of the scene once it is loaded, where the reader
             knows; else it is that of the image.
         contact: Pixels of the scene once it is loaded, within which two buildings are
             in contact; 0 if no map of contact is wanted.
+        classes: What tells several classes apart in the truth; None for buildings.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Scene(NamedTuple):
     area: Window | None = None
     bands: tuple[int, ...] | None = None
     heights: Path | None = None
-    colours: bool = False
     scale: float = 1.0
     resolution: float | None = None
     contact: int = 0
+    classes: ClassTable | None = None
 
 
 class Splits(NamedTuple):
@@ -69,6 +69,16 @@ class DatasetSettings(Settings):
     def read(self) -> Splits:
         """Find the scenes; raises as the reader of the data set does."""
         raise NotImplementedError
+
+    @property
+    def class_table(self) -> ClassTable | None:
+        """What tells several classes apart; None for buildings alone."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that its masks tell apart."""
+        return self.class_table.names if self.class_table else (BUILDING,)
 
 
 def _check_resolution(resolution: float) -> float:
@@ -123,8 +133,8 @@ def load_scene(scene: Scene, band_indexes: Sequence[int] | None = None) -> Scene
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If image or truth cannot be read, the mask or the heights are of
-            another size, a label has an unknown colour, or the outlines lie outside
-            the image or cannot be brought to its CRS.
+            another size, a mask or an outline has an unknown class, or the outlines
+            lie outside the image or cannot be brought to its CRS.
     """
     with raster.open_raster(scene.image) as source:
         area, shape = _area_of(scene, source.shape)
@@ -204,11 +214,7 @@ def _resample(values: np.ndarray, shape: tuple[int, int], how: int) -> np.ndarra
 
 
 def _read_truth(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
-    if scene.colours:
-        with raster.open_raster(scene.truth) as source:
-            _check_size(scene, source.shape, geobox)
-            return decode_colours(raster.read_pixels(source, area), scene.truth)
-    truth = GroundTruth(scene.truth)
+    truth = GroundTruth(scene.truth, scene.classes)
     try:
         with truth.open(geobox) as reader:
             _check_size(scene, reader.geobox[:2], geobox)

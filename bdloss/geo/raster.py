@@ -318,6 +318,46 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
     return mask
 
 
+def read_codes(
+    source: rasterio.DatasetReader, window: Window, colours: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read what tells classes apart in a window of a mask.
+
+    Args:
+        source: The open raster.
+        window: Where to read; it lies inside the raster.
+        colours: Whether it is the colour, of three bands or a palette, not the value of
+            the first band.
+
+    Returns:
+        Values, or colours as numbers 0xRRGGBB, and where the raster has data, of shape
+        `(height, width)`. A mask that calls 0 its nodata value has data everywhere, as
+        in `read_mask`.
+
+    Raises:
+        ValueError: If the data are damaged, or have no colours where these are wanted.
+    """
+    bands = image_bands(source)
+    if not colours:
+        values = _read(source, bands[:1], window)[0]
+    elif ColorInterp.palette in source.colorinterp:
+        palette = np.zeros(IGNORED + 1, np.int32)
+        for index, rgba in source.colormap(1).items():
+            palette[index] = int.from_bytes(bytes(rgba[:3]))
+        values = palette[_read(source, [1], window)[0]]
+    elif len(bands) >= 3 and source.dtypes[0] == "uint8":
+        red, green, blue = _read(source, bands[:3], window).astype(np.int32)
+        values = red << 16 | green << 8 | blue
+    else:
+        raise InputError(
+            "classes told by colours need a mask of three bands of 8 bits, or with a "
+            f"palette, got {len(bands)} of {source.dtypes[0]}: {source.name}"
+        )
+    if source.nodata == 0:
+        return values, np.ones(values.shape, bool)
+    return values, read_valid(source, window)
+
+
 def holds_probabilities(source: rasterio.DatasetReader) -> bool:
     """Return whether a raster is a map of probabilities that `create_mask` wrote.
 

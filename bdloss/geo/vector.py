@@ -55,6 +55,40 @@ def read_outlines(
             only one of file and raster has a CRS or they cannot be related, or the
             outlines lie wholly outside `bounds`.
     """
+    return _read_outlines(path, crs, bounds, None)[0]
+
+
+def read_attribute(
+    path: str | PathLike,
+    crs: CRS | None,
+    bounds: tuple[float, float, float, float] | None,
+    name: str,
+) -> tuple[list[shapely.Polygon], np.ndarray]:
+    """Read outlines with an attribute of them.
+
+    Args:
+        path: As in `read_outlines`.
+        crs: As in `read_outlines`.
+        bounds: As in `read_outlines`.
+        name: Name of the attribute.
+
+    Returns:
+        The polygons as `read_outlines` gives them, and the value of each.
+
+    Raises:
+        FileNotFoundError: As `read_outlines` does.
+        ValueError: If there is no such attribute, or as `read_outlines` says.
+    """
+    return _read_outlines(path, crs, bounds, name)
+
+
+def _read_outlines(
+    path: str | PathLike,
+    crs: CRS | None,
+    bounds: tuple[float, float, float, float] | None,
+    attribute: str | None,
+) -> tuple[list[shapely.Polygon], np.ndarray]:
+    """Return polygons, and what each of them has as an attribute."""
     source, extent = read_extent(path)
     if (source is None) != (crs is None):
         raise InputError(
@@ -70,13 +104,21 @@ def read_outlines(
         )
     with _read_errors(path), named_for_ogr(path) as named:
         layer = _layer_of(path)
-        read = pyogrio.raw.read(named, layer=layer, columns=[], bbox=box, force_2d=True)
+        columns = [] if attribute is None else [attribute]
+        read = pyogrio.raw.read(
+            named, layer=layer, columns=columns, bbox=box, force_2d=True
+        )
         geometries = shapely.from_wkb(read[2])
-    known = geometries[~shapely.is_missing(geometries)]
+    if attribute is not None and not read[3]:
+        raise InputError(f"outlines must have an attribute {attribute!r}: {path}")
+    values = read[3][0] if read[3] else np.zeros(len(geometries))
+    missing = shapely.is_missing(geometries)
+    known, values = geometries[~missing], values[~missing]
     if len(geometries) and not len(known):
         raise InputError(f"outlines must be polygons, got none that is whole: {path}")
-    parts = _parts_of(known)
-    polygons = parts[shapely.get_type_id(parts) == POLYGON_TYPE_ID]
+    parts, indexes = _parts_of(known)
+    are_polygons = shapely.get_type_id(parts) == POLYGON_TYPE_ID
+    polygons, values = parts[are_polygons], values[indexes[are_polygons]]
     if len(parts) and not len(polygons):
         raise InputError(
             f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
@@ -86,8 +128,9 @@ def read_outlines(
     with _transform_errors(path, source, crs):
         polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
     if bounds:
-        polygons = polygons[_overlap(shapely.bounds(polygons), bounds)]
-    return polygons.tolist()
+        inside = _overlap(shapely.bounds(polygons), bounds)
+        polygons, values = polygons[inside], values[inside]
+    return polygons.tolist(), values
 
 
 def read_extent(
@@ -141,11 +184,13 @@ def _transform_errors(
         ) from error
 
 
-def _parts_of(geometries: np.ndarray) -> np.ndarray:
-    """Return the single geometries of collections, and of collections in those."""
+def _parts_of(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return single geometries, those of collections too, and where they come from."""
+    indexes = np.arange(len(geometries))
     while (shapely.get_type_id(geometries) > POLYGON_TYPE_ID).any():
-        geometries = shapely.get_parts(geometries)
-    return geometries
+        geometries, parts = shapely.get_parts(geometries, return_index=True)
+        indexes = indexes[parts]
+    return geometries, indexes
 
 
 def rasterise(

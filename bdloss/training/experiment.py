@@ -172,6 +172,8 @@ def rename_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not old:
         return renamed
     kind = old.get("dataset", renamed.get("dataset", {}).get("name", "folder"))
+    if kind != "aicd":
+        old.pop("classes", None)  # which then were those of AICD
     for key, value in old.items():
         table, _, name = RENAMED[key].partition(".")
         foreign = table == "dataset" and key not in ("dataset", "data")

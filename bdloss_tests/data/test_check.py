@@ -104,7 +104,7 @@ def test_a_label_of_an_unknown_colour_is_mismatched(tmp_path):
     label = root / "5_Labels_all" / "top_potsdam_3_13_label.tif"
     archives.write(label, archives.make_picture(3, 13).target)
     kinds = {kind: text for kind, text in found(read_dataset("potsdam", root))}
-    assert kinds["mismatched"].startswith("a label has the colours of Potsdam's")
+    assert kinds["mismatched"].startswith("a mask must have the colours of its")
     assert kinds["mismatched"].endswith(str(label))
 
 
