@@ -1,7 +1,9 @@
 """Colours of classes, as `#rrggbb`: in settings, palettes of rasters and pictures."""
 
 import colorsys
+import re
 
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 GOLDEN = 0.618034  # of the circle of hues: no two of a few classes come near
 FIRST_HUE, SATURATION, VALUE = 0.97, 0.75, 0.9  # a red that is seen on any ground
 

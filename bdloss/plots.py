@@ -20,6 +20,7 @@ from bdloss.metrics.scores import (
     widen_boundary,
 )
 
+LEGEND_COLUMNS = 8
 MAX_ASPECT = 2.0  # height by width of a scene in `samples.png`; taller ones shrink
 TRUE, PRED = (255, 214, 0), (230, 0, 60)  # yellow and red, as RGB
 # the classes of an error map, in the order of their numbers, and their RGB colours
@@ -151,7 +152,9 @@ def draw_side_by_side(
 
 
 def draw_samples(
-    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], path: Path
+    samples: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+    path: Path,
+    classes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw image, truth and prediction of each sample side by side.
 
@@ -159,7 +162,15 @@ def draw_samples(
         samples: Name, pixels `(height, width, bands)` 0..255, true and predicted mask
             `(height, width)` of each.
         path: PNG file to write.
+        classes: Colours of classes by their names, in the order of their numbers in the
+            masks; None for buildings, which are white.
     """
+
+    def paint(mask: np.ndarray) -> np.ndarray:
+        if classes:
+            return paint_classes(mask, list(classes.values()))
+        return np.where(mask == 1, 255, 0)
+
     # In inches: three images of width 4, each row as high as its scene and a title.
     heights = [
         0.3 + 4 * min(MAX_ASPECT, len(true) / true.shape[1])
@@ -171,13 +182,36 @@ def draw_samples(
         picture = as_rgb(pixels)
         for axes, image, title in (
             (row[0], picture, name),
-            (row[1], np.where(true == 1, 255, 0) // (1 + (true == IGNORED)), "truth"),
-            (row[2], np.where(pred == 1, 255, 0), "prediction"),
+            (row[1], paint(true), "truth"),
+            (row[2], paint(pred), "prediction"),
         ):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title)
             axes.set_axis_off()
+    if classes:
+        figure.legend(
+            handles=[
+                Patch(color=colour, label=name) for name, colour in classes.items()
+            ],
+            loc="outside lower center",
+            ncols=min(len(classes), LEGEND_COLUMNS),
+        )
     figure.savefig(path, dpi=100)
+
+
+def paint_classes(mask: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+    """Return a mask of classes as a picture.
+
+    Args:
+        mask: Numbers of classes from 1, `(height, width)`, uint8; 255 is ignored.
+        colours: The colour of each class, `#rrggbb`.
+
+    Returns:
+        Picture of shape `(height, width, 3)`, uint8: black where no class is.
+    """
+    palette = np.zeros((IGNORED + 1, 3), np.uint8)
+    palette[1 : 1 + len(colours)] = [rgb_of(colour) for colour in colours]
+    return palette[mask]
 
 
 def as_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -210,20 +244,45 @@ def draw_outlines(
     Returns:
         Picture of shape `(zoom * height, zoom * width, 3)`, uint8.
     """
-
-    def enlarge(array: np.ndarray) -> np.ndarray:
-        return array.repeat(zoom, axis=0).repeat(zoom, axis=1)
-
-    picture = enlarge(as_rgb(pixels))
+    picture = _enlarge(as_rgb(pixels), zoom)
     for mask, colour in ((true, TRUE), (pred, PRED)):
         if mask is not None:
-            lines, _ = cv2.findContours(
-                enlarge(mask == 1).astype(np.uint8),
-                cv2.RETR_CCOMP,
-                cv2.CHAIN_APPROX_NONE,
-            )
-            cv2.drawContours(picture, lines, -1, colour, zoom)
+            _draw_edges(picture, mask == 1, colour, zoom)
     return picture
+
+
+def draw_classes(
+    pixels: np.ndarray, masks: np.ndarray, colours: Sequence[str], zoom: int = 1
+) -> np.ndarray:
+    """Draw the outlines of classes on an image, each in its colour.
+
+    Args:
+        pixels: Array of shape `(height, width, bands)`, 0..255.
+        masks: Where each class is, `(height, width, classes)`, bool.
+        colours: The colour of each class, `#rrggbb`.
+        zoom: As in `draw_outlines`.
+
+    Returns:
+        Picture of shape `(zoom * height, zoom * width, 3)`, uint8.
+    """
+    picture = _enlarge(as_rgb(pixels), zoom)
+    for mask, colour in zip(np.moveaxis(masks, -1, 0), colours, strict=True):
+        _draw_edges(picture, mask, rgb_of(colour), zoom)
+    return picture
+
+
+def _enlarge(array: np.ndarray, zoom: int) -> np.ndarray:
+    return array.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _draw_edges(
+    picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], zoom: int
+) -> None:
+    """Draw the outlines of a mask on a picture that is enlarged."""
+    lines, _ = cv2.findContours(
+        _enlarge(mask, zoom).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(picture, lines, -1, colour, zoom)
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:

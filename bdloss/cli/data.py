@@ -89,8 +89,11 @@ def show(
             experiment.patches,
             experiment.seed,
             overwrite=overwrite,
+            classes=experiment.dataset.class_colours,
         )
-    click.echo(f"{out}: outlines in yellow, ignored pixels dark")
+    named = experiment.dataset.class_colours.items()
+    outlines = ", ".join(f"{name} {colour}" for name, colour in named) or "in yellow"
+    click.echo(f"{out}: outlines {outlines}, ignored pixels dark")
 
 
 @data.command("clear-cache")

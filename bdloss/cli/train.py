@@ -62,5 +62,7 @@ def train(
     for part in ("validation", "test"):
         if part in result:
             click.echo(f"{part:<11} {one_line(Scores.from_json(result[part]))}")
+            for name, values in result[part].get("classes", {}).items():
+                click.echo(f"  {name:<9} {one_line(Scores.from_json(values))}")
     click.echo(f"model       {folder / 'model.keras'}")
     click.echo(f"pictures    {folder / 'curves.png'}, {folder / 'samples.png'}")

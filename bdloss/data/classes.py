@@ -7,7 +7,6 @@
 The numbers of classes, from 1, follow the order of the table.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import AfterValidator
 
+from bdloss.colours import COLOUR, default_colours
 from bdloss.constants import CONTACT, IGNORED
 from bdloss.errors import InputError
 from bdloss.geo.windows import Window
@@ -22,7 +22,6 @@ from bdloss.geo.windows import Window
 BACKGROUND, UNKNOWN = "background", "ignored"  # names of what is no class
 ATTRIBUTE = "class"  # of outlines
 MAX_CLASSES = 250  # numbers of a byte without 0 and what else one may mean
-COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 Code = int | str  # a value of masks, a colour, or a value of an attribute
 
@@ -120,10 +119,10 @@ class ClassTable(NamedTuple):
         return _kind_of(self.codes[-1][0])
 
     @property
-    def colours(self) -> list[str] | None:
-        """The colour of each class, where they are told apart by it."""
+    def colours(self) -> list[str]:
+        """The colour of each class: that by which it is told, or one of ours."""
         if self.kind != "colour":
-            return None
+            return default_colours(len(self.names))
         by_number = {number: str(code) for code, number in self.codes}
         return [by_number[number] for number in range(1, 1 + len(self.names))]
 

@@ -1,19 +1,20 @@
 """Contact sheet: patches as a training would see them, side by side in one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bdloss.constants import IGNORED
+from bdloss.constants import BUILDING, IGNORED
 from bdloss.data import cache
 from bdloss.data.augment import Strength, augmentation
 from bdloss.data.patches import Patches, PatchSettings
 from bdloss.data.scenes import Scene, SceneData
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap
-from bdloss.plots import draw_outlines, write_picture
+from bdloss.plots import TRUE, draw_classes, write_picture
 
+OUTLINE = f"#{bytes(TRUE).hex()}"  # of buildings
 GAP = 4  # pixels between patches
 
 
@@ -23,6 +24,7 @@ def draw_training_patches(
     settings: PatchSettings,
     seed: int = 0,
     overwrite: bool = False,
+    classes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw patches of scenes as a training with these settings would see them.
 
@@ -33,6 +35,7 @@ def draw_training_patches(
         settings: Size, augmentation and bias of the patches.
         seed: As in `draw_contact_sheet`.
         overwrite: Whether a file that exists may be replaced.
+        classes: As in `draw_contact_sheet`.
 
     Raises:
         ValueError: If the picture would replace a scene, or as `draw_contact_sheet`
@@ -48,6 +51,7 @@ def draw_training_patches(
         building_bias=settings.building_bias,
         seed=seed,
         overwrite=overwrite,
+        classes=classes,
     )
 
 
@@ -62,12 +66,14 @@ def draw_contact_sheet(
     rows: int = 4,
     columns: int = 6,
     overwrite: bool = False,
+    classes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw random patches with the outlines of their buildings.
 
     Args:
         scenes: The scenes that patches are cut out of.
-        path: PNG file to write. Outlines are yellow, ignored pixels are dark.
+        path: PNG file to write. Outlines are yellow or have the colours of their
+            classes, ignored pixels are dark.
         patch: Side of a patch, in pixels.
         augment: How strongly patches are augmented.
         building_bias: As in `Patches`.
@@ -75,6 +81,8 @@ def draw_contact_sheet(
         rows: Patches from top to bottom.
         columns: Patches from left to right.
         overwrite: Whether a file that exists may be replaced.
+        classes: Colours of classes by their names, in the order of their numbers in the
+            masks; none for buildings alone.
 
     Raises:
         FileExistsError: If the file exists and may not be replaced.
@@ -94,13 +102,15 @@ def draw_contact_sheet(
         steps=1,
         augment=augmentation(augment),
         building_bias=building_bias,
+        classes=len(classes or [BUILDING]),
         seed=seed,
     )
     pitch = patch + GAP
     sheet = np.full((rows * pitch - GAP, columns * pitch - GAP, 3), 255, np.uint8)
+    colours = list((classes or {BUILDING: OUTLINE}).values())
     for index, (pixels, mask) in enumerate(zip(*patches[0], strict=True)):
         row, column = (pitch * at for at in divmod(index, columns))
-        shaded = np.where(mask == IGNORED, pixels // 3, pixels)
-        picture = draw_outlines(shaded, np.zeros_like(mask[..., 0]), mask[..., 0])
+        shaded = np.where(mask[..., :1] == IGNORED, pixels // 3, pixels)
+        picture = draw_classes(shaded, mask[..., : len(colours)] == 1, colours)
         sheet[row : row + patch, column : column + patch] = picture
     write_picture(sheet, path)

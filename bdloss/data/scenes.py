@@ -80,6 +80,14 @@ class DatasetSettings(Settings):
         """Names of the classes that its masks tell apart."""
         return self.class_table.names if self.class_table else (BUILDING,)
 
+    @property
+    def class_colours(self) -> dict[str, str]:
+        """Colours of classes by their names; empty of buildings alone."""
+        table = self.class_table
+        if table is None or table.names == (BUILDING,):
+            return {}
+        return dict(zip(table.names, table.colours, strict=True))
+
 
 def _check_resolution(resolution: float) -> float:
     finest, coarsest = raster.RESOLUTIONS

@@ -128,6 +128,26 @@ class Scores:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """Scores of several classes, one by one and together.
+
+    Attributes:
+        classes: Those of each class against all else, by name.
+        all: IoU and Boundary IoU are means over the classes that occur, accuracy is the
+            share of pixels that are of the right class; boundaries are means over the
+            classes of all images that have one, and what is counted is summed.
+    """
+
+    classes: Mapping[str, Scores]
+    all: Scores
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what stands in `metrics.json`."""
+        classes = {name: one.as_json() for name, one in self.classes.items()}
+        return {**self.all.as_json(), "classes": classes}
+
+
 class Column(NamedTuple):
     """A score in tables and files.
 

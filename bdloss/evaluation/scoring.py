@@ -1,5 +1,6 @@
 """Predictions scored against their ground truth: pooled, averaged over images."""
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ from bdloss.evaluation.scores import (
     NO_DISTANCES,
     TOLERANCES,
     UNKNOWN,
+    ClassScores,
     RasterScores,
     Scores,
 )
@@ -108,6 +110,55 @@ def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
         Scores of all of them together.
     """
     return summarise(_count_arrays(true, pred) for true, pred in pairs)
+
+
+def score_classes(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str]
+) -> ClassScores:
+    """Score predicted classes against true ones.
+
+    Args:
+        pairs: As in `score_masks`, but masks have the number of the class, from 1.
+        names: Names of the classes.
+
+    Returns:
+        Scores of all images together. A class that is in neither mask of an image
+        counts for nothing there.
+    """
+    counts: dict[str, list[ImageCounts]] = {name: [] for name in names}
+    right = total = images = 0
+    for true, pred in pairs:
+        images += 1
+        known = (true != IGNORED) & (pred != IGNORED)
+        total += int(np.count_nonzero(known))
+        right += int(np.count_nonzero(known & (true == pred)))
+        for number, name in enumerate(names, 1):
+            alone = (_one_class(mask, number) for mask in (true, pred))
+            counts[name].append(_count_arrays(*alone))
+    classes = {name: summarise(some) for name, some in counts.items()}
+    together = summarise(one for some in counts.values() for one in some)
+    return ClassScores(
+        classes=classes,
+        all=dataclasses.replace(
+            together,
+            iou=_mean_known(one.iou for one in classes.values()),
+            boundary_iou=_mean_known(one.boundary_iou for one in classes.values()),
+            accuracy=right / total if total else math.nan,
+            images=images,
+            pixels=total,
+        ),
+    )
+
+
+def _one_class(mask: np.ndarray, number: int) -> np.ndarray:
+    """Return the mask of one class against all else."""
+    return np.where(mask == IGNORED, IGNORED, mask == number).astype(np.uint8)
+
+
+def _mean_known(values: Iterable[float]) -> float:
+    """Return the mean of what is known; NaN of nothing."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def summarise(images: Iterable[ImageCounts], depth: str = DEPTH) -> Scores:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bdloss.colours import COLOUR
 from bdloss.constants import BUILDING, CONTACT
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
@@ -28,7 +29,7 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
     Args:
         model: Any Keras model.
         path: File that ends in `.keras`; replaced whole if it exists.
-        metadata: What is known of the model: bands, classes, targets, window,
+        metadata: What is known of the model: bands, classes, targets, colours, window,
             resolution in metres, threshold, name.
     """
     with atomic_path(path) as partial:
@@ -52,6 +53,7 @@ class Predictor:
         resolution: Side of a pixel that it was trained on, in metres; None if unknown.
         tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
         targets: Names of its maps: the classes, then `contact` if it has that map.
+        colours: The colour of each class, `#rrggbb`; empty for none of its own.
         digest: What changes whenever the file changes; empty for no file.
         network: The Keras model that predicts; None for another callable.
     """
@@ -65,6 +67,7 @@ class Predictor:
     resolution: float | None
     tta: str = "none"
     targets: tuple[str, ...] = (BUILDING,)
+    colours: tuple[str, ...] = ()
     digest: str = ""
     network: keras.Model | None = None
 
@@ -132,6 +135,7 @@ def load_predictor(path: Path) -> Predictor:
         resolution=metadata.get("resolution"),
         tta=metadata.get("tta", "none"),
         targets=targets,
+        colours=tuple(metadata.get("colours", ())),
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         network=model,
     )
@@ -203,6 +207,10 @@ def _check_metadata(metadata: Any, path: Path) -> None:
             lambda v: _is_names(v) and v in _possible_targets(metadata),
             f"its classes, or these and {CONTACT}",
         ),
+        "colours": (
+            lambda v: _are_colours(v, len(metadata.get("classes", [BUILDING]))),
+            "a colour (#rrggbb) for each class",
+        ),
     }
     for key, (holds, rule) in rules.items():
         if key in metadata and not holds(metadata[key]):
@@ -214,6 +222,11 @@ def _check_metadata(metadata: Any, path: Path) -> None:
 def _is_names(value: Any) -> bool:
     names = isinstance(value, list) and all(isinstance(v, str) and v for v in value)
     return names and 0 < len(value) == len(set(value))
+
+
+def _are_colours(value: Any, number: int) -> bool:
+    texts = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return texts and len(value) == number and all(map(COLOUR.fullmatch, value))
 
 
 def _possible_targets(metadata: dict[str, Any]) -> list[list[str]]:

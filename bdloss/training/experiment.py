@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from bdloss import models
+from bdloss.constants import CONTACT
 from bdloss.data.datasets import DATASETS, AnyDataset, settings_of
 from bdloss.data.folder import FolderSettings
 from bdloss.data.patches import PatchSettings
@@ -91,6 +92,12 @@ class Experiment(Settings):
                 f"patches.size must be a multiple of {multiple} for {model.backbone}, "
                 f"got {self.patches.size}"
             )
+        known = (*self.dataset.class_names, CONTACT)
+        for name in self.loss.class_weights:
+            if name not in known:
+                raise InputError(
+                    f"loss.class_weights are of {', '.join(known)}, got {name!r}"
+                )
         return self
 
     @property

@@ -1,10 +1,15 @@
 """The loss of an experiment."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from bdloss import losses
-from bdloss.constants import IGNORED
+from bdloss.constants import BUILDING, IGNORED
 from bdloss.settings import Fraction, Settings
+
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class LossSettings(Settings):
@@ -19,14 +24,19 @@ class LossSettings(Settings):
     pool: Literal["shared", "first"] = "shared"  # who gets the gradient of a tie
     bce: bool = True  # whether BCE is added
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
+    # Of classes, or contact, in the mean over all; one that is not named has 1.
+    class_weights: dict[str, NonNegative] = Field(default={})
 
 
-def make_loss(settings: LossSettings, w: float) -> losses.CombinedLoss:
+def make_loss(
+    settings: LossSettings, w: float, targets: Sequence[str] = (BUILDING,)
+) -> losses.CombinedLoss:
     """Make the loss that an experiment minimises.
 
     Args:
         settings: Its settings.
         w: Weight of the extra loss at first.
+        targets: Names of the maps of the network.
 
     Returns:
         Combined loss that knows ignored pixels.
@@ -46,4 +56,9 @@ def make_loss(settings: LossSettings, w: float) -> losses.CombinedLoss:
     extra = None
     if settings.extra != "none":
         extra = losses.EXTRAS[settings.extra](**own[settings.extra])
-    return losses.CombinedLoss(extra, w=w, bce=settings.bce, ignore=IGNORED)
+    weights = None
+    if settings.class_weights:
+        weights = [settings.class_weights.get(name, 1.0) for name in targets]
+    return losses.CombinedLoss(
+        extra, w=w, bce=settings.bce, ignore=IGNORED, class_weights=weights
+    )

@@ -16,6 +16,7 @@ from bdloss.data import cache, check
 from bdloss.data.scenes import Scene, SceneData, Splits, resolution_of
 from bdloss.errors import InputError
 from bdloss.evaluation import scoring
+from bdloss.evaluation.scores import ClassScores, Scores
 from bdloss.files import locked
 from bdloss.inference.class_choice import choose_class
 from bdloss.inference.sliding_window import predict_array
@@ -117,7 +118,10 @@ def _train(
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
     bands = training[0].pixels.shape[-1]
     names = [scene.name for scene in splits.train]
-    targets = [BUILDING, *([CONTACT] if training[0].contact is not None else [])]
+    targets = [
+        *experiment.dataset.class_names,
+        *([CONTACT] if training[0].contact is not None else []),
+    ]
     with group.scope:
         model = build_network(
             experiment.model,
@@ -149,7 +153,8 @@ def _train(
             ("validation", splits.validation, validation),
         ):
             masks = dict(zip(scenes, (data.mask for data in stored), strict=True))
-            counts = check.count_scenes(scenes, masks.__getitem__)
+            classes = experiment.dataset.class_names
+            counts = check.count_scenes(scenes, masks.__getitem__, classes)
             logger.info("%s: %s", part, counts)
         for line in _describe(experiment, trainer):
             logger.info(line)
@@ -226,7 +231,7 @@ def make_trainer(
             devices,
             classes,
         ),
-        make_loss(experiment.loss, w),
+        make_loss(experiment.loss, w, targets),
         experiment.stage,
         experiment.fit,
         threshold=experiment.prediction.threshold,
@@ -349,11 +354,13 @@ def _model_metadata(
 ) -> dict[str, Any]:
     """Return what the model must be told at prediction."""
     classes = models.class_names(targets)
+    colours = list(experiment.dataset.class_colours.values())
     return {
         "name": experiment.model.backbone,
         "bands": bands,
         "classes": classes,
         **({"targets": list(targets)} if len(targets) > len(classes) else {}),
+        **({"colours": colours} if colours else {}),
         "window": experiment.patches.size,
         "multiple": models.size_multiple(
             experiment.model.backbone, experiment.model.blocks
@@ -376,7 +383,8 @@ def _score(
     """Score a model on whole scenes and draw the first ones."""
     samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
     size = experiment.patches.size
-    classes = len(models.class_names(targets))
+    colours = experiment.dataset.class_colours
+    classes = len(experiment.dataset.class_names)
 
     def pairs():
         for scene in scenes:
@@ -397,6 +405,10 @@ def _score(
                 samples.append((scene.name, pixels, mask, pred))
             yield mask, pred
 
-    scores = scoring.score_masks(pairs())
-    plots.draw_samples(samples, picture)
+    scores: Scores | ClassScores
+    if colours:
+        scores = scoring.score_classes(pairs(), list(colours))
+    else:
+        scores = scoring.score_masks(pairs())
+    plots.draw_samples(samples, picture, colours)
     return scores.as_json()

@@ -5,6 +5,7 @@ import pytest
 import rasterio
 import shapely
 
+from bdloss.colours import default_colours
 from bdloss.data.cache import load_cached
 from bdloss.data.classes import ClassTable
 from bdloss.data.datasets import read_dataset
@@ -229,7 +230,7 @@ def test_a_class_of_potsdam_has_one_of_its_colours(tmp_path):
 def test_numbers_follow_the_table():
     table = ClassTable.of({"b": 2, "a": 1})
     assert table.names == ("b", "a")
-    assert table.colours is None
+    assert table.colours == default_colours(2)
     values = np.array([[1, 2, 0]])
     numbers = table.decode(values, values >= 0, "x.tif", Window(0, 0, 1, 3))
     assert numbers.tolist() == [[2, 1, 0]]
