@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyogrio
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from bdloss import models
 from bdloss.cli import main as cli
+from bdloss.colours import default_colours, rgb_of
 from bdloss.inference import predict as front
 from bdloss_tests.scenes import make_scene, write_folder, write_raster
 
@@ -516,6 +518,121 @@ def test_nan_may_be_what_has_no_data(model, tmp_path):
     assert (mask[:20] == 255).all()
     assert (mask[20:] != 255).all()
     assert "kept" in done.stdout
+
+
+CLASSES = {"house": 7, "road": 9}
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A folder of scenes whose masks have three values, and words that say so."""
+    root = tmp_path / "town"
+    for seed, name in enumerate("ab"):
+        pixels, mask = make_scene(seed, 64, 70)
+        road = np.roll(mask, 20, axis=1) & (mask == 0)
+        write_raster(root / "images" / f"{name}.tif", pixels)
+        write_raster(root / "masks" / f"{name}.tif", 7 * mask + 9 * road)
+    named = [f"dataset.classes.{name}={value}" for name, value in CLASSES.items()]
+    return root, [word for each in named for word in ("--set", each)]
+
+
+def test_data_knows_the_classes_of_masks(classes, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    root, named = classes
+    data = ("--dataset", "folder", "--data", root, *named)
+    done = invoke("data", "check", *data)
+    assert done.exit_code == 0, done.output
+    assert "faults      0, and 0 to look at" in done.stdout
+    shares = [line for line in done.stdout.splitlines() if line.startswith("train")]
+    assert "% house, " in shares[0] and "% road, 0.0% ignored" in shares[0]
+    words = ("data", "show", *data, "--set", "patches.size=32")
+    done = invoke(*words, "--out", tmp_path / "sheet.png")
+    assert done.exit_code == 0, done.output
+    colours = default_colours(2)
+    assert f"outlines house {colours[0]}, road {colours[1]}, ignored" in done.stdout
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1]
+    for colour in map(rgb_of, colours):
+        assert (sheet == colour).all(axis=-1).sum() > 100
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (["dataset.classes.house=7"], "values of its classes, got 9 at row"),
+        (["dataset.classes.house='#ff0000'"], "need a mask of three bands"),
+        (
+            ["dataset.classes.house='#ff0000'", "dataset.classes.road='#FF0000'"],
+            "house and road are both '#FF0000'",
+        ),
+        (
+            [
+                "dataset.classes.house=7",
+                "dataset.classes.road=9",
+                "loss.class_weights.x=1",
+            ],
+            "loss.class_weights are of house, road, contact, got 'x'",
+        ),
+    ],
+)
+def test_classes_that_are_not_there_are_one_line(
+    classes, tmp_path, monkeypatch, named, says
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    root, _ = classes
+    sets = [word for each in named for word in ("--set", each)]
+    data = ("--dataset", "folder", "--data", root)
+    done = invoke("train", *data, *sets, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert lines[-1].startswith("Error: ") and says in lines[-1]
+    assert "mask" not in says or str(root / "masks" / "a.tif") in lines[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_of_masks_is_scored_drawn_and_measured(classes, tmp_path):
+    root, _ = classes
+    masks = root / "masks"
+    with rasterio.open(masks / "a.tif") as source:
+        values = source.read(1)
+    house = write_raster(tmp_path / "house.tif", np.where(values == 7, 1, 0))
+    done = invoke("score", house, masks / "a.tif", "--class", 1)
+    assert done.exit_code == 0 and "0.0000" in done.stdout  # none has the value 1
+    seven = write_raster(tmp_path / "seven.tif", np.where(values == 7, 7, 3))
+    done = invoke("score", seven, masks / "a.tif", "--class", 7)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[1].split()[-2:] == ["1.0000", "1.0000"]
+    whole = invoke("score", seven, masks / "a.tif")
+    assert whole.stdout.splitlines()[1].split()[-2:] != ["1.0000", "1.0000"]
+    out = tmp_path / "figure.png"
+    done = invoke("figure", seven, masks / "a.tif", "--class", 7, "--out", out)
+    assert done.exit_code == 0, done.output
+    said = [
+        invoke("theta", path, *words).stdout.splitlines()[1:]
+        for path, words in (
+            (house, ()),
+            (masks / "a.tif", ("--class", 7)),
+            (masks / "a.tif", ()),
+        )
+    ]
+    assert said[0] == said[1] != said[2]
+    assert invoke("theta", "--data", root, "--class", 7).exit_code == 2
+
+
+def test_a_model_of_classes_maps_them_and_is_not_scored_as_one(image, tmp_path):
+    path = tmp_path / "classes.keras"
+    network = models.build_model(classes=2, filters=2, blocks=1, activation="softmax")
+    models.save_model(network, path, {"classes": list(CLASSES), "window": 32})
+    words = ("predict", image, "--model", path, "--out", tmp_path / "out")
+    done = invoke(*words, "--masks", tmp_path / "truth")
+    assert done.exit_code == 2
+    assert "--masks scores one class, the model has house, road" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = invoke(*words, "--threshold", "0.2", "--overlay")
+    assert done.exit_code == 0, done.output
+    assert " outlines: " in done.stdout
+    with rasterio.open(tmp_path / "out" / "town_mask.tif") as source:
+        assert source.tags(1)["class_2"] == "road"
+        assert set(np.unique(source.read(1))) <= {0, 1, 2}
 
 
 def test_data_check_lists_every_fault(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bdloss.cli.command import Command, one_line_errors, start_keras
-from bdloss.cli.options import EXISTING, FOLDER, Finite, Length
+from bdloss.cli.options import EXISTING, FOLDER, Finite, Length, class_option
 from bdloss.errors import InputError, OutputExistsError
 
 
@@ -30,6 +30,7 @@ from bdloss.errors import InputError, OutputExistsError
     show_default=True,
     help="Metres a pixel, where both sides are outlines.",
 )
+@class_option
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def score(
     predictions: Path,
@@ -38,6 +39,7 @@ def score(
     images: Path | None,
     distance: dict[str, Any],
     resolution: float,
+    value: int | None,
     overwrite: bool,
 ) -> None:
     """Score predicted masks or outlines against true ones.
@@ -57,6 +59,7 @@ def score(
             images,
             overwrite=overwrite,
             resolution=resolution,
+            value=value,
             **distance,
         )
     for table in tables.tabulate_scores(result).values():
@@ -94,6 +97,7 @@ def score(
 )
 @click.option("--theta0", type=int, default=3, show_default=True, help="Of Eq. 1.")
 @click.option("--theta", type=int, default=5, show_default=True, help="Of Eq. 2.")
+@class_option
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
     """Draw the steps of the boundary loss, as Figure 1 of the paper does.
@@ -122,6 +126,7 @@ def figure(prediction: Path, truth: Path, out: Path, **options: Any) -> None:
     show_default=True,
     help="Share of buildings that may stand closer than theta.",
 )
+@class_option
 @click.option("--out", type=EXISTING, help="Histogram to write (PNG).")
 @click.option("--overwrite", is_flag=True, help="Replace a histogram that exists.")
 def theta(
@@ -130,6 +135,7 @@ def theta(
     data: Path | None,
     resolution: float | None,
     share: float,
+    value: int | None,
     out: Path | None,
     overwrite: bool,
 ) -> None:
@@ -141,14 +147,16 @@ def theta(
         refuse_overlap([out] if out else [], truths)
         if bool(truths) == bool(data):
             raise InputError("give masks and outlines, or --data, and not both")
+        if data and value is not None:
+            raise InputError("--class is of masks that are given, not of --data")
         if out and out.exists() and not overwrite:
             raise OutputExistsError(f"{out} exists; give --overwrite")
         if data:
             measured = gaps.measure_dataset(dataset, data)
         else:
-            measured = gaps.measure_files(truths, resolution)
+            measured = gaps.measure_files(truths, resolution, value)
         rows = gaps.tabulate_advice(measured, share)
         if out:
             gaps.draw_gaps(measured, out, share)
-    for name, value in rows:
-        click.echo(f"{name:<14}{value}")
+    for name, text in rows:
+        click.echo(f"{name:<14}{text}")

@@ -113,6 +113,15 @@ def output_options(command: Callable) -> Callable:
     return _add(options, command)
 
 
+class_option = click.option(
+    "--class",
+    "value",
+    type=int,
+    metavar="VALUE",
+    help="In masks, the value of the class to look at.  [all but 0]",
+)
+
+
 def experiment_options(command: Callable) -> Callable:
     """Add the options that name an experiment and change it."""
     options = [

@@ -21,6 +21,7 @@ from bdloss.cli.options import (
     Shard,
     output_options,
 )
+from bdloss.constants import BUILDING
 from bdloss.errors import InputError
 
 BAR = (
@@ -115,6 +116,11 @@ def predict(
         if len(images) > 1:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
+        if masks and len(predictor.classes) > 1:
+            raise InputError(
+                "--masks scores one class, the model has "
+                f"{', '.join(predictor.classes)}; score --class takes one of them"
+            )
         scores = PredictionScores(masks)
 
         def predict_one(image: Path) -> None:
@@ -206,7 +212,8 @@ def _megapixels(orthophoto: Any) -> Any:
 
 def _describe(image: Path, result: Any) -> None:
     """Name the files that were written for a raster."""
-    number = "" if result.polygons is None else f"{result.polygons} buildings: "
+    what = "buildings" if result.classes == (BUILDING,) else "outlines"
+    number = "" if result.polygons is None else f"{result.polygons} {what}: "
     kept = "kept: " if result.kept else ""
     files = ", ".join(str(path) for path in result.files)
     click.echo(f"{image.name}: {kept}{number}{files}")

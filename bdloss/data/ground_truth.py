@@ -28,10 +28,12 @@ class GroundTruth(NamedTuple):
     Attributes:
         path: A raster of 0 and another value, or a vector file of polygons.
         classes: What tells several classes apart in it; None for buildings alone.
+        value: In a mask, that of the one class to read, in the place of buildings.
     """
 
     path: Path
     classes: ClassTable | None = None
+    value: int | None = None
 
     @property
     def is_vector(self) -> bool:
@@ -55,7 +57,7 @@ class GroundTruth(NamedTuple):
             yield self._read_outlines(geobox)
             return
         with raster.open_raster(self.path) as source:
-            yield MaskReader(source, classes=self.classes)
+            yield MaskReader(source, classes=self.classes, value=self.value)
 
     def _read_outlines(self, geobox: GeoBox) -> "OutlineReader":
         bounds = array_bounds(geobox.height, geobox.width, geobox.transform)
@@ -90,11 +92,13 @@ class MaskReader:
         source: rasterio.DatasetReader,
         probabilities: bool = False,
         classes: ClassTable | None = None,
+        value: int | None = None,
     ):
         """Prepare to read an open raster, of probabilities or classes if it is said."""
         self.geobox = geobox_of(source)
         self._source = source
         self._classes = classes
+        self._value = value
         self._read = raster.read_probabilities if probabilities else raster.read_mask
 
     def read(self, window: Window) -> np.ndarray:
@@ -103,7 +107,7 @@ class MaskReader:
         Of several classes it has their numbers.
         """
         if self._classes is None:
-            return self._read(self._source, window)
+            return self._read(self._source, window, self._value)
         colours = self._classes.kind == "colour"
         values, known = raster.read_codes(self._source, window, colours)
         return self._classes.decode(values, known, self._source.name, window)

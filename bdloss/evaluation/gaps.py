@@ -221,6 +221,7 @@ def measure_scenes(scenes: Iterable[Scene]) -> np.ndarray:
 def measure_files(
     paths: Sequence[str | PathLike],
     resolution: float | None = None,
+    value: int | None = None,
 ) -> np.ndarray:
     """Measure the gaps of single mask or vector files; those of each are logged.
 
@@ -228,6 +229,7 @@ def measure_files(
         paths: Masks in any raster format, or files of outlines.
         resolution: Metres a pixel at which outlines are drawn as a mask: that of the
             orthophotos they are for.
+        value: In masks, that of the class whose gaps are measured; None for all but 0.
 
     Returns:
         Gap of each building of all files, in pixels.
@@ -237,7 +239,9 @@ def measure_files(
         ValueError: If a file cannot be read, or outlines come without a resolution or
             make too large a mask.
     """
-    return _measure((str(path), _read_truth(Path(path), resolution)) for path in paths)
+    return _measure(
+        (str(path), _read_truth(Path(path), resolution, value)) for path in paths
+    )
 
 
 def tabulate_advice(gaps: np.ndarray, share: float = TOUCHING) -> list[tuple[str, str]]:
@@ -309,11 +313,12 @@ def _measure(masks: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
     return np.concatenate(measured)
 
 
-def _read_truth(path: Path, resolution: float | None) -> np.ndarray:
+def _read_truth(path: Path, resolution: float | None, value: int | None) -> np.ndarray:
     if GroundTruth(path).is_vector:
         return _draw_outlines(path, resolution)
     with raster.open_raster(path) as source:
-        return raster.read_mask(source, Window(0, 0, source.height, source.width))
+        whole = Window(0, 0, source.height, source.width)
+        return raster.read_mask(source, whole, value)
 
 
 def _draw_outlines(path: Path, resolution: float | None) -> np.ndarray:

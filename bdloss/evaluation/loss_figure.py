@@ -25,6 +25,7 @@ def draw_stages(
     theta0: int = 3,
     theta: int = 5,
     overwrite: bool = False,
+    value: int | None = None,
 ) -> Window:
     """Draw the steps of the boundary loss (Fig. 1) on a window of a prediction.
 
@@ -39,6 +40,8 @@ def draw_stages(
         theta0: Side of the window of Eq. 1, in pixels.
         theta: Side of the window of Eq. 2, in pixels.
         overwrite: Whether the file may be replaced.
+        value: In masks, that of the class to draw; of probabilities, its number. None
+            for all but 0, or the first.
 
     Returns:
         The window.
@@ -52,7 +55,7 @@ def draw_stages(
     refuse_overlap([path], [pred, truth, *([image] if image else [])])
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite")
-    pair = Pair(path.stem, pred, truth)
+    pair = Pair(path.stem, pred, truth, value)
     if corner is None:
         corner = _longest_boundary(pair, side)
     row, col = corner

@@ -33,11 +33,19 @@ Reader = MaskReader | OutlineReader
 
 
 class Pair(NamedTuple):
-    """A prediction and its truth, each a mask or a file of outlines."""
+    """A prediction and its truth, each a mask or a file of outlines.
+
+    Attributes:
+        name: What it is called.
+        pred: The prediction.
+        truth: Its truth.
+        value: In masks, that of the class that is looked at; None for all but 0.
+    """
 
     name: str
     pred: Path
     truth: Path
+    value: int | None = None
 
 
 class Strip(NamedTuple):
@@ -48,12 +56,15 @@ class Strip(NamedTuple):
     rows: slice  # those of the strip itself
 
 
-def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]:
+def find_pairs(
+    predictions: Path, truths: Path, value: int | None = None
+) -> tuple[list[Pair], list[Path]]:
     """Pair predictions with their ground truth.
 
     Args:
         predictions: A mask, a file of outlines, or a folder of either.
         truths: A mask, a file of outlines, or a folder of either.
+        value: As of a `Pair`.
 
     Returns:
         The pairs by name, and the truths that have no prediction. The name is that of
@@ -74,13 +85,13 @@ def find_pairs(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]]
                 f"{len(preds)} predictions need a folder of truths or outlines, "
                 f"got one mask: {truths}"
             )
-        return [Pair(name, pred, truths) for name, pred in preds.items()], []
+        return [Pair(name, pred, truths, value) for name, pred in preds.items()], []
     if predictions.is_file() and len(known) == 1:
         preds = dict(zip(known, preds.values(), strict=True))
     for name, pred in preds.items():
         if name not in known:
             raise InputError(f"no truth named {name} in {truths}: {pred}")
-    pairs = [Pair(name, pred, known[name]) for name, pred in preds.items()]
+    pairs = [Pair(name, pred, known[name], value) for name, pred in preds.items()]
     return pairs, [truth for name, truth in known.items() if name not in preds]
 
 
@@ -211,13 +222,21 @@ def open_pair(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If they are not of one size or lie at different places.
+        ValueError: If they are not of one size or lie at different places, or both are
+            outlines and a class is chosen.
     """
-    pred, truth = GroundTruth(pair.pred), GroundTruth(pair.truth)
+    pred, truth = (
+        GroundTruth(path, value=pair.value) for path in (pair.pred, pair.truth)
+    )
     with ExitStack() as stack:
         # Else GDAL keeps what it read in a twentieth of all memory.
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=raster.GDAL_CACHE))
         if pred.is_vector and truth.is_vector:
+            if pair.value is not None:
+                raise InputError(
+                    "a class is chosen by its value in masks, got outlines: "
+                    f"{pair.pred}"
+                )
             yield _read_outlines(pair, resolution)
             return
         if pred.is_vector:
@@ -227,7 +246,7 @@ def open_pair(
         else:
             source = stack.enter_context(raster.open_raster(pair.pred))
             scaled = probabilities and raster.holds_probabilities(source)
-            read_pred = MaskReader(source, probabilities=scaled)
+            read_pred = MaskReader(source, probabilities=scaled, value=pair.value)
             geobox = read_pred.geobox
         read_truth = stack.enter_context(truth.open(geobox))
         check_geoboxes(pair, geobox, read_truth.geobox)

@@ -226,6 +226,7 @@ def score_rasters(
     distance: int = BOUNDARY_DISTANCE,
     distance_m: float | None = None,
     resolution: float = RESOLUTION,
+    value: int | None = None,
     strip_height: int | None = None,
     picture_side: int = PICTURE_SIDE,
     min_building_fraction: float = MIN_BUILDING_FRACTION,
@@ -245,6 +246,7 @@ def score_rasters(
         distance: Depth of the regions of Boundary IoU, in pixels.
         distance_m: The same in metres, in its place, rounded to pixels of each image.
         resolution: Metres a pixel, where truth and prediction are outlines.
+        value: In masks, that of the class to score; None for all but 0.
         strip_height: As in `count_image`.
         picture_side: Pixels of the longer side of an error map at most.
         min_building_fraction: Of a window in `worst.png` and `best.png`, at least.
@@ -257,7 +259,7 @@ def score_rasters(
         FileExistsError: If there are files in `out` that may not be replaced.
         ValueError: If predictions and truths do not go together.
     """
-    pairs, left = find_pairs(predictions, truths)
+    pairs, left = find_pairs(predictions, truths, value)
     pictures = {} if images is None else images_by_name(images)
     if out is not None:
         shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end

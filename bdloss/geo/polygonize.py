@@ -90,9 +90,9 @@ def outline_strips(
     memory are a few rows and the buildings that reach into them.
 
     Args:
-        strips: The row that a strip begins with and its layers `(2, rows, width)`,
-            uint8, from the top without a gap: the mask, where 1 is building, and any
-            values.
+        strips: The row that a strip begins with and its layers `(layers, rows, width)`,
+            uint8, from the top without a gap: the mask, where 1 is building, any
+            values, and what else there is.
         geobox: Where the pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels. Polygons that touch still
@@ -168,7 +168,7 @@ def _trace(
     """Yield, for each strip, the buildings it finishes and those it leaves open."""
     components = StripLabels()
     opened: list[_Building] = []
-    for row, (mask, values) in strips:
+    for row, (mask, values, *_) in strips:
         strip = components.add(mask == 1)
         labels, count = strip.labels, len(strip.components)
         total = np.bincount(labels.ravel(), values.ravel(), count)

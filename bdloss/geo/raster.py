@@ -21,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
+from bdloss.colours import rgb_of
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import atomic_path
@@ -287,12 +288,15 @@ def read_valid(
     return valid
 
 
-def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+def read_mask(
+    source: rasterio.DatasetReader, window: Window, value: int | None = None
+) -> np.ndarray:
     """Read a window of a mask of buildings.
 
     Args:
         source: The open raster.
         window: Where to read; it lies inside the raster.
+        value: That of a class, which takes the place of buildings; None for all but 0.
 
     Returns:
         Mask of shape `(height, width)`, uint8: 1 where any band is not zero, else 0,
@@ -305,7 +309,8 @@ def read_mask(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
     if holds_probabilities(source):
         raise InputError(f"{MASK_RULE}, got probabilities: {source.name}")
     values = _read(source, image_bands(source), window)
-    mask = (values != 0).any(axis=0).astype(np.uint8)
+    inside = values != 0 if value is None else values == value
+    mask = inside.any(axis=0).astype(np.uint8)
     if values.dtype.kind == "f":
         unknown = np.isnan(values).any(axis=0)
         if (values != np.rint(values))[:, ~unknown].any():
@@ -368,32 +373,41 @@ def holds_probabilities(source: rasterio.DatasetReader) -> bool:
     )
 
 
-def read_probabilities(source: rasterio.DatasetReader, window: Window) -> np.ndarray:
+def read_probabilities(
+    source: rasterio.DatasetReader, window: Window, value: int | None = None
+) -> np.ndarray:
     """Read a window of a map of probabilities.
 
     Args:
         source: The open raster, of which `holds_probabilities` is true.
         window: Where to read; it lies inside the raster.
+        value: Number of a class, from 1; None for the only or the first one.
 
     Returns:
         Array of shape `(height, width)`, float64, in [0, 1], and `IGNORED` where
         nothing is known.
 
     Raises:
-        ValueError: If the data are damaged.
+        ValueError: If the data are damaged, or there is no such class.
     """
-    values = _read(source, [1], window)[0]
+    band = 1 if value is None else value
+    if band not in source.indexes:
+        raise InputError(
+            f"a class must be from 1 to {source.count}, got {band}: {source.name}"
+        )
+    values = _read(source, [band], window)[0]
     return np.where(values == IGNORED, float(IGNORED), values / PROBABILITY_SCALE)
 
 
 def read_reduced_mask(
-    source: rasterio.DatasetReader, shape: tuple[int, int]
+    source: rasterio.DatasetReader, shape: tuple[int, int], classes: bool = False
 ) -> np.ndarray:
     """Read a whole mask of buildings at a smaller shape, of every so many pixels.
 
     Args:
         source: The open raster.
         shape: Height and width of the result.
+        classes: Whether it is of classes, whose numbers are kept.
 
     Returns:
         Mask of this shape, uint8, as `read_mask` gives it.
@@ -403,7 +417,7 @@ def read_reduced_mask(
     """
     whole = Window(0, 0, *source.shape)
     band = _read(source, [1], whole, shape, Resampling.nearest)[0]
-    mask = (band != 0).astype(np.uint8)
+    mask = band.astype(np.uint8) if classes else (band != 0).astype(np.uint8)
     if source.nodata == IGNORED:
         mask[band == IGNORED] = IGNORED
     return mask
@@ -420,7 +434,8 @@ class MaskWriter:
         """Write a window of the mask.
 
         Args:
-            mask: Array of shape `(height, width)`, uint8: 0, 1 or `IGNORED`.
+            mask: Array of shape `(height, width)`, uint8: 0, 1, or the number of a
+                class, or `IGNORED`; of several bands `(bands, height, width)`.
             window: Where to write it; it lies inside the raster, and apart from the
                 windows written before.
 
@@ -429,7 +444,7 @@ class MaskWriter:
         """
         written = _rasterio_window(window)
         with _write_errors(self._target.name):
-            self._target.write(mask, 1, window=written)
+            self._target.write(mask.reshape(-1, *mask.shape[-2:]), window=written)
         self._written.append((written, zlib.crc32(mask.tobytes())))
 
     def check(self, path: Path) -> None:
@@ -437,7 +452,7 @@ class MaskWriter:
         # GDAL does not report errors on close, so read the file back.
         with rasterio.open(path) as source:
             for window, checksum in self._written:
-                if zlib.crc32(source.read(1, window=window).tobytes()) != checksum:
+                if zlib.crc32(source.read(window=window).tobytes()) != checksum:
                     raise RasterioIOError(f"not as it was written: {path}")
 
 
@@ -450,6 +465,7 @@ def create_mask(
     cog: bool = False,
     overviews: bool = False,
     probabilities: bool = False,
+    classes: Mapping[str, str] | None = None,
     gcps: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None),
 ) -> Iterator[MaskWriter]:
     """Create a mask as a GeoTIFF that is there only when it is whole.
@@ -463,6 +479,9 @@ def create_mask(
         overviews: Whether it gets overviews, to be drawn fast at any size.
         probabilities: Whether its values are probabilities, 0 to `PROBABILITY_SCALE`,
             as the scale of the band then says: GIS programs show them from 0 to 1.
+        classes: Colours (`#rrggbb`) of classes by their names, in the order of their
+            numbers: the palette and tags of a mask, whose band has them as `class_1`
+            and so on; probabilities have a band for each. None for one class.
         gcps: Ground control points and their CRS, for a grid without a transform.
 
     Yields:
@@ -474,13 +493,21 @@ def create_mask(
     """
     with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        classes = classes or {}
         profile = {**MASK_PROFILE, **geobox._asdict(), "nodata": nodata}
+        if probabilities and classes:
+            profile["count"] = len(classes)
         with _write_errors(path):
             target = rasterio.open(partial, "w", **profile)
         with target:
             target.update_tags(**(tags or {}))
             if probabilities:
-                target.scales = (PROBABILITY_STEP,)
+                target.scales = (PROBABILITY_STEP,) * target.count
+                target.descriptions = tuple(classes) or (None,)
+            elif classes:
+                target.write_colormap(1, _palette_of(list(classes.values())))
+                names = {f"class_{i}": name for i, name in enumerate(classes, 1)}
+                target.update_tags(1, **names)
             if gcps[0]:
                 target.gcps = gcps
             writer = MaskWriter(target)
@@ -502,6 +529,14 @@ def create_mask(
                         overview_resampling="mode",
                     )
             writer.check(partial)
+
+
+def _palette_of(colours: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
+    """Return the palette of a mask of classes: black is none, no data transparent."""
+    palette = {
+        number: (*rgb_of(colour), 255) for number, colour in enumerate(colours, 1)
+    }
+    return {0: (0, 0, 0, 255), **palette, IGNORED: (0, 0, 0, 0)}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from bdloss.inference.products import RASTER_PRODUCTS, Products, write_products
 from bdloss.inference.settings import InferenceSettings, settings_for
 from bdloss.inference.strip_prediction import predict_strips
 from bdloss.inference.strips import StripStore
-from bdloss.models import Predictor
+from bdloss.models import Predictor, class_names
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class PredictionResult:
         polygons: Number of outlines; None if none were asked for.
         pixels: Number of pixels of the raster.
         masked: How many of them are masked in the raster, and so in the mask.
-        building: How many of them are building.
+        building: How many of them are building, or of a class.
+        classes: Names of the classes.
         seconds: Time it took.
     """
 
@@ -54,6 +55,7 @@ class PredictionResult:
     pixels: int = 0
     masked: int = 0
     building: int = 0
+    classes: tuple[str, ...] = (BUILDING,)
     seconds: float = 0.0
 
 
@@ -170,16 +172,20 @@ def predict_raster(
             f"GeoJSON is in degrees, the image has no CRS: {orthophoto.path}"
         )
     model: Predictor | None = None
+    colours: Sequence[str] = ()
     if isinstance(predict, Predictor):
         model, predict = predict, predict.predict
         inference = settings_for(model, **settings)
         own = {"model": model.name, "model_sha256": model.digest}
         tags, band_count = {**own, **(tags or {})}, model.band_count
-        targets = model.targets
+        targets, colours = model.targets, model.colours
     else:
         inference = InferenceSettings(**settings)
+    products.check_classes(targets)
     if tuple(targets) != (BUILDING,):
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
+    if colours:
+        tags = {**(tags or {}), "colours": json.dumps(list(colours))}
     trained = model.resolution if model else None
     for line in input_warnings(orthophoto, inference.resolution, trained):
         logger.warning("%s: %s", orthophoto.path.name, line)
@@ -194,7 +200,10 @@ def predict_raster(
     if products.are_finished(known, overwrite=overwrite, resume=resume):
         _remove_rows(store, shard)  # killed before it could
         return PredictionResult(
-            files=products.paths, kept=True, polygons=products.count_polygons()
+            files=products.paths,
+            kept=True,
+            polygons=products.count_polygons(),
+            classes=tuple(class_names(targets)),
         )
     with contextlib.ExitStack() as undo:
         if not folder.exists():

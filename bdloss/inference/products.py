@@ -1,6 +1,7 @@
 """What is made of finished rows: mask, probabilities, outlines and a picture."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
@@ -12,7 +13,8 @@ import rasterio
 import shapely
 
 from bdloss import plots
-from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.colours import default_colours
+from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.geo.geobox import ground_of
 from bdloss.geo.orthophoto import Orthophoto
@@ -21,6 +23,7 @@ from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced
 from bdloss.geo.vector import count_outlines, write_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.strips import IDENTITY, StripStore
+from bdloss.models import class_names
 
 RASTER_PRODUCTS = ("mask", "prob", "overlay")  # written beside an image, no images
 LARGEST_PICTURE = 3000  # pixels: the most of the longer side of an overlay
@@ -32,10 +35,13 @@ class Products:
     """What is made of the rows of an orthophoto, and where.
 
     Attributes:
-        mask: GeoTIFF of the mask: 1 building, 0 not, 255 no data.
-        probabilities: GeoTIFF of probabilities, 0 to 254, 255 no data; None for none.
-        polygons: Outlines, `.gpkg`, `.geojson` or `.fgb`, with their area (`area_m2`)
-            and the mean of their pixels' `probability`; None for none.
+        mask: GeoTIFF of the mask: 1 building, 0 not, 255 no data. Of several classes it
+            has their numbers, from 1, a palette and their names.
+        probabilities: GeoTIFF of probabilities, 0 to 254, 255 no data, a band for each
+            class; None for none.
+        polygons: Outlines, `.gpkg`, `.geojson` or `.fgb`, with their area (`area_m2`),
+            the mean of their pixels' `probability` and, of several classes, the name of
+            their `class`; None for none.
         overlay: Picture of the outlines on the image, a PNG; None for none.
         overlay_mask: Called with a shape, gives another mask of it, as of the ground
             truth, to be drawn in the overlay.
@@ -159,6 +165,14 @@ class Products:
             )
         return True
 
+    def check_classes(self, targets: Sequence[str]) -> None:
+        """Refuse the format of a benchmark of buildings for several classes."""
+        classes = class_names(targets)
+        if self.format == "inria" and len(classes) > 1:
+            raise InputError(
+                f"the format inria is of one class, the model has {', '.join(classes)}"
+            )
+
     def mask_has(self, known: dict[str, Any]) -> bool:
         """Return whether the mask is there and has all these tags."""
         return self.mask.exists() and not _other_tags(self.mask, known)
@@ -173,13 +187,15 @@ class Made(NamedTuple):
 
     Attributes:
         masked: Pixels that are masked in the raster.
-        building: Pixels that are building.
+        building: Pixels that are building, or of a class.
         polygons: Outlines; None if none were asked for.
+        classes: Names of the classes.
     """
 
     masked: int
     building: int
     polygons: int | None
+    classes: tuple[str, ...]
 
 
 def write_products(orthophoto: Orthophoto, products: Products) -> Made:
@@ -190,10 +206,12 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
         products: What to make; files that exist are replaced.
 
     Raises:
-        ValueError: If rows are missing.
+        ValueError: If rows are missing, or the format is not one of several classes.
         OSError: If a file cannot be written.
     """
     strips = products.store
+    targets = targets_of(strips.settings)
+    products.check_classes(targets)
     # Rows of shards, which may be of copies, do not know the time of the image.
     tags = {**strips.settings, **orthophoto.identity, **products.tags()}
     with ExitStack() as undo:
@@ -206,7 +224,7 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
         if products.overlay is not None:
             _draw_overlay(products.overlay, orthophoto, products)
         undo.pop_all()
-    return Made(masked, building, number)
+    return Made(masked, building, number, tuple(class_names(targets)))
 
 
 def _write_rasters(
@@ -218,6 +236,7 @@ def _write_rasters(
     if there < geobox.height:
         raise InputError(f"rows from {there} on are missing: {strips.folder}")
     masked = building = 0
+    colours = _colours_of(strips)
     benchmark = products.format == "inria"
     outputs = [products.mask]
     if products.probabilities is not None:
@@ -233,6 +252,7 @@ def _write_rasters(
                     cog=products.cog,
                     overviews=products.overviews,
                     probabilities=path == products.probabilities,
+                    classes=colours,
                     gcps=orthophoto.gcps,
                 )
             )
@@ -240,11 +260,13 @@ def _write_rasters(
         ]
         for row, layers in strips.read():
             window = Window(row, 0, *layers.shape[1:])
-            masked += int((layers[0] == IGNORED).sum())
-            building += int((layers[0] == 1).sum())
+            unknown = int((layers[0] == IGNORED).sum())
+            masked += unknown
+            building += int((layers[0] != 0).sum()) - unknown
             if benchmark:
                 layers[0] = np.where(layers[0] == 1, 255, 0)
-            for writer, pixels in zip(writers, layers, strict=False):
+            parts = [layers[0], layers[1 : 1 + max(1, len(colours))]]
+            for writer, pixels in zip(writers, parts, strict=False):
                 writer.write(pixels, window)
     return masked, building
 
@@ -257,19 +279,26 @@ def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
     with open_raster(products.mask) as source:
         geobox, _ = ground_of(source)
     metres = geobox.resolution  # None without a CRS: then areas are unknown
-    outlined = list(
-        outline_strips(
-            strips.read(),
+    names, outlined = [], []
+    classes = class_names(targets_of(strips.settings))
+    for number, name in enumerate(classes, 1):
+        rows = strips.read()
+        found = outline_strips(
+            _class_alone(rows, number, len(classes)) if len(classes) > 1 else rows,
             geobox,
             products.min_area if metres else 0.0,
             products.simplify,
         )
-    )
+        for outlines in found:
+            names += [name] * len(outlines.polygons)
+            outlined.append(outlines)
     parts = (each.polygons for each in outlined)
     polygons = np.concatenate([np.empty(0, object), *parts])
     # From the top, whichever strip they were finished in.
     order = np.lexsort((shapely.bounds(polygons) * (1, 1, 1, -1)).T)
     attributes = {}
+    if _colours_of(strips):
+        attributes["class"] = np.array(names, object)[order]
     if metres:
         areas = np.concatenate([np.empty(0), *(each.area for each in outlined)])
         attributes["area_m2"] = np.round(areas, 1)[order]
@@ -279,16 +308,45 @@ def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
     return len(polygons)
 
 
+def _class_alone(
+    strips: Iterable[tuple[int, np.ndarray]], number: int, classes: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the strips of one of several classes as if there were no other."""
+    for row, layers in strips:
+        mask = layers[0] == number
+        yield row, np.stack([mask, layers[number], *layers[1 + classes :]])
+
+
+def targets_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the maps that rows with such settings hold."""
+    return json.loads(settings.get("targets", "[]")) or [BUILDING]
+
+
+def _colours_of(strips: StripStore) -> dict[str, str]:
+    """Return the colours of classes by their names; none of buildings alone."""
+    names = class_names(targets_of(strips.settings))
+    if names == [BUILDING]:
+        return {}
+    colours = json.loads(strips.settings.get("colours", "[]"))
+    return dict(zip(names, colours or default_colours(len(names)), strict=True))
+
+
 def _draw_overlay(path: Path, orthophoto: Orthophoto, products: Products) -> None:
     """Draw outlines on the image, at a size that a person looks at."""
     with orthophoto.open() as reader:
         pixels = reader.reduced(LARGEST_PICTURE)
     shape = pixels.shape[0], pixels.shape[1]
+    colours = _colours_of(products.store)
     with open_raster(products.mask) as source:
-        pred = read_reduced_mask(source, shape)
+        pred = read_reduced_mask(source, shape, classes=bool(colours))
     other = products.overlay_mask(shape) if products.overlay_mask else None
     zoom = max(1, LARGEST_PICTURE // max(shape))
-    plots.write_picture(plots.draw_outlines(pixels, pred, other, zoom), path)
+    if colours:
+        masks = pred[..., np.newaxis] == np.arange(1, 1 + len(colours))
+        picture = plots.draw_classes(pixels, masks, list(colours.values()), zoom)
+    else:
+        picture = plots.draw_outlines(pixels, pred, other, zoom)
+    plots.write_picture(picture, path)
 
 
 def _other_tags(mask: Path, known: dict[str, Any]) -> list[tuple[str, str | None]]:
