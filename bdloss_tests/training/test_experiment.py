@@ -165,6 +165,7 @@ OLD = {  # as the experiment.toml of a run of 0.1 had them
     "test": [],
     "bands": "irrg",
     "shadows": "both",
+    "classes": [],
     "scenes": 800,
     "backbone": "convnn",
     "patch": 64,
@@ -213,6 +214,19 @@ def test_every_setting_of_0_1_has_one_of_now():
     for old, new in experiments.RENAMED.items():
         assert new in known
         assert old not in known
+
+
+def test_classes_are_set_one_by_one_and_written_as_a_table(tmp_path):
+    settings = {"dataset": {"name": "folder", "root": "town"}}
+    for assignment in ("dataset.classes.house=7", "dataset.classes.low wall=9"):
+        experiments.change(settings, assignment)
+    experiment = make_experiment(settings)
+    assert experiment.dataset.class_names == ("house", "low wall")
+    path = tmp_path / "experiment.toml"
+    path.write_text(experiments.write_experiment(experiment))
+    assert make_experiment(experiments.read_file(path)) == experiment
+    assert list(experiment.dataset.class_colours) == ["house", "low wall"]
+    assert make_experiment({}).dataset.class_colours == {}
 
 
 def test_names_of_0_1_are_taken_from_the_command_line(caplog):
