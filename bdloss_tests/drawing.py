@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from bdloss.constants import PROBABILITY_SCALE
+
 INK = {"#": 1.0, ".": 0.0, "?": 255.0}
 
 
@@ -32,6 +34,24 @@ def smooth_masks(seed: int, *shape: int) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(seed)
     common, *own = rng.normal(size=(3, *shape))
     return tuple(ndimage.gaussian_filter(common + noise, 3) > 0.02 for noise in own)
+
+
+def smooth_probabilities(
+    seed: int, shape: tuple[int, int], levels: int = PROBABILITY_SCALE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities of buildings and of their contact, 0 to 254, uint8.
+
+    Buildings cover more than half and are in contact all over. Few levels make pixels
+    that are equally likely.
+    """
+    noise = np.random.default_rng(seed).normal(size=(2, *shape))
+    smooth = ndimage.gaussian_filter(noise, (0, 1.3, 1.3))
+    low, high = smooth.min(axis=(1, 2)), smooth.max(axis=(1, 2))
+    maps = (smooth - low[:, None, None]) / (high - low)[:, None, None]
+    maps[0] = np.minimum(1.2 * maps[0], 1)
+    steps = np.rint(maps * levels) / levels
+    building, contact = np.rint(steps * PROBABILITY_SCALE).astype(np.uint8)
+    return building, contact
 
 
 def numbered_buildings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """From the strips of a mask to polygons with straight, few edges."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +10,16 @@ from rasterio import Affine, features
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bdloss.constants import IGNORED
 from bdloss.errors import InputError
+from bdloss.geo import watershed
 from bdloss.geo.geobox import GeoBox
 from bdloss.strip_labels import StripLabels
 
 PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
 # Times the tolerance: outlines that are simplified could touch within it.
 NEIGHBOUR_DISTANCE = 2
+PLACES = 2**26  # pixels along a side of a raster at most, for corners as numbers
 
 
 def mask_to_polygons(
@@ -69,7 +72,7 @@ class Outlines(NamedTuple):
     Attributes:
         polygons: Valid polygons in the CRS of the grid, with their holes.
         area: Their areas in square metres; None without a CRS.
-        probability: Mean of the second layer over the pixels of each.
+        probability: Mean of the probabilities over the pixels of each.
     """
 
     polygons: np.ndarray
@@ -83,6 +86,7 @@ def outline_strips(
     min_area: float = 0.0,
     simplify: float = 0.0,
     piece_pixels: int = PIECE_PIXELS,
+    split: bool = False,
 ) -> Iterator[Outlines]:
     """Outline the buildings of a mask that comes as strips of rows.
 
@@ -91,13 +95,15 @@ def outline_strips(
 
     Args:
         strips: The row that a strip begins with and its layers `(layers, rows, width)`,
-            uint8, from the top without a gap: the mask, where 1 is building, any
-            values, and what else there is.
+            uint8, from the top without a gap: the mask, where 1 is building, the
+            probability of a building, and that of contact if there is such a map.
         geobox: Where the pixels lie.
         min_area: Smaller polygons are left out, in square metres.
         simplify: How far an outline may move, in pixels. Polygons that touch still
             touch, without gap or overlap.
         piece_pixels: Number of pixels that are outlined at a time, but a row at least.
+        split: Whether buildings that touch are told apart by the last layer: see
+            `watershed.split_components`. Their walls are shared.
 
     Yields:
         Buildings, as they are finished.
@@ -110,9 +116,13 @@ def outline_strips(
         raise InputError("min_area is in square metres, which a grid without CRS lacks")
     a, b, c, d, e, f = geobox.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
-    finished = _trace(_cut(strips, piece_pixels))
+    if split:  # nothing that is whole in a piece is too large
+        piece_pixels = min(piece_pixels, watershed.LARGEST)
+    finished = _trace(_cut(strips, piece_pixels), split)
     for polygons, values in _wait_for_neighbours(finished, simplify):
         if simplify:
+            if split:
+                polygons = _with_shared_corners(polygons)
             # The tolerance is the root of the area of a triangle that may be cut off.
             polygons = shapely.coverage_simplify(polygons, simplify)
         area = None
@@ -125,17 +135,41 @@ def outline_strips(
 
 
 class _Building:
-    """The parts of a building in pixels, the sum of its values and its size."""
+    """The parts of a building in pixels, the sum of its values and its size.
 
-    def __init__(self, part: shapely.Polygon, total: float, size: float):
+    One that may have to be split when it is finished has its pixels too.
+    """
+
+    def __init__(
+        self,
+        part: shapely.Polygon,
+        total: float,
+        size: float,
+        pixels: watershed.OpenComponent | None = None,
+    ):
         self.parts, self.total, self.size = [part], total, size
+        self.pixels = pixels
 
     def add(self, other: "_Building") -> None:
         self.parts += other.parts
         self.total += other.total
         self.size += other.size
+        if self.pixels and other.pixels:
+            self.pixels.add(other.pixels)
 
-    def join(self) -> shapely.Polygon:
+    def finish(self) -> list[tuple[shapely.Polygon, float]]:
+        """Return the polygon and its mean value, or those of what it is split into."""
+        crop = self.pixels.join() if self.pixels else None
+        buildings = [self]
+        if crop is not None:
+            component = (crop.layers[0] != IGNORED).astype(np.int32)
+            labels = watershed.split_components(component, *crop.layers)
+            if labels is not component:
+                outlined = _outline(labels, crop.layers[0], crop.row, crop.col)
+                buildings = list(outlined.values())
+        return [(each._join(), each.total / each.size) for each in buildings]
+
+    def _join(self) -> shapely.Polygon:
         whole = self.parts[0]
         if len(self.parts) > 1:
             joined = shapely.union_all(self.parts)
@@ -152,6 +186,21 @@ def _corners(ring: shapely.LinearRing) -> np.ndarray:
     return xy[turns]
 
 
+def _with_shared_corners(polygons: np.ndarray) -> np.ndarray:
+    """Return polygons along pixels with a corner where another has one on their walls.
+
+    Only then do they share their walls for `coverage_simplify`.
+    """
+    dense = shapely.segmentize(polygons, 1)
+    kind, xy, (rings, parts) = shapely.to_ragged_array(dense)
+    # Whole numbers; a row and a column make one.
+    places = np.rint(xy) @ (1, PLACES)
+    corners = np.rint(shapely.get_coordinates(polygons)) @ (1, PLACES)
+    kept = np.isin(places, corners)
+    ends = np.append(0, np.cumsum(kept))
+    return shapely.from_ragged_array(kind, xy[kept], (ends[rings], parts))
+
+
 def _cut(
     strips: Iterable[tuple[int, np.ndarray]], piece_pixels: int
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -163,31 +212,27 @@ def _cut(
 
 
 def _trace(
-    strips: Iterable[tuple[int, np.ndarray]],
+    strips: Iterable[tuple[int, np.ndarray]], split: bool
 ) -> Iterator[tuple[list[_Building], list[_Building]]]:
     """Yield, for each strip, the buildings it finishes and those it leaves open."""
     components = StripLabels()
     opened: list[_Building] = []
-    for row, (mask, values, *_) in strips:
-        strip = components.add(mask == 1)
-        labels, count = strip.labels, len(strip.components)
-        total = np.bincount(labels.ravel(), values.ravel(), count)
-        size = np.bincount(labels.ravel(), minlength=count)
-        shapes = features.shapes(
-            labels, labels > 0, connectivity=4, transform=Affine.translation(0, row)
-        )
-        texts, numbers = [], []
-        for shape, number in shapes:
-            texts.append(json.dumps(shape))
-            numbers.append(int(number))
-        parts = [
-            _Building(part, total[number], size[number])
-            for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
-        ]
+    for row, layers in strips:
+        strip = components.add(layers[0] == 1)
+        labels, names = strip.labels, strip.components
+        pixels: dict[int, watershed.OpenComponent] = {}
+        if split:
+            building, contact = layers[1], layers[-1]
+            crossing = np.isin(names, [*strip.continued, *strip.below])
+            pixels = watershed.open_components(labels, crossing, building, contact, row)
+            labels = watershed.split_components(labels, building, contact, ~crossing)
+            more = int(labels.max()) + 1 - len(names)
+            names = np.append(names, components.count + np.arange(more))
+        outlined = _outline(labels, layers[1], row, pixels=pixels)
         # Parts of one component, those above it too, are one building.
-        names = [*strip.components[numbers].tolist(), *strip.continued.tolist()]
+        of = [*names[list(outlined)].tolist(), *strip.continued.tolist()]
         buildings: dict[int, _Building] = {}
-        for name, building in zip(names, [*parts, *opened], strict=True):
+        for name, building in zip(of, [*outlined.values(), *opened], strict=True):
             if name in buildings:
                 buildings[name].add(building)
             else:
@@ -195,6 +240,30 @@ def _trace(
         opened = [buildings.pop(name) for name in strip.below.tolist()]
         yield list(buildings.values()), opened
     yield opened, []
+
+
+def _outline(
+    labels: np.ndarray,
+    values: np.ndarray,
+    row: int,
+    col: int = 0,
+    pixels: Mapping[int, watershed.OpenComponent] | None = None,
+) -> dict[int, _Building]:
+    """Return the building of each label; labels are connected."""
+    total = np.bincount(labels.ravel(), values.ravel())
+    size = np.bincount(labels.ravel())
+    shapes = features.shapes(
+        labels, labels > 0, connectivity=4, transform=Affine.translation(col, row)
+    )
+    texts, numbers = [], []
+    for shape, number in shapes:
+        texts.append(json.dumps(shape))
+        numbers.append(int(number))
+    pixels = pixels or {}
+    return {
+        number: _Building(part, total[number], size[number], pixels.get(number))
+        for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
+    }
 
 
 def _wait_for_neighbours(
@@ -207,8 +276,9 @@ def _wait_for_neighbours(
     """
     polygons, means = np.empty(0, object), np.empty(0)
     for finished, opened in traced:
-        polygons = np.append(polygons, [building.join() for building in finished])
-        means = np.append(means, [each.total / each.size for each in finished])
+        outlines = [outline for building in finished for outline in building.finish()]
+        polygons = np.append(polygons, [polygon for polygon, _ in outlines])
+        means = np.append(means, [mean for _, mean in outlines])
         ready = np.ones(len(polygons), bool)
         if simplify and opened:
             # Simplified without each other neighbours could overlap, so none of a group

@@ -9,10 +9,11 @@ from hypothesis.extra.numpy import arrays
 from rasterio import Affine, features
 from scipy import ndimage
 
+from bdloss.geo import watershed
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import mask_to_polygons, outline_strips
 from bdloss.geo.vector import rasterise
-from bdloss_tests.drawing import draw
+from bdloss_tests.drawing import draw, smooth_probabilities
 from bdloss_tests.scenes import CORNER, UTM
 
 HEIGHT, WIDTH = 60, 90
@@ -146,6 +147,85 @@ def test_simplified_polygons_are_the_same_however_the_mask_is_cut(rows):
     parts, _ = outline(cut(layers, [0, *sorted(rows)]), 150, 110, simplify=1.0)
     assert len(whole) > 20
     assert same_order(parts) == same_order(whole)
+
+
+def touching(seed):
+    """Layers of buildings, their probability and that of contact."""
+    building, contact = smooth_probabilities(seed, (HEIGHT, WIDTH), levels=20)
+    return np.stack([(building >= 127).astype(np.uint8), building, contact])
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sets(st.integers(1, HEIGHT - 1), max_size=9),
+    st.sampled_from([1, 7 * WIDTH, HEIGHT * WIDTH]),
+    st.sampled_from([0.0, 1.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_buildings_are_split_the_same_however_the_mask_is_cut(
+    seed, rows, piece_pixels, simplify
+):
+    layers, how = touching(seed), {"simplify": simplify, "split": True}
+    whole, means = outline(cut(layers, [0]), HEIGHT, WIDTH, **how)
+    bands = cut(layers, [0, *sorted(rows)])
+    parts, found = outline(bands, HEIGHT, WIDTH, piece_pixels=piece_pixels, **how)
+    assert same_order(parts) == same_order(whole)
+    np.testing.assert_allclose(np.sort(found), np.sort(means))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_buildings_cover_the_mask_once_with_their_means(seed):
+    layers = touching(seed)
+    bands = cut(layers, list(range(0, HEIGHT, 13)))
+    polygons, means = outline(bands, HEIGHT, WIDTH, split=True)
+    assert len(polygons) > len(trace_whole(layers[0]))
+    assert shapely.is_valid(polygons).all()
+    drawn = [rasterise([polygon], PIXELS) == 1 for polygon in polygons]
+    np.testing.assert_array_equal(np.sum(drawn, axis=0), layers[0])
+    for pixels, mean in zip(drawn, means, strict=True):
+        assert mean == pytest.approx(layers[1][pixels].mean())
+
+
+@pytest.mark.parametrize("simplify", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_split_buildings_share_their_walls_when_they_are_simplified(seed, simplify):
+    bands = cut(touching(seed), list(range(0, HEIGHT, 13)))
+    polygons, _ = outline(bands, HEIGHT, WIDTH, simplify=simplify, split=True)
+    assert shapely.coverage_is_valid(polygons)
+    together, whole = shapely.union_all(polygons), trace_whole(touching(seed)[0])
+    assert shapely.area(polygons).sum() == pytest.approx(together.area)
+    # No gap opens where walls meet: there are no more holes than before.
+    holes = shapely.get_num_interior_rings(shapely.get_parts(together)).sum()
+    assert holes <= shapely.get_num_interior_rings(whole).sum()
+
+
+def test_houses_in_a_row_are_split_and_their_walls_stay_straight():
+    layers = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    layers[:2, 10:30, 5:85] = [[[1]], [[250]]]
+    layers[2, 10:30, 24:86:20] = 240
+    polygons, _ = outline(cut(layers, [0, 17]), HEIGHT, WIDTH, simplify=1.0, split=True)
+    houses = [shapely.box(left, 10, left + 20, 30) for left in range(5, 85, 20)]
+    assert same_order(polygons) == same_order(houses)
+
+
+def test_a_component_too_large_to_be_split_stays_whole(caplog):
+    layers = touching(3)
+    labels, _ = ndimage.label(layers[0])
+    boxes = ndimage.find_objects(labels)
+    areas = [np.prod([side.stop - side.start for side in box]) for box in boxes]
+    largest = int(max(areas))
+    split = len(outline(cut(layers, [0]), HEIGHT, WIDTH, split=True)[0])
+    found = []
+    for rows in ([0], [0, 3, 30, 31], range(HEIGHT)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(watershed, "LARGEST", largest - 1)
+            caplog.clear()
+            polygons, _ = outline(cut(layers, list(rows)), HEIGHT, WIDTH, split=True)
+        assert len(caplog.messages) == 1
+        assert "stay one: a component is not split beyond" in caplog.text
+        found.append(same_order(polygons))
+    assert found[0] == found[1] == found[2]
+    assert len(trace_whole(layers[0])) <= len(found[0]) < split
 
 
 def test_finished_buildings_do_not_wait_for_the_last_band():
