@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from bdloss.errors import InputError
+
 
 def contact_map(labels: np.ndarray, radius: int) -> np.ndarray:
     """Return where buildings are in contact.
@@ -19,10 +21,15 @@ def contact_map(labels: np.ndarray, radius: int) -> np.ndarray:
     Returns:
         Array of the same shape, uint8: 1 where two buildings are that near, else 0.
 
+    Raises:
+        ValueError: If the radius is below 1.
+
     Example:
         >>> contact_map(np.array([[1, 1, 1, 2, 2, 2, 0, 0, 0, 3]]), radius=1).tolist()
         [[0, 0, 1, 1, 0, 0, 0, 0, 0, 0]]
     """
+    if radius < 1:
+        raise InputError(f"contact is within 1 pixel or more, got {radius}")
     reach = np.arange(-radius, radius + 1)
     disk = (np.hypot(*np.meshgrid(reach, reach)) <= radius).astype(np.uint8)
     numbers = labels.astype(np.float32)  # exact up to 16 million

@@ -16,6 +16,7 @@ from bdloss.plots import TRUE, draw_classes, write_picture
 
 OUTLINE = f"#{bytes(TRUE).hex()}"  # of buildings
 GAP = 4  # pixels between patches
+CONTACT_COLOUR = (255, 0, 255)  # magenta
 
 
 def draw_training_patches(
@@ -73,7 +74,7 @@ def draw_contact_sheet(
     Args:
         scenes: The scenes that patches are cut out of.
         path: PNG file to write. Outlines are yellow or have the colours of their
-            classes, ignored pixels are dark.
+            classes, contact of buildings is magenta, ignored pixels are dark.
         patch: Side of a patch, in pixels.
         augment: How strongly patches are augmented.
         building_bias: As in `Patches`.
@@ -112,5 +113,7 @@ def draw_contact_sheet(
         row, column = (pitch * at for at in divmod(index, columns))
         shaded = np.where(mask[..., :1] == IGNORED, pixels // 3, pixels)
         picture = draw_classes(shaded, mask[..., : len(colours)] == 1, colours)
+        if scenes[0].contact is not None:
+            picture[mask[..., -1] == 1] = CONTACT_COLOUR
         sheet[row : row + patch, column : column + patch] = picture
     write_picture(sheet, path)

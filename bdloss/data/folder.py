@@ -10,6 +10,7 @@ from pydantic import Field
 from bdloss.data.classes import ATTRIBUTE, Classes, ClassTable
 from bdloss.data.ground_truth import IMAGE_SUFFIXES, OUTLINE_SUFFIXES, by_stem
 from bdloss.data.scenes import (
+    Contact,
     DatasetSettings,
     Resolution,
     Scene,
@@ -37,6 +38,7 @@ class FolderSettings(DatasetSettings):
     resolution: Resolution = 0.0
     classes: Classes = Field(default={})  # name = value | "#rrggbb" | attribute's value
     attribute: str = ATTRIBUTE  # of outlines, that has these values
+    contact: Contact = 0
 
     def read(self) -> Splits:
         """Find the scenes."""
@@ -45,6 +47,7 @@ class FolderSettings(DatasetSettings):
             self.validation,
             self.test,
             self.resolution,
+            contact=self.contact,
             classes=self.class_table,
         )
 
@@ -60,6 +63,7 @@ def read_folder(
     test: Sequence[str] = (),
     resolution: float = 0.0,
     *,
+    contact: int = 0,
     classes: ClassTable | None = None,
 ) -> Splits:
     """Find the scenes of a folder of one's own.
@@ -75,6 +79,8 @@ def read_folder(
         test: Names of the scenes kept for testing; a name is that of the file without
             suffix.
         resolution: Metres a pixel to bring the scenes to; 0 leaves them as they are.
+        contact: Pixels, of the scenes once they are loaded, within which two buildings
+            are in contact; 0 for no map of it.
         classes: What tells several classes apart in the truth; None for buildings.
 
     Returns:
@@ -84,7 +90,8 @@ def read_folder(
         FileNotFoundError: If there is no such folder, or no `images` in it.
         ValueError: If there are no images, an image has no truth, a name is unknown or
             meant for two splits, the fraction is not in [0, 1), nothing is left to
-            train on, or a resolution is wanted of images without a CRS.
+            train on, a resolution is wanted of images without a CRS, or contact of
+            masks.
     """
     root = part_of(Path(root), "images", "", SOURCE)
     images = by_stem(visible_files(root / "images", IMAGE_SUFFIXES))
@@ -92,6 +99,8 @@ def read_folder(
         raise InputError(f"no images in {root / 'images'}")
     masks = root / "masks"
     if masks.is_dir():
+        if contact:
+            raise InputError(f"dataset.contact needs outlines, got masks: {masks}")
         truths = by_stem(visible_files(masks, IMAGE_SUFFIXES))
         for name, image in images.items():
             if name not in truths:
@@ -99,7 +108,7 @@ def read_folder(
     else:
         truths = dict.fromkeys(images, _only_outlines(root))
     scenes = {
-        name: Scene(name, images[name], truths[name], classes=classes)
+        name: Scene(name, images[name], truths[name], contact=contact, classes=classes)
         for name in sorted(images)
     }
 

@@ -1,22 +1,25 @@
 """Scenes: orthophotos with their ground truth, and how one is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import cv2
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from bdloss.constants import BUILDING, IGNORED
 from bdloss.data.classes import ClassTable
-from bdloss.data.ground_truth import GroundTruth
+from bdloss.data.contact import contact_map
+from bdloss.data.ground_truth import GroundTruth, OutlineReader
 from bdloss.errors import InputError
 from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window
 from bdloss.settings import Settings
 
+MAX_CONTACT = 64  # pixels, to bound the time it takes to draw
 # Columns or rows that a raster of heights may lack: 03_13 has 5999 columns.
 MAX_MISSING_HEIGHTS = 1
 
@@ -103,6 +106,10 @@ def _check_resolution(resolution: float) -> float:
 Resolution = Annotated[float, AfterValidator(_check_resolution)]
 
 
+# Pixels within which two buildings are in contact; 0 draws no map of it.
+Contact = Annotated[int, Field(ge=0, le=MAX_CONTACT)]
+
+
 class SceneData(NamedTuple):
     """A scene in memory.
 
@@ -136,13 +143,15 @@ def load_scene(scene: Scene, band_indexes: Sequence[int] | None = None) -> Scene
         band_indexes: Bands, counted from 1; None for those of the scene.
 
     Returns:
-        Its pixels, averaged to its resolution, and its mask.
+        Its pixels, averaged to its resolution, its mask, and its map of contact if that
+        is wanted.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If image or truth cannot be read, the mask or the heights are of
-            another size, a mask or an outline has an unknown class, or the outlines
-            lie outside the image or cannot be brought to its CRS.
+            another size, a mask or an outline has an unknown class, the outlines lie
+            outside the image or cannot be brought to its CRS, or contact is wanted of a
+            mask.
     """
     with raster.open_raster(scene.image) as source:
         area, shape = _area_of(scene, source.shape)
@@ -151,7 +160,8 @@ def load_scene(scene: Scene, band_indexes: Sequence[int] | None = None) -> Scene
             heights = _read_heights(scene.heights, source.shape, area)
             pixels = np.concatenate([pixels, heights], axis=-1)
     averaged = cv2.INTER_AREA if scene.scale > 1 else cv2.INTER_LINEAR
-    return SceneData(_resample(pixels, shape, averaged), load_mask(scene))
+    contact = _load_contact(scene) if scene.contact else None
+    return SceneData(_resample(pixels, shape, averaged), load_mask(scene), contact)
 
 
 def load_mask(scene: Scene) -> np.ndarray:
@@ -176,6 +186,33 @@ def load_mask(scene: Scene) -> np.ndarray:
     mask = _read_truth(scene, geobox, area)
     mask = np.where(valid, mask, IGNORED).astype(np.uint8)
     return _resample(mask, shape, cv2.INTER_NEAREST_EXACT)
+
+
+def _load_contact(scene: Scene) -> np.ndarray:
+    """Draw where the buildings of a scene are in contact, at its resolution."""
+    truth = GroundTruth(scene.truth, scene.classes)
+    if not truth.is_vector:
+        raise InputError(f"contact needs outlines, got a mask: {scene.truth}")
+    with raster.open_raster(scene.image) as source:
+        geobox, shape = geobox_of(source), source.shape
+    height, width = (max(1, round(side / scene.scale)) for side in shape)
+    area = scene.area or Window(0, 0, height, width)
+    # Buildings beyond the area may be near to those in it.
+    above, left = min(scene.contact, area.row), min(scene.contact, area.col)
+    below = min(scene.contact, height - area.row - area.height)
+    right = min(scene.contact, width - area.col - area.width)
+    wider = Window(
+        area.row - above,
+        area.col - left,
+        above + area.height + below,
+        left + area.width + right,
+    )
+    window, sides = _area_of(scene._replace(area=wider), shape)
+    with _naming(scene), truth.open(geobox) as reader:
+        labels = cast(OutlineReader, reader).labels(window)
+    labels = _resample(labels, sides, cv2.INTER_NEAREST_EXACT)
+    contact = contact_map(labels, scene.contact)
+    return contact[above : above + area.height, left : left + area.width]
 
 
 def at_resolution(splits: Splits, resolution: float) -> Splits:
@@ -223,12 +260,18 @@ def _resample(values: np.ndarray, shape: tuple[int, int], how: int) -> np.ndarra
 
 def _read_truth(scene: Scene, geobox: GeoBox, area: Window) -> np.ndarray:
     truth = GroundTruth(scene.truth, scene.classes)
+    with _naming(scene), truth.open(geobox) as reader:
+        _check_size(scene, reader.geobox[:2], geobox)
+        return reader.read(area)
+
+
+@contextmanager
+def _naming(scene: Scene) -> Iterator[None]:
+    """Say of which image outlines are wrong: one file of them is for all images."""
     try:
-        with truth.open(geobox) as reader:
-            _check_size(scene, reader.geobox[:2], geobox)
-            return reader.read(area)
+        yield
     except InputError as error:
-        if truth.is_vector:  # one for all images: say of which
+        if GroundTruth(scene.truth).is_vector:
             raise InputError(f"{scene.image}: {error}") from error
         raise
 

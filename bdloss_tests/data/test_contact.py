@@ -36,3 +36,9 @@ def test_contact_is_where_two_buildings_are_near(labels, radius):
         if (labels == number).any()
     )
     np.testing.assert_array_equal(contact_map(labels, radius), np.greater(near, 1))
+
+
+@pytest.mark.parametrize("radius", [0, -2])
+def test_a_radius_is_a_pixel_or_more(radius):
+    with pytest.raises(ValueError, match=f"within 1 pixel or more, got {radius}"):
+        contact_map(draw_labels("12"), radius)

@@ -44,6 +44,27 @@ def test_a_sheet_shows_the_patches_of_a_training_with_their_outlines(scene, tmp_
     assert (masks == 255).any()
 
 
+def test_a_sheet_shows_contact(scene, tmp_path):
+    contact = np.zeros_like(scene.mask)
+    contact[::5] = 1
+    path = tmp_path / "sheet.png"
+    draw_contact_sheet(
+        [scene._replace(contact=contact)],
+        path,
+        patch=PATCH,
+        augment="none",
+        rows=1,
+        columns=1,
+        seed=7,
+    )
+    (maps,) = Patches([scene._replace(contact=contact)], PATCH, 1, steps=1, seed=7)[0][
+        1
+    ]
+    magenta = (read(path) == (255, 0, 255)).all(axis=-1)
+    np.testing.assert_array_equal(magenta, maps[..., 1] == 1)
+    assert magenta.any()
+
+
 def test_a_sheet_is_not_replaced_unasked(scene, tmp_path):
     path = tmp_path / "sheet.png"
     path.write_text("mine")

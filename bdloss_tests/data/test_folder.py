@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bdloss.data.datasets import read_dataset
 from bdloss.data.folder import read_folder
 from bdloss.data.scenes import load_scene
 from bdloss.geo.vector import write_outlines
@@ -87,6 +88,26 @@ def test_a_folder_has_images_with_truth(tmp_path):
     write_raster(tmp_path / "images" / "a.png", PIXELS)
     with pytest.raises(ValueError, match=r"^two files of one name: .*a\.png and .*tif"):
         read_folder(tmp_path)
+
+
+def test_contact_needs_outlines(tmp_path):
+    root = write_town(tmp_path, "a")
+    message = f"^dataset.contact needs outlines, got masks: {root}/masks$"
+    with pytest.raises(ValueError, match=message):
+        read_folder(root, contact=2)
+
+
+@pytest.mark.parametrize(
+    ("contact", "message"),
+    [
+        (-1, "contact must be greater than or equal to 0, got -1"),
+        (0.5, "contact must be a valid integer, got 0.5"),
+        (65, "contact must be less than or equal to 64, got 65"),
+    ],
+)
+def test_contact_is_a_number_of_pixels(tmp_path, contact, message):
+    with pytest.raises(ValueError, match=message):
+        read_dataset("folder", tmp_path, contact=contact)
 
 
 def test_the_sample_has_a_scene_to_train_and_one_to_test():

@@ -1,7 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 import shapely
 
+from bdloss.data.contact import contact_map
 from bdloss.data.folder import read_folder
 from bdloss.data.inria import read_inria
 from bdloss.data.scenes import Scene, load_mask, load_scene, resolution_of
@@ -9,7 +11,7 @@ from bdloss.geo.vector import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests import archives
 from bdloss_tests.data.town import HEIGHT, HOUSE, MASK, PIXELS, WIDTH, write_town
-from bdloss_tests.scenes import UTM, write_raster
+from bdloss_tests.scenes import CORNER, UTM, write_raster
 
 
 def test_a_scene_with_a_mask(tmp_path):
@@ -36,6 +38,64 @@ def test_an_area_is_that_part_of_the_scene(tmp_path):
         pixels, mask, _ = load_scene(scene._replace(area=area, truth=truth))
         np.testing.assert_array_equal(pixels, PIXELS[10:32, 15:48])
         np.testing.assert_array_equal(mask, MASK[10:32, 15:48])
+
+
+def write_row(tmp_path, **image):
+    """Write two houses that share a wall, and one beside them, as outlines."""
+    corners = [(20, 7, 30, 19), (30, 7, 44, 19), (46, 7, 60, 19)]
+    houses = [
+        shapely.box(*(CORNER @ (left, bottom)), *(CORNER @ (right, top)))
+        for left, top, right, bottom in corners
+    ]
+    image = write_raster(tmp_path / "images" / "a.tif", PIXELS, **image)
+    write_outlines(tmp_path / "roofs.gpkg", houses, UTM)
+    labels = np.zeros((HEIGHT, WIDTH), int)
+    for number, (left, top, right, bottom) in enumerate(corners, 1):
+        labels[top:bottom, left:right] = number
+    return image, labels
+
+
+def test_contact_of_outlines_is_drawn_where_it_is_wanted(tmp_path):
+    _, labels = write_row(tmp_path)
+    (scene,) = read_folder(tmp_path, 0, contact=2).train
+    loaded = load_scene(scene)
+    np.testing.assert_array_equal(loaded.contact, contact_map(labels, 2))
+    np.testing.assert_array_equal(loaded.mask, labels > 0)
+    assert loaded.contact.dtype == np.uint8
+    assert load_scene(scene._replace(contact=0)).contact is None
+
+
+def test_contact_in_an_area_knows_the_houses_beside_it(tmp_path):
+    write_row(tmp_path)
+    (scene,) = read_folder(tmp_path, 0, contact=3).train
+    whole = load_scene(scene).contact
+    for area in (Window(9, 30, 20, 15), Window(0, 0, HEIGHT, 30), Window(18, 44, 9, 2)):
+        part = load_scene(scene._replace(area=area)).contact
+        np.testing.assert_array_equal(part, whole[area.slices])
+        assert part.any()
+
+
+@pytest.mark.parametrize(("resolution", "contact"), [(0.6, 1), (0.9, 2), (0.15, 4)])
+def test_contact_is_in_pixels_of_the_scene_once_it_is_loaded(
+    tmp_path, resolution, contact
+):
+    _, labels = write_row(tmp_path)
+    (scene,) = read_folder(tmp_path, 0, resolution=resolution, contact=contact).train
+    loaded = load_scene(scene)
+    height, width = (int(side * scene.scale) for side in loaded.mask.shape)
+    resampled = cv2.resize(
+        labels[:height, :width].astype(np.float32),
+        loaded.mask.shape[::-1],
+        interpolation=cv2.INTER_NEAREST_EXACT,
+    )
+    np.testing.assert_array_equal(loaded.contact, contact_map(resampled, contact))
+    assert loaded.contact.any()
+
+
+def test_contact_is_not_known_of_a_mask(tmp_path):
+    (scene,) = read_folder(write_town(tmp_path, "a"), validation=0).train
+    with pytest.raises(ValueError, match=f"needs outlines, got a mask: {scene.truth}$"):
+        load_scene(scene._replace(contact=2))
 
 
 def test_where_the_orthophoto_has_no_data_the_mask_is_ignored(tmp_path):
