@@ -97,6 +97,11 @@ def output_options(command: Callable) -> Callable:
             help="Tolerance of outlines, pixels.",
         ),
         click.option(
+            "--split/--no-split",
+            default=True,
+            help="Outline touching buildings one by one, if the model knows contact.",
+        ),
+        click.option(
             "--format",
             type=click.Choice(["geotiff", "inria"]),
             default="geotiff",

@@ -14,7 +14,7 @@ import shapely
 
 from bdloss import plots
 from bdloss.colours import default_colours
-from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
+from bdloss.constants import BUILDING, CONTACT, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.geo.geobox import ground_of
 from bdloss.geo.orthophoto import Orthophoto
@@ -47,6 +47,8 @@ class Products:
             truth, to be drawn in the overlay.
         min_area: Smallest polygon, in square metres.
         simplify: Tolerance of outlines, in pixels.
+        split: Whether buildings that touch are outlined one by one, where the rows have
+            a map of contact.
         format: Of the mask: `geotiff`, or `inria`, as INRIA's benchmark takes it: 255
             building, 0 all else, no nodata.
         cog: Whether rasters are cloud-optimised GeoTIFFs.
@@ -60,6 +62,7 @@ class Products:
     overlay_mask: Callable[[tuple[int, int]], np.ndarray] | None = None
     min_area: float = 5.0
     simplify: float = 1.0
+    split: bool = True
     format: str = "geotiff"
     cog: bool = False
     overviews: bool = False
@@ -124,6 +127,7 @@ class Products:
         tags: dict[str, Any] = {"cog": self.cog, "overviews": self.overviews}
         if self.polygons is not None:
             tags |= {"min_area": self.min_area, "simplify": self.simplify}
+            tags["split"] = self.split
         return tags
 
     def are_finished(
@@ -280,7 +284,8 @@ def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
         geobox, _ = ground_of(source)
     metres = geobox.resolution  # None without a CRS: then areas are unknown
     names, outlined = [], []
-    classes = class_names(targets_of(strips.settings))
+    targets = targets_of(strips.settings)
+    classes = class_names(targets)
     for number, name in enumerate(classes, 1):
         rows = strips.read()
         found = outline_strips(
@@ -288,14 +293,18 @@ def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
             geobox,
             products.min_area if metres else 0.0,
             products.simplify,
+            split=products.split and CONTACT in targets,
         )
         for outlines in found:
             names += [name] * len(outlines.polygons)
             outlined.append(outlines)
     parts = (each.polygons for each in outlined)
     polygons = np.concatenate([np.empty(0, object), *parts])
-    # From the top, whichever strip they were finished in.
-    order = np.lexsort((shapely.bounds(polygons) * (1, 1, 1, -1)).T)
+    # From the top, whichever strip they were finished in. Buildings that are split may
+    # have the same bounds, but begin at other corners.
+    corners = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
+    bounds = shapely.bounds(polygons) * (1, 1, 1, -1)
+    order = np.lexsort([*shapely.get_coordinates(corners).T, *bounds.T])
     attributes = {}
     if _colours_of(strips):
         attributes["class"] = np.array(names, object)[order]

@@ -44,7 +44,7 @@ PREDICTOR = Predictor(
 
 
 NAMED = ("prob", "polygons", "vector", "overlay", "min_area", "simplify", "format")
-NAMED += ("cog", "overviews", "overlay_mask")
+NAMED += ("split", "cog", "overviews", "overlay_mask")
 
 
 def predict(image, out, predictor=PREDICTOR, resume=True, **settings):
@@ -132,6 +132,64 @@ def test_outlines_come_from_the_top_whenever_they_were_finished(tmp_path):
     tall, low = read_outlines(mapped.files[1], UTM)
     assert tall.bounds[3] > low.bounds[3]
     assert tall.area > low.area
+
+
+def two_maps(batch):
+    """A network that sees buildings in the first band and contact in the second."""
+    return (batch[..., :2] / 255).astype(np.float32)
+
+
+@pytest.fixture
+def row(tmp_path):
+    """Four houses in a row, and a tall one through all shards that touches another."""
+    pixels = np.zeros((120, 100, 3), np.uint8)
+    pixels[20:40, 10:90, 0] = 250
+    pixels[20:40, 30:90:20, 1] = 240
+    pixels[4:116, 92:96, 0] = pixels[50:70, 70:92, 0] = 250
+    pixels[50:70, 91:93, 1] = 240
+    return write_raster(tmp_path / "town.tif", pixels)
+
+
+CONTACT = replace(PREDICTOR, predict=two_maps, targets=("building", "contact"))
+
+
+def outlines_of(mapped):
+    fields = pyogrio.raw.read(mapped.files[1])
+    return fields[2].tolist(), [column.tolist() for column in fields[3]]
+
+
+def test_touching_houses_are_outlined_one_by_one(row, tmp_path):
+    mapped = predict(row, tmp_path / "split", CONTACT)
+    whole = predict(row, tmp_path / "whole", CONTACT, split=False)
+    assert (mapped.polygons, whole.polygons) == (6, 2)
+    polygons = read_outlines(mapped.files[1], UTM)
+    union = shapely.union_all(read_outlines(whole.files[1], UTM))
+    assert shapely.area(polygons).sum() == pytest.approx(union.area)
+    assert shapely.union_all(polygons).area == pytest.approx(union.area)
+    assert [path.stem for path in mapped.files] == ["town_mask", "town_buildings"]
+    with rasterio.open(mapped.files[0]) as split, rasterio.open(whole.files[0]) as one:
+        np.testing.assert_array_equal(split.read(1), one.read(1))
+        assert [file.tags()["split"] for file in (split, one)] == ["True", "False"]
+
+
+def test_a_house_across_four_shards_is_one_polygon(row, tmp_path):
+    whole = predict(row, tmp_path / "whole", CONTACT)
+    for part in range(4):
+        predict(row, tmp_path / "shards", CONTACT, shard=(part + 1, 4))
+    merged = merge(row, tmp_path / "shards")
+    assert merged.polygons == whole.polygons == 6
+    assert outlines_of(merged) == outlines_of(whole)
+    tall = max(read_outlines(merged.files[1], UTM), key=lambda one: one.length)
+    bottom, top = tall.bounds[1::2]
+    assert top - bottom == pytest.approx(112 * 0.3)
+
+
+def test_a_model_that_does_not_know_contact_has_nothing_to_split(row, tmp_path):
+    alone = replace(PREDICTOR, predict=lambda batch: two_maps(batch)[..., :1])
+    mapped = predict(row, tmp_path / "split", alone)
+    whole = predict(row, tmp_path / "whole", alone, split=False)
+    assert mapped.polygons == 2
+    assert outlines_of(mapped) == outlines_of(whole)
 
 
 @pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb"])
@@ -408,6 +466,7 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
         ({"resolution": 0.6}, PREDICTOR, "resampled no, not 0.6; give"),
         ({"min_area": 9.0}, PREDICTOR, "min_area 5.0, not 9.0; give"),
         ({"simplify": 0.0}, PREDICTOR, "simplify 1.0, not 0.0; give"),
+        ({"split": False}, PREDICTOR, "split True, not False; give"),
         ({"cog": True}, PREDICTOR, "cog False, not True; give"),
         ({"vector": "fgb"}, PREDICTOR, "town_buildings.fgb does not; give"),
         ({"overlay": True}, PREDICTOR, "town_overlay.png does not; give"),
