@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.crs import CRS
+from shapely.affinity import affine_transform
 
 UTM = CRS.from_epsg(32645)
 CORNER = Affine.translation(353900, 3057500) @ Affine.scale(0.3, -0.3)
@@ -24,6 +26,29 @@ def make_scene(seed: int, height: int, width: int, bands: int = 3):
         mask[row : row + tall, col : col + wide] = 1
     pixels = random.normal(70, 12, (height, width, bands)) + 110 * mask[..., None]
     return np.clip(pixels, 0, 255).astype(np.uint8), mask
+
+
+def make_rows(seed: int, height: int, width: int):
+    """Return pixels of houses in rows, a dark line between them, and their outlines.
+
+    The outlines are in the coordinates of `write_raster`.
+    """
+    random = np.random.default_rng(seed)
+    pixels = random.normal(60, 10, (height, width, 3))
+    houses = []
+    for top in range(6, height - 24, 30):
+        left = 4
+        while left < width - 24:
+            for wide in random.integers(12, 19, random.integers(2, 5)):
+                right = min(left + wide, width - 4)
+                if right - left >= 8:
+                    pixels[top : top + 20, left:right] += 130
+                    pixels[top : top + 20, left] -= 90
+                    houses.append(shapely.box(left, top, right, top + 20))
+                    left = right
+            left += random.integers(8, 14)
+    outlines = [affine_transform(house, CORNER.to_shapely()) for house in houses]
+    return np.clip(pixels, 0, 255).astype(np.uint8), outlines
 
 
 def write_raster(path: Path, array: np.ndarray, **profile) -> Path:

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from bdloss import models
 from bdloss.cli import main as cli
 from bdloss.colours import default_colours, rgb_of
+from bdloss.geo.vector import read_outlines, write_outlines
 from bdloss.inference import predict as front
-from bdloss_tests.scenes import make_scene, write_folder, write_raster
+from bdloss.metrics import match_polygons
+from bdloss_tests.scenes import UTM, make_rows, make_scene, write_folder, write_raster
 
 HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
 
@@ -85,6 +87,36 @@ def test_train_predict_and_score(tmp_path):
     assert scores["all"]["images"] == 2
 
 
+def test_a_network_that_learns_contact_tells_touching_houses_apart(tmp_path):
+    pixels, houses = make_rows(0, 96, 128)
+    write_raster(tmp_path / "town" / "images" / "a.tif", pixels)
+    write_outlines(tmp_path / "town" / "houses.geojson", houses, UTM)
+    settings = [
+        *("dataset.contact=2", "dataset.validation=0.0", "loss.extra=none"),
+        *("model.filters=8", "model.blocks=2", "patches.size=32"),
+        *("patches.steps=40", "patches.workers=1"),
+        *("stage.0.epochs=2", "stage.0.learning_rate=1e-2"),
+    ]
+    done = invoke(
+        *("train", "--dataset", "folder", "--data", tmp_path / "town"),
+        *("--out", tmp_path / "run"),
+        *(word for setting in settings for word in ("--set", setting)),
+    )
+    assert done.exit_code == 0, done.output
+    pixels, houses = make_rows(1, 96, 128)
+    image = write_raster(tmp_path / "b.tif", pixels)
+    matched = {}
+    for split in ("--split", "--no-split"):
+        out = tmp_path / f"out{split}"
+        model = tmp_path / "run" / "model.keras"
+        done = invoke("predict", image, "--model", model, "--out", out, split)
+        assert done.exit_code == 0, done.output
+        found = read_outlines(out / "b_buildings.gpkg", UTM)
+        matched[split] = len(match_polygons(houses, found)[0])
+    assert matched["--split"] == len(houses) > 15
+    assert matched["--no-split"] < len(houses) / 2
+
+
 def test_predict_scores_what_it_finds(model, image, tmp_path):
     done = invoke(
         *("predict", image, "--model", model, "--out", tmp_path / "out"),
@@ -132,6 +164,15 @@ def test_config_file_of_ones_own(tmp_path):
             ["train", "--set", "prediction.tta=turns"],
             "tta must be 'none', 'flips' or 'd4'",
         ),
+        (
+            ["train", "--set", "dataset.contact=-1"],
+            "greater than or equal to 0, got -1",
+        ),
+        (["train", "--set", "dataset.contact=0.5"], "must be a valid integer, got 0.5"),
+        (
+            ["train", "--data", "TOWN", "--set", "dataset.contact=2"],
+            "dataset.contact needs outlines, got masks: ",
+        ),
         (["predict", "none.tif", "--model", "MODEL"], "no such file: none.tif"),
         (["predict", "TEXT", "--model", "MODEL"], "not a raster"),
         (["predict", "GREY", "--model", "MODEL"], "takes 3 bands, grey.tif has 1"),
@@ -160,6 +201,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         "SMALL": write_raster(tmp_path / "small.tif", mask[:40]),
         "AWAY": tmp_path / "away.geojson",
         "CLASSES": tmp_path / "classes.keras",
+        "TOWN": write_folder(tmp_path / "masked"),
     }
     places["TEXT"].write_text("hello")
     models.save_model(models.build_model(classes=2, blocks=1), places["CLASSES"], {})
