@@ -103,6 +103,11 @@ def test_a_network_that_learns_contact_tells_touching_houses_apart(tmp_path):
         *(word for setting in settings for word in ("--set", setting)),
     )
     assert done.exit_code == 0, done.output
+    done = invoke(
+        *("data", "show", "--dataset", "folder", "--data", tmp_path / "town"),
+        *("--set", "dataset.contact=2", "--out", tmp_path / "sheet.png"),
+    )
+    assert "contact in magenta, ignored pixels dark" in done.stdout
     pixels, houses = make_rows(1, 96, 128)
     image = write_raster(tmp_path / "b.tif", pixels)
     matched = {}

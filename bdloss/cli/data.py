@@ -83,8 +83,9 @@ def show(
 
         overrides = {"dataset.root": data, "seed": seed}
         _, experiment = load_experiment(dataset, config, overrides, changes)
+        scenes = read_splits(experiment).train
         draw_training_patches(
-            read_splits(experiment).train,
+            scenes,
             out,
             experiment.patches,
             experiment.seed,
@@ -93,7 +94,8 @@ def show(
         )
     named = experiment.dataset.class_colours.items()
     outlines = ", ".join(f"{name} {colour}" for name, colour in named) or "in yellow"
-    click.echo(f"{out}: outlines {outlines}, ignored pixels dark")
+    contact = "contact in magenta, " * any(scene.contact for scene in scenes)
+    click.echo(f"{out}: outlines {outlines}, {contact}ignored pixels dark")
 
 
 @data.command("clear-cache")
