@@ -48,8 +48,8 @@ def smooth_probabilities(
     smooth = ndimage.gaussian_filter(noise, (0, 1.3, 1.3))
     low, high = smooth.min(axis=(1, 2)), smooth.max(axis=(1, 2))
     maps = (smooth - low[:, None, None]) / (high - low)[:, None, None]
-    maps[0] = np.minimum(1.2 * maps[0], 1)
-    steps = np.rint(maps * levels) / levels
+    sharp = np.clip(3 * maps - [[[0.8]], [[1.2]]], 0, 1)
+    steps = np.rint(sharp * levels) / levels
     building, contact = np.rint(steps * PROBABILITY_SCALE).astype(np.uint8)
     return building, contact
 

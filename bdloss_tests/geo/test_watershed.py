@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bdloss.geo.watershed import SEED_PIXELS, split_components
+from bdloss.geo.watershed import SEED_PIXELS, SURE, split_components
 from bdloss_tests.drawing import draw, smooth_probabilities
 
 HEIGHT, WIDTH = 44, 61
@@ -15,7 +15,8 @@ def components(building):
 
 def seeds_of(building, contact):
     """Seeds as numbers, small ones left out, by SciPy alone."""
-    sure = (building.astype(int) - contact >= 127) & (building >= 127)
+    difference = building.astype(int) - contact
+    sure = (difference >= SURE * 254) & (building >= 127)
     seeds, _ = ndimage.label(sure)
     small = np.flatnonzero(np.bincount(seeds.ravel()) < SEED_PIXELS)
     return np.where(np.isin(seeds, small), 0, seeds)
@@ -28,35 +29,36 @@ def same_partition(labels, other):
 
 
 def test_a_wall_is_shared_by_the_houses_on_its_sides():
-    building = np.full((4, 12), 254, np.uint8)
+    building = np.full((6, 12), 254, np.uint8)
     contact = np.zeros_like(building)
     contact[:, 3:5] = contact[:, 8:9] = 200
-    labels = split_components(np.ones((4, 12), np.int32), building, contact)
-    assert labels.tolist() == [[2] * 4 + [3] * 5 + [4] * 3] * 4
+    labels = split_components(np.ones((6, 12), np.int32), building, contact)
+    assert labels.tolist() == [[2] * 4 + [3] * 5 + [4] * 3] * 6
 
 
 def test_the_floods_meet_where_contact_is_most_likely():
-    building = np.full((3, 11), 254, np.uint8)
+    building = np.full((6, 11), 254, np.uint8)
     contact = np.zeros_like(building)
     contact[:, 3:8] = 140, 250, 170, 160, 150
-    labels = split_components(np.ones((3, 11), np.int32), building, contact)
-    assert labels.tolist() == [[2] * 5 + [3] * 6] * 3
+    labels = split_components(np.ones((6, 11), np.int32), building, contact)
+    assert labels.tolist() == [[2] * 5 + [3] * 6] * 6
 
 
 def test_seeds_of_a_few_pixels_do_not_count():
     sure = draw(
         """
-        ###..###.#
-        ###..###.#
-        ###..##..#
+        ####..####.#
+        ####..####.#
+        ####..####.#
+        ####..###..#
         """
     )
     building = np.full(sure.shape, 254, np.uint8)
     contact = np.where(sure, 0, 200).astype(np.uint8)
     component = np.ones(sure.shape, np.int32)
-    assert sure[:, 5:8].sum() == SEED_PIXELS - 1
+    assert sure[:, 6:10].sum() == SEED_PIXELS - 1
     assert split_components(component, building, contact) is component
-    contact[2, 7] = 0
+    contact[3, 9] = 0
     labels = split_components(component, building, contact)
     assert set(labels.ravel()) == {2, 3}
 
