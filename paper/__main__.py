@@ -1,4 +1,4 @@
-"""python -m paper run | cost | draw: see `paper`."""
+"""python -m paper run | cost | draw | edges: see `paper`."""
 
 from pathlib import Path
 
@@ -111,6 +111,24 @@ def draw(study: Path, runs: Path, out: Path) -> None:
         from paper.summary import draw_study
 
         draw_study(read_study(study), runs, out)
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("runs/edges"),
+    show_default=True,
+    help="Folder to write the table and the picture to.",
+)
+def edges(out: Path) -> None:
+    """Show what an edge that nobody can know makes of each loss, in minutes."""
+    with one_line_errors():
+        start_keras()
+        from paper.uncertain_edges import compare_losses
+
+        click.echo(compare_losses(out))
+    click.echo(f"written: {out / 'edges.md'} and edges.png")
 
 
 if __name__ == "__main__":

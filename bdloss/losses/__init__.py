@@ -6,8 +6,8 @@ Keras class of the same name. `get("boundary")` makes one by name.
     boundary_loss -> prepare -> soft_boundary_f1 -> extract_boundary -> max_pool
 
 `functional` and `classes` are the functions and classes, `inputs` prepares the tensors,
-and the maths is in `boundary` (Eqs. 1-3), `region` (cross-entropy, IoU, Dice, SS) and
-`vgg`.
+and the maths is in `boundary` (Eqs. 1-3), `oriented` (boundaries that know where their
+building is), `region` (cross-entropy, IoU, Dice, SS) and `vgg`.
 Masks may be of any dtype; all sums are taken in float32.
 """
 
@@ -20,6 +20,7 @@ from bdloss.losses.classes import (
     CombinedLoss,
     DiceLoss,
     IoULoss,
+    OrientedBoundaryLoss,
     SSLoss,
     VGGLoss,
     get,
@@ -29,6 +30,7 @@ from bdloss.losses.functional import (
     boundary_loss,
     dice_loss,
     iou_loss,
+    oriented_boundary_loss,
     ss_loss,
     vgg_loss,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "CombinedLoss",
     "DiceLoss",
     "IoULoss",
+    "OrientedBoundaryLoss",
     "SSLoss",
     "VGGFeatures",
     "VGGLoss",
@@ -53,6 +56,7 @@ __all__ = [
     "dice_loss",
     "get",
     "iou_loss",
+    "oriented_boundary_loss",
     "ss_loss",
     "vgg_loss",
 ]

@@ -28,6 +28,7 @@ from bdloss.losses.inputs import (
     mean_over_classes,
     prepare,
 )
+from bdloss.losses.oriented import check_window, soft_oriented_f1
 from bdloss.losses.pooling import check_pool
 from bdloss.losses.region import (
     check_fraction,
@@ -359,6 +360,63 @@ class BoundaryLoss(ImageLoss):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class OrientedBoundaryLoss(ImageLoss):
+    """One minus the Dice of oriented boundaries: see `oriented_boundary_loss`.
+
+    Args:
+        theta: Side of the window that boundaries are spread over, odd, in pixels.
+        smooth: Pixels of boundary added to numerator and denominator.
+        from_logits: Whether predictions are logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of every sum; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
+        data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
+
+    Raises:
+        ValueError: As `oriented_boundary_loss` does.
+    """
+
+    def __init__(
+        self,
+        theta: int = 5,
+        smooth: float = SMOOTH,
+        *,
+        from_logits: bool = False,
+        ignore: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        data_format: str = "channels_last",
+        validate: bool = False,
+        name: str | None = None,
+        reduction: str = "sum_over_batch_size",
+    ):
+        check_window(theta)
+        check_smooth(smooth)
+        super().__init__(
+            from_logits=from_logits,
+            ignore=ignore,
+            class_weights=class_weights,
+            data_format=data_format,
+            validate=validate,
+            name=name,
+            reduction=reduction,
+        )
+        self.theta = theta
+        self.smooth = smooth
+
+    def score(self, inputs: Inputs):
+        """Return one minus the oriented Dice score of each image and class."""
+        return 1.0 - soft_oriented_f1(
+            inputs.y_true, inputs.y_pred, self.theta, self.smooth, inputs.valid
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, from which Keras can make the loss again."""
+        return {**super().get_config(), "theta": self.theta, "smooth": self.smooth}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class VGGLoss(ImageLoss):
     """Squared difference of VGG19 features (Section 2): see `vgg_loss`.
 
@@ -425,6 +483,7 @@ class VGGLoss(ImageLoss):
 EXTRAS: dict[str, type[ImageLoss]] = {
     "boundary": BoundaryLoss,
     "dice": DiceLoss,
+    "oriented": OrientedBoundaryLoss,
     "ss": SSLoss,
     "vgg": VGGLoss,
 }
@@ -440,7 +499,7 @@ class CombinedLoss(ImageLoss):
     `from_logits`, `ignore`, `class_weights`, `data_format` and `validate` here.
 
     Args:
-        extra: The loss beside IoU: a name (`"boundary"`, `"dice"`, `"ss"`, `"vgg"`), a
+        extra: The loss beside IoU: a name of `EXTRAS`, a
             loss of this module, any other Keras loss of one value per image, or None
             for `BCE + L_IoU`. A Keras loss is given the prepared maps: probabilities,
             classes last, and 0 in both maps where a pixel is ignored.

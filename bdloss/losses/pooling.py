@@ -13,15 +13,11 @@ shifted maps, with windows that double in size: their cost grows with the logari
 the side.
 """
 
-import contextlib
-import sys
-
 import keras
 from keras import ops
 
 from bdloss.errors import InputError
-
-ROW, COLUMN = 2, 1  # the axis that a pass runs along
+from bdloss.losses.windows import COLUMN, ROW, compiled, cut, pad
 
 
 def max_pool(y, side: int):
@@ -75,13 +71,13 @@ def check_pool(pool: str) -> None:
 def _pool(y, side: int):
     @ops.custom_gradient
     def pool(y):
-        with _compiled():
+        with compiled():
             rows = _window_max(y, side, ROW)
             pooled = _window_max(rows, side, COLUMN)
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            with _compiled():
+            with compiled():
                 return _share(y, rows, pooled, upstream, side)
 
         return pooled, gradient
@@ -109,23 +105,23 @@ def _share(y, rows, pooled, upstream, side: int):
 
 def _window_max(y, side: int, axis: int):
     """Return the largest value in the window around each pixel, along one axis."""
-    return _run_max(_pad(y, side, axis, -float("inf")), side, axis)
+    return _run_max(_widen(y, side, axis, -float("inf")), side, axis)
 
 
 def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
     """Return how many pixels of each window attain its maximum."""
-    y = _pad(y, side, axis, -float("inf"))
+    y = _widen(y, side, axis, -float("inf"))
     ties = 0.0
     for step in range(side):
-        pixel = _cut(y, axis, first=step, last=side - 1 - step)
+        pixel = cut(y, axis, first=step, last=side - 1 - step)
         ties = ties + ops.cast(ops.equal(pixel, maxima), dtype)
     return ties
 
 
 def _sum_at_max(y, weights, side: int, axis: int):
     """Return the summed weight of the pixels of each window that attain its maximum."""
-    y = _pad(y, side, axis, -float("inf"))
-    weights = _pad(weights, side, axis, 0.0)
+    y = _widen(y, side, axis, -float("inf"))
+    weights = _widen(weights, side, axis, 0.0)
     return _run_sum_at_max(y, weights, side, axis)[1]
 
 
@@ -135,8 +131,8 @@ def _sum_where_max(y, maxima, shares, side: int, axis: int):
     The maximum of a window is at least each of its pixels. So of the windows around a
     pixel, those with the least maximum are the only ones whose maximum it can attain.
     """
-    maxima = _pad(-maxima, side, axis, -float("inf"))
-    shares = _pad(shares, side, axis, 0.0)
+    maxima = _widen(-maxima, side, axis, -float("inf"))
+    shares = _widen(shares, side, axis, 0.0)
     least, total = _run_sum_at_max(maxima, shares, side, axis)
     return ops.where(-least == y, total, 0.0)
 
@@ -151,7 +147,7 @@ def _run_max(y, length: int, axis: int):
     half = (length + 1) // 2
     y = _run_max(y, half, axis)
     step = length - half
-    return ops.maximum(_cut(y, axis, last=step), _cut(y, axis, first=step))
+    return ops.maximum(cut(y, axis, last=step), cut(y, axis, first=step))
 
 
 def _run_sum_at_max(y, weights, length: int, axis: int):
@@ -164,14 +160,14 @@ def _run_sum_at_max(y, weights, length: int, axis: int):
     half = length // 2
     run = _run_sum_at_max(y, weights, half, axis)
     run = _join(
-        [_cut(part, axis, last=half) for part in run],
-        [_cut(part, axis, first=half) for part in run],
+        [cut(part, axis, last=half) for part in run],
+        [cut(part, axis, first=half) for part in run],
     )
     if length % 2 == 0:
         return run
     return _join(
-        [_cut(part, axis, last=1) for part in run],
-        [_cut(part, axis, first=length - 1) for part in (y, weights)],
+        [cut(part, axis, last=1) for part in run],
+        [cut(part, axis, first=length - 1) for part in (y, weights)],
     )
 
 
@@ -182,27 +178,6 @@ def _join(left, right):
     return ops.maximum(a, b), weight
 
 
-def _pad(y, side: int, axis: int, value: float):
+def _widen(y, side: int, axis: int, value: float):
     """Add half a window at both ends of an axis."""
-    widths = [[0, 0] for _ in y.shape]
-    widths[axis] = [side // 2, side // 2]
-    return ops.pad(y, widths, constant_values=value)
-
-
-def _cut(y, axis: int, first: int = 0, last: int = 0):
-    """Drop pixels at the ends of an axis of known or unknown size."""
-    return y[(slice(None),) * axis + (slice(first, -last if last else None),)]
-
-
-def _compiled():
-    """Have XLA compile the operations inside, in TensorFlow graphs on CPUs.
-
-    Uncompiled, each of the dozens of small operations goes through memory: three times
-    slower, measured. It has no effect where the whole step is compiled anyway.
-    """
-    if keras.backend.backend() == "tensorflow":
-        tf = sys.modules["tensorflow"]  # Keras has imported it
-        devices = {device.device_type for device in tf.config.list_physical_devices()}
-        if not tf.executing_eagerly() and devices == {"CPU"}:
-            return tf.xla.experimental.jit_scope()
-    return contextlib.nullcontext()
+    return pad(y, axis, side // 2, side // 2, value)

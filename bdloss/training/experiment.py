@@ -19,7 +19,7 @@ from bdloss.errors import InputError
 from bdloss.settings import Fraction, Settings, make_settings
 from bdloss.training.loss import LossSettings
 from bdloss.training.network import ModelSettings
-from bdloss.training.schedules import StageSettings, WeightSettings
+from bdloss.training.schedules import MOVED, StageSettings, WeightSettings
 from bdloss.training.trainer import FitSettings
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Experiment(Settings):
     @property
     def searches(self) -> bool:
         """Whether the weight w is searched."""
-        return self.loss.extra == "boundary" and self.weight.policy == "search"
+        return self.loss.extra in MOVED and self.weight.policy == "search"
 
 
 def config_names() -> list[str]:

@@ -15,9 +15,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 class LossSettings(Settings):
     """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
 
-    extra: Literal["boundary", "dice", "ss", "vgg", "none"] = "boundary"
+    extra: Literal["boundary", "oriented", "dice", "ss", "vgg", "none"] = "boundary"
     theta0: int = 3  # window side, pixels (Eq. 1)
-    theta: int = 5  # window side, pixels (Eq. 2)
+    theta: int = 5  # window side, pixels (Eq. 2; oriented)
     smooth: float = 1.0  # pixels
     lam: Fraction = 0.5  # weight of the specificity, for the loss ss
     boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
@@ -49,6 +49,7 @@ def make_loss(
             "boundary": settings.boundary,
             "pool": settings.pool,
         },
+        "oriented": {"theta": settings.theta, "smooth": settings.smooth},
         "dice": {"smooth": settings.smooth},
         "ss": {"lam": settings.lam},
         "vgg": {"extractor": settings.vgg},

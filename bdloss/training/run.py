@@ -32,7 +32,7 @@ from bdloss.training.savers import (
     HistoryWriter,
     TensorBoardEpochs,
 )
-from bdloss.training.schedules import weight_callback
+from bdloss.training.schedules import MOVED, weight_callback
 from bdloss.training.trainer import Trainer
 from bdloss.training.weight_search import extra_epochs, search_weights
 
@@ -310,10 +310,10 @@ def _describe(experiment: Experiment, trainer: Trainer) -> Iterator[str]:
         f"{model.encoder_weights or 'random'} weights"
     )
     yield f"device: {trainer.devices.name}, {_compute(experiment)}"
-    if experiment.loss.extra not in ("boundary", "none"):
+    if experiment.loss.extra not in (*MOVED, "none"):
         yield (
             f"weight: w = {experiment.weight.baseline} throughout: [weight] moves that "
-            "of the boundary loss only"
+            "of boundary losses only"
         )
     if trainer.epoch:
         yield f"resumed: after epoch {trainer.epoch} of {experiment.epochs}"

@@ -12,6 +12,7 @@ from bdloss.errors import InputError
 from bdloss.settings import Count, Fraction, Positive, Settings
 
 MIN_DELTA = 1e-4  # what a validation loss must fall by to count, as in Keras
+MOVED = ("boundary", "oriented")  # losses whose weight moves
 
 
 class WeightSettings(Settings):
@@ -68,13 +69,14 @@ class StageSettings(Settings):
 def weight_callback(settings: WeightSettings, extra: str) -> callbacks.ConstantWeight:
     """Return the callback that sets w over epochs.
 
-    The paper adjusts that of the boundary loss alone (Section 4.2).
+    The paper adjusts that of the boundary loss alone (Section 4.2), we also that of the
+    oriented one.
 
     Args:
         settings: How w moves; a search moves it by itself.
         extra: Which loss w is the weight of.
     """
-    if extra != "boundary":
+    if extra not in MOVED:
         return callbacks.ConstantWeight(settings.baseline)
     if settings.policy == "ramp":
         return callbacks.BoundaryWeight(

@@ -16,6 +16,7 @@ from bdloss.losses import (
     CombinedLoss,
     DiceLoss,
     IoULoss,
+    OrientedBoundaryLoss,
     SSLoss,
     VGGFeatures,
     VGGLoss,
@@ -39,9 +40,11 @@ BOUNDED = [  # whose value lies in [0, 1]
     DiceLoss(ignore=255),
     SSLoss(0.2, ignore=255),
     BoundaryLoss(ignore=255),
+    OrientedBoundaryLoss(ignore=255),
     IoULoss(smooth=0.0, ignore=255, name="iou_verbatim"),
     DiceLoss(smooth=0.0, ignore=255, name="dice_verbatim"),
     BoundaryLoss(smooth=0.0, ignore=255, name="verbatim"),
+    OrientedBoundaryLoss(smooth=0.0, ignore=255, name="oriented_verbatim"),
     BoundaryLoss(boundary="sobel", ignore=255, name="sobel"),
     BoundaryLoss(pool="first", ignore=255, name="first"),
 ]
@@ -347,7 +350,7 @@ def test_combined_loss_is_the_weighted_sum():
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("extra", ["boundary", "dice", "ss", "vgg", None])
+@pytest.mark.parametrize("extra", ["boundary", "oriented", "dice", "ss", "vgg", None])
 def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
     shared = {
         "ignore": 255,
@@ -357,6 +360,7 @@ def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
     }
     own = {
         "boundary": {"theta": 7},
+        "oriented": {"theta": 3},
         "dice": {"smooth": 0.5},
         "ss": {"lam": 0.2},
         "vgg": {"extractor": see_pixels_and_their_mean},
@@ -372,7 +376,8 @@ def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
         values = losses.binary_crossentropy(y_true, y_pred, **shared)
         values = values + (1 - w) * losses.iou_loss(y_true, y_pred, **shared)
         if extra:
-            function = getattr(losses, f"{extra}_loss")
+            name = {"oriented": "oriented_boundary"}.get(extra, extra)
+            function = getattr(losses, f"{name}_loss")
             values = values + w * function(y_true, y_pred, **own[extra], **shared)
         return ops.mean(values)
 
@@ -833,7 +838,9 @@ def test_masks_of_0_and_255_are_refused(name):
     keras.backend.backend() != "tensorflow", reason="traced by TensorFlow"
 )
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
-@pytest.mark.parametrize("loss", [IoULoss, DiceLoss, BoundaryLoss, SSLoss])
+@pytest.mark.parametrize(
+    "loss", [IoULoss, DiceLoss, BoundaryLoss, OrientedBoundaryLoss, SSLoss]
+)
 def test_other_masks_in_a_compiled_step_have_no_loss(loss, smooth):
     import tensorflow as tf
 

@@ -8,12 +8,19 @@ import pytest
 
 from bdloss import losses
 
-FUNCTIONS = [losses.binary_crossentropy] + [
-    getattr(losses, f"{name}_loss") for name in ("iou", "boundary", "dice", "ss", "vgg")
-]
+FUNCTIONS = {
+    "bce": losses.binary_crossentropy,
+    "iou": losses.iou_loss,
+    "boundary": losses.boundary_loss,
+    "oriented": losses.oriented_boundary_loss,
+    "dice": losses.dice_loss,
+    "ss": losses.ss_loss,
+    "vgg": losses.vgg_loss,
+}
 SHARED = {"from_logits", "ignore", "class_weights", "data_format", "validate"}
 OWN = {
     "boundary": {"theta0", "theta", "smooth", "boundary", "pool"},
+    "oriented": {"theta", "smooth"},
     "ss": {"lam"},
     "iou": {"smooth"},
     "dice": {"smooth"},
@@ -29,12 +36,12 @@ def documented(text):
     return re.findall(r"^    (\w+): ", part[1], re.M)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
-def test_function_shows_and_documents_every_argument(function):
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_shows_and_documents_every_argument(name):
+    function = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters
     assert documented(function.__doc__) == list(parameters)
     assert list(parameters)[:2] == ["y_true", "y_pred"]
-    name = function.__name__.removesuffix("_loss").replace("binary_crossentropy", "bce")
     assert set(parameters) == {"y_true", "y_pred"} | SHARED | OWN[name]
     assert set(typing.get_type_hints(function)) == set(parameters) - {
         "y_true",
@@ -55,9 +62,7 @@ def test_class_shows_and_documents_every_argument(name):
 def test_class_and_function_have_the_same_defaults(name):
     if name == "combined":
         return
-    function = losses.binary_crossentropy if name == "bce" else None
-    function = function or getattr(losses, f"{name}_loss")
-    shown = inspect.signature(function).parameters
+    shown = inspect.signature(FUNCTIONS[name]).parameters
     for key, parameter in inspect.signature(losses.NAMES[name]).parameters.items():
         if key in shown and key != "extractor":
             assert shown[key].default == parameter.default
