@@ -14,3 +14,7 @@ class DamagedFileError(InputError):
 
 class OutputExistsError(InputError, FileExistsError):
     """A file that would be written is there, and may not be replaced."""
+
+
+class NoOverlapError(InputError):
+    """What was given lies elsewhere: it has nothing in common with the raster."""

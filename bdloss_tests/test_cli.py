@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner
 
 from bdloss import models
@@ -18,9 +20,19 @@ from bdloss.colours import default_colours, rgb_of
 from bdloss.geo.vector import read_outlines, write_outlines
 from bdloss.inference import predict as front
 from bdloss.metrics import match_polygons
-from bdloss_tests.scenes import UTM, make_rows, make_scene, write_folder, write_raster
+from bdloss_tests.scenes import (
+    CORNER,
+    UTM,
+    make_rows,
+    make_scene,
+    write_folder,
+    write_raster,
+)
 
 HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib")
+
+
+PREDICT = ("predict", "IMAGE", "--model", "MODEL")
 
 
 def invoke(*words):
@@ -37,6 +49,13 @@ def image(tmp_path):
     pixels, mask = make_scene(3, 50, 70)
     write_raster(tmp_path / "truth" / "town.tif", mask)
     return write_raster(tmp_path / "town.tif", pixels)
+
+
+def write_geojson(path, *corners):
+    """Write a polygon in degrees; return the path."""
+    geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    path.write_text(json.dumps(geometry))
+    return path
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["predict"]])
@@ -159,7 +178,7 @@ def test_config_file_of_ones_own(tmp_path):
         (["train", "--set", "patches.size=100"], "patches.size must be a multiple of"),
         (
             ["train", "--set", "loss.extra=sharp"],
-            "loss.extra must be 'boundary', 'dice', 'ss'",
+            "loss.extra must be 'boundary', 'oriented', 'dice'",
         ),
         (
             ["train", "--set", "loss.lam=1.5"],
@@ -189,6 +208,20 @@ def test_config_file_of_ones_own(tmp_path):
         (["predict", "IMAGE", "--model", "MODEL", "--overlap", "32"], "overlap must"),
         (["predict", "IMAGE", "--model", "CLASSES"], "must give one map of buildings"),
         (["predict", "FIVE", "--model", "MODEL"], "five.tif has 5; --bands chooses"),
+        ([*PREDICT, "--aoi", "5,2,3,4"], "with min below max, got 5,2,3,4"),
+        ([*PREDICT, "--aoi", "-9,2,3,4"], "must overlap the raster, got (-9"),
+        ([*PREDICT, "--aoi", "1 2 3 4", "--aoi-crs", "mars"], "is like EPSG:4326, got"),
+        ([*PREDICT, "--aoi", "AWAY"], "must overlap the raster"),
+        ([*PREDICT, "--aoi", "AWAY", "--aoi-crs", "EPSG:4326"], "of four numbers"),
+        ([*PREDICT, "--aoi-crs", "EPSG:4326"], "of four numbers"),
+        ([*PREDICT, "--aoi", "BOWTIE"], "is valid, got Self-intersection"),
+        ([*PREDICT, "--aoi", "NOTHING"], "is a polygon, got none"),
+        ([*PREDICT, "--aoi", "TEXT"], "not a file of outlines"),
+        ([*PREDICT, "--aoi", "none.gpkg"], "no such file: none.gpkg"),
+        (
+            ["predict", "PLAIN", "--model", "MODEL", "--aoi", "AWAY"],
+            "both have a CRS or both have none",
+        ),
         (["export", "CLASSES"], "must give one map of buildings"),
         (["export", "TEXT"], "not a Keras model"),
     ],
@@ -204,17 +237,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         "GREY": write_raster(tmp_path / "grey.tif", pixels[..., :1]),
         "FIVE": write_raster(tmp_path / "five.tif", pixels[..., [0, 1, 2, 0, 1]]),
         "SMALL": write_raster(tmp_path / "small.tif", mask[:40]),
-        "AWAY": tmp_path / "away.geojson",
+        "PLAIN": write_raster(tmp_path / "plain.tif", pixels, crs=None, transform=None),
+        "AWAY": write_geojson(tmp_path / "away.geojson", [10, 50], [11, 50], [11, 51]),
+        "BOWTIE": write_geojson(
+            *(tmp_path / "bowtie.geojson", [80, 20], [90, 35], [90, 20], [80, 35])
+        ),
+        "NOTHING": tmp_path / "nothing.geojson",
         "CLASSES": tmp_path / "classes.keras",
         "TOWN": write_folder(tmp_path / "masked"),
     }
     places["TEXT"].write_text("hello")
     models.save_model(models.build_model(classes=2, blocks=1), places["CLASSES"], {})
-    places["AWAY"].write_text(
-        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": '
-        '{}, "geometry": {"type": "Polygon", "coordinates": '
-        "[[[10, 50], [11, 50], [11, 51], [10, 50]]]}}]}"
-    )
+    places["NOTHING"].write_text('{"type": "FeatureCollection", "features": []}')
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     done = invoke(*(places.get(word, word) for word in words), "--out", tmp_path / "o")
@@ -305,6 +339,101 @@ def test_shards_merge_to_the_unsharded_result(model, image, tmp_path):
     ]
     for merged, whole in zip(*tables, strict=True):
         np.testing.assert_array_equal(merged, whole)
+
+
+def test_of_several_rasters_those_in_the_area_are_mapped(model, tmp_path):
+    pixels = make_scene(3, 50, 70)[0]
+    for number, name in enumerate("abc"):
+        corner = CORNER @ Affine.translation(100 * number, 0)
+        write_raster(tmp_path / f"{name}.tif", pixels, transform=corner)
+    area, out = "353905,3057490,353935 3057600", tmp_path / "out"
+    words = ["--model", model, "--no-polygons", "--out", out, "--aoi", area]
+    done = invoke("predict", *(tmp_path / f"{name}.tif" for name in "abc"), *words)
+    assert done.exit_code == 0, done.output
+    assert "c.tif: outside of the area of interest\n" in done.stdout
+    assert {path.name for path in out.iterdir()} == {"a_mask.tif", "b_mask.tif"}
+    with rasterio.open(out / "b_mask.tif") as source:
+        known = source.read(1) != 255
+    assert known[:33, :17].all()
+    assert known.sum() == 33 * 17
+    done = invoke("predict", tmp_path / "c.tif", *words)
+    assert done.exit_code == 2
+    assert "must overlap the raster" in done.stderr
+
+
+def test_an_area_is_three_shards_or_one(model, image, tmp_path):
+    words = [
+        "predict",
+        image,
+        "--model",
+        model,
+        "--aoi",
+        "353905 3057488 353917 3057497",
+    ]
+    words += ["--aoi-edge", "whole", "--out"]
+    assert invoke(*words, tmp_path / "one").exit_code == 0
+    for shard in ("1/3", "2/3", "3/3"):
+        assert invoke(*words, tmp_path / "out", "--shard", shard).exit_code == 0
+    other = invoke(*words[:-2], "cut", "--out", tmp_path / "out", "--shard", "1/3")
+    assert other.exit_code == 2
+    assert "begun with aoi whole" in other.stderr
+    assert invoke("merge", image, "--out", tmp_path / "out").exit_code == 0
+    kept = invoke(*words, tmp_path / "out")
+    assert "town.tif: kept: " in kept.stdout
+    masks = [rasterio.open(tmp_path / f / "town_mask.tif") for f in ("one", "out")]
+    np.testing.assert_array_equal(masks[0].read(), masks[1].read())
+
+
+def write_cog(path, side):
+    """Write a cloud-optimised image of noise and a roof, which do not compress."""
+    pixels = np.random.default_rng(3).integers(0, 90, (side, side, 3), np.uint8)
+    pixels[400:440, 500:560] = 200
+    profile = {"driver": "COG", "blocksize": 128, "overviews": "none"}
+    return write_raster(path, pixels, **profile)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "query"), [("", ""), ("/vsicurl/", ""), ("", "?key=a/b.c")]
+)
+def test_a_raster_by_its_address(model, web, tmp_path, prefix, query):
+    folder, address = web
+    local = write_cog(folder / "town.tif", 576)
+    address = f"{prefix}{address}/town.tif{query}"
+    words = ["--model", model, "--overlay", "--out"]
+    done = invoke("predict", address, *words, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "town.tif: 1 buildings: " in done.stdout
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"town_mask.tif", "town_buildings.gpkg", "town_overlay.png"}
+    assert (
+        "kept: 1 buildings"
+        in invoke("predict", address, *words, tmp_path / "out").stdout
+    )
+    assert invoke("predict", local, *words, tmp_path / "local").exit_code == 0
+    one, other = (tmp_path / name / "town_mask.tif" for name in ("out", "local"))
+    with rasterio.open(one) as remote, rasterio.open(other) as near:
+        np.testing.assert_array_equal(remote.read(), near.read())
+    for shard in ("1/2", "2/2"):
+        words = ["--model", model, "--out", tmp_path / "parts", "--shard", shard]
+        assert invoke("predict", address, *words).exit_code == 0
+    merged = invoke("merge", address, "--out", tmp_path / "parts")
+    assert "town.tif: 1 buildings: " in merged.stdout
+
+
+def test_of_an_address_only_the_area_is_fetched(model, web, tmp_path):
+    folder, address = web
+    size = write_cog(folder / "town.tif", 3072).stat().st_size
+    west, north = CORNER @ (480, 380)
+    east, south = CORNER @ (580, 460)
+    # Its digest looks at pixels spread over it; a process of its own has no cache.
+    words = [f"{address}/town.tif", "--model", model, "--out", tmp_path / "out"]
+    area = f"{west},{south},{east},{north}"
+    command = [sys.executable, "-m", "bdloss", "predict", *words, "--aoi", area]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1 buildings" in done.stdout
+    with urllib.request.urlopen(f"{address}/sent") as answer:
+        sent = int(answer.read())
+    assert 0 < sent < size / 3
 
 
 def test_a_merge_that_fails_does_not_stop_the_others(model, image, tmp_path):

@@ -264,7 +264,7 @@ def test_any_geometries_are_buildings_or_refused(drawn):
 
 
 @given(
-    suffix=st.sampled_from([".gpkg", ".geojson", ".fgb"]),
+    suffix=st.sampled_from([".gpkg", ".geojson", ".fgb", ".parquet"]),
     how=DAMAGES,
 )
 @DRAWN

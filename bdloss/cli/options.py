@@ -11,6 +11,18 @@ EXISTING = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class Raster(click.ParamType):
+    """A file, a folder, a URL or a `/vsi` path."""
+
+    name = "raster"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """Return the path of a text."""
+        from bdloss.geo.trust import path_of
+
+        return path_of(value)
+
+
 class Numbers(click.ParamType):
     """Numbers with commas between them."""
 
@@ -22,6 +34,22 @@ class Numbers(click.ParamType):
             return tuple(int(word) for word in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers like 3,2,1", param, ctx)
+
+
+class AreaOfInterest(click.ParamType):
+    """A vector file, or four numbers with commas or spaces between them."""
+
+    name = "area"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path | tuple[float, ...]:
+        """Return the file or the numbers of a text."""
+        try:
+            numbers = tuple(float(word) for word in value.replace(",", " ").split())
+        except ValueError:
+            return Path(value)
+        if len(numbers) != 4:
+            self.fail(f"{value!r} is not like xmin,ymin,xmax,ymax", param, ctx)
+        return numbers
 
 
 class Finite(click.FloatRange):
@@ -75,7 +103,7 @@ def output_options(command: Callable) -> Callable:
         click.option("--polygons/--no-polygons", default=True, help="Write outlines."),
         click.option(
             "--vector",
-            type=click.Choice(["gpkg", "geojson", "fgb"]),
+            type=click.Choice(["gpkg", "geojson", "fgb", "parquet"]),
             default="gpkg",
             show_default=True,
             help="Format of the outlines.",

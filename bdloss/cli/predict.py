@@ -16,13 +16,15 @@ from bdloss.cli.command import (
 from bdloss.cli.options import (
     EXISTING,
     FOLDER,
+    AreaOfInterest,
     Finite,
     Numbers,
+    Raster,
     Shard,
     output_options,
 )
 from bdloss.constants import BUILDING
-from bdloss.errors import InputError
+from bdloss.errors import InputError, NoOverlapError
 
 BAR = (
     "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
@@ -31,7 +33,7 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 
 
 @click.command(cls=Command)
-@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.argument("rasters", nargs=-1, required=True, type=Raster())
 @click.option("--model", required=True, type=EXISTING, help="A model.keras.")
 @click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
 @click.option(
@@ -67,6 +69,20 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
     show_default=True,
     help="Mean that --tta takes.",
 )
+@click.option(
+    "--aoi",
+    type=AreaOfInterest(),
+    metavar="AREA",
+    help="Predict here only: a vector file, or xmin,ymin,xmax,ymax.",
+)
+@click.option("--aoi-crs", metavar="CRS", help="CRS of the four.  [the raster's]")
+@click.option(
+    "--aoi-edge",
+    type=click.Choice(["cut", "whole"]),
+    default="cut",
+    show_default=True,
+    help="Cut buildings there, or keep those whole whose middle is inside.",
+)
 @output_options
 @click.option(
     "--masks",
@@ -91,6 +107,9 @@ def predict(
     out: Path,
     bands: tuple[int, ...] | None,
     nodata: float | None,
+    aoi: Path | tuple[float, ...] | None,
+    aoi_crs: str | None,
+    aoi_edge: str,
     masks: Path | None,
     shard: tuple[int, int],
     resume: bool,
@@ -112,8 +131,12 @@ def predict(
 
         images = front.find_images(rasters)
         how = {name: options.pop(name) for name in HOW}
-        _check_outputs(images, out, options, [model, *([masks] if masks else [])])
-        if len(images) > 1:
+        read = [path for path in (model, masks, aoi) if isinstance(path, Path)]
+        _check_outputs(images, out, options, read)
+        if aoi_crs and not isinstance(aoi, tuple):
+            raise InputError("--aoi-crs is the CRS of an --aoi of four numbers")
+        several = len(images) > 1
+        if several:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
         if masks and len(predictor.classes) > 1:
@@ -125,6 +148,14 @@ def predict(
 
         def predict_one(image: Path) -> None:
             orthophoto = Orthophoto.read(image, bands, nodata)
+            try:
+                if aoi is not None:
+                    orthophoto = orthophoto.within(aoi, aoi_crs, aoi_edge)
+            except NoOverlapError:
+                if not several:
+                    raise
+                click.echo(f"{image.name}: outside of the area of interest")
+                return
             truth = scores.reduced_truth(orthophoto)
             products = _name_products(image, out, options, overlay_mask=truth)
             with _megapixels(orthophoto) as bar:
@@ -153,7 +184,7 @@ def predict(
 
 
 @click.command(cls=Command)
-@click.argument("rasters", nargs=-1, required=True, type=EXISTING)
+@click.argument("rasters", nargs=-1, required=True, type=Raster())
 @click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
 @output_options
 def merge(
@@ -203,10 +234,10 @@ def _check_outputs(
 
 
 def _megapixels(orthophoto: Any) -> Any:
-    """Return a progress bar over the pixels of an orthophoto."""
+    """Return a progress bar over the pixels of an orthophoto that are predicted."""
     from tqdm import tqdm
 
-    total = orthophoto.geobox.width * orthophoto.geobox.height / 1e6
+    total = orthophoto.window.width * orthophoto.window.height / 1e6
     return tqdm(total=total, desc=orthophoto.path.name, bar_format=BAR)
 
 

@@ -19,7 +19,7 @@ from bdloss.geo.geobox import GeoBox, geobox_of
 from bdloss.geo.windows import Window
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
-OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
+OUTLINE_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet"}
 
 
 class GroundTruth(NamedTuple):
@@ -112,9 +112,9 @@ class MaskReader:
         values, known = raster.read_codes(self._source, window, colours)
         return self._classes.decode(values, known, self._source.name, window)
 
-    def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
-        """Return the whole mask at a smaller shape."""
-        return raster.read_reduced_mask(self._source, shape)
+    def read_reduced(self, shape: tuple[int, int], window: Window) -> np.ndarray:
+        """Return a window of the mask at a smaller shape."""
+        return raster.read_reduced_mask(self._source, shape, window)
 
 
 class OutlineReader:
@@ -159,12 +159,12 @@ class OutlineReader:
         bounds = array_bounds(window.height, window.width, corner)
         return np.sort(self._tree.query(shapely.box(*bounds)))
 
-    def read_reduced(self, shape: tuple[int, int]) -> np.ndarray:
-        """Return the whole mask at a smaller shape."""
-        height, width = shape
-        box = self.geobox
-        scale = Affine.scale(box.width / width, box.height / height)
-        smaller = GeoBox(*shape, box.transform @ scale, box.crs)
+    def read_reduced(self, shape: tuple[int, int], window: Window) -> np.ndarray:
+        """Return a window of the mask at a smaller shape."""
+        corner = Affine.translation(window.col, window.row)
+        scale = Affine.scale(window.width / shape[1], window.height / shape[0])
+        transform = self.geobox.transform @ corner @ scale
+        smaller = GeoBox(*shape, transform, self.geobox.crs)
         return vector.rasterise(self.outlines, smaller)
 
 

@@ -61,7 +61,7 @@ class PredictionScores:
 
         def read(shape: tuple[int, int]) -> np.ndarray:
             with GroundTruth(truth).open(orthophoto.geobox) as ground_truth:
-                return ground_truth.read_reduced(shape)
+                return ground_truth.read_reduced(shape, orthophoto.window)
 
         return read
 
@@ -116,4 +116,4 @@ def count_prediction(
         open_pair(pair, outlines=outlines) as reader,
         orthophoto.open() as image,
     ):
-        return count_pair(reader, image.valid)
+        return count_pair(reader, image.wanted)

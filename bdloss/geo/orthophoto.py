@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,9 @@ from rasterio.crs import CRS
 
 from bdloss.errors import InputError
 from bdloss.geo import raster
+from bdloss.geo.area import Area, Source, read_area
 from bdloss.geo.geobox import GeoBox, geobox_of, ground_of
+from bdloss.geo.trust import path_of
 from bdloss.geo.windows import Window
 
 
@@ -31,6 +33,7 @@ class Orthophoto:
             has a transform.
         band_indexes: Numbers of the bands that are read, from 1.
         nodata: What it has where it has no data, if it does not say so itself.
+        area: The part of it that is asked for; None for all of it.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Orthophoto:
     misfit: float | None
     band_indexes: tuple[int, ...]
     nodata: float | None = None
+    area: Area | None = None
 
     @classmethod
     def read(
@@ -69,7 +73,7 @@ class Orthophoto:
                 )
             ground, misfit = ground_of(source)
             return cls(
-                path=Path(path),
+                path=path_of(path),
                 geobox=geobox_of(source),
                 ground=ground,
                 gcps=source.gcps,
@@ -77,6 +81,29 @@ class Orthophoto:
                 band_indexes=indexes,
                 nodata=nodata,
             )
+
+    def within(
+        self, source: Source, crs: str | None = None, edge: str = "cut"
+    ) -> "Orthophoto":
+        """Return it with an area of interest.
+
+        Args:
+            source: A vector file; or xmin, ymin, xmax and ymax.
+            crs: CRS of the four numbers, as in `EPSG:4326`; None for the raster's.
+            edge: `cut` or `whole`, see `area.Area`.
+
+        Raises:
+            FileNotFoundError: As `area.read_area` does.
+            ValueError: As `area.read_area` does.
+        """
+        return replace(self, area=read_area(source, self.ground, crs, edge))
+
+    @property
+    def window(self) -> Window:
+        """The rectangle that is predicted: all of it, or what holds its area."""
+        if self.area is not None:
+            return self.area.window
+        return Window(0, 0, self.geobox.height, self.geobox.width)
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
@@ -122,6 +149,21 @@ class OrthophotoReader:
         """Return where there are data in a window, as `raster.read_valid` does."""
         return raster.read_valid(self._source, window, self._orthophoto.nodata)
 
+    def wanted(self, window: Window, margin: bool = False) -> np.ndarray:
+        """Return where there are data in a window, within the area of interest.
+
+        What lies wholly outside of it is not read.
+
+        Args:
+            window: A part of the raster, at its own resolution.
+            margin: Whether the margin of the area counts too.
+        """
+        area = self._orthophoto.area
+        if area is None:
+            return self.valid(window)
+        inside = area.mask(window, margin)
+        return inside & self.valid(window) if inside.any() else inside
+
     def reduced(self, longest: int) -> np.ndarray:
-        """Return the whole picture at a size that a person looks at."""
-        return raster.read_reduced(self._source, longest)
+        """Return the picture, or its area, at a size that a person looks at."""
+        return raster.read_reduced(self._source, longest, self._orthophoto.window)

@@ -1,7 +1,7 @@
 """From the strips of a mask to polygons with straight, few edges."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +87,8 @@ def outline_strips(
     simplify: float = 0.0,
     piece_pixels: int = PIECE_PIXELS,
     split: bool = False,
+    first_col: int = 0,
+    keep: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Iterator[Outlines]:
     """Outline the buildings of a mask that comes as strips of rows.
 
@@ -104,6 +106,9 @@ def outline_strips(
         piece_pixels: Number of pixels that are outlined at a time, but a row at least.
         split: Whether buildings that touch are told apart by the last layer: see
             `watershed.split_components`. Their walls are shared.
+        first_col: Column of the grid that the strips begin with.
+        keep: Function of polygons, in pixels, to those that are kept, or their parts,
+            and which of the polygons each is of: `Area.keep`. None for all as they are.
 
     Yields:
         Buildings, as they are finished.
@@ -118,13 +123,16 @@ def outline_strips(
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
     if split:  # nothing that is whole in a piece is too large
         piece_pixels = min(piece_pixels, watershed.LARGEST)
-    finished = _trace(_cut(strips, piece_pixels), split)
+    finished = _trace(_cut(strips, piece_pixels), first_col, split)
     for polygons, values in _wait_for_neighbours(finished, simplify):
         if simplify:
             if split:
                 polygons = _with_shared_corners(polygons)
             # The tolerance is the root of the area of a triangle that may be cut off.
             polygons = shapely.coverage_simplify(polygons, simplify)
+        if keep is not None:
+            polygons, indexes = keep(polygons)
+            values = values[indexes]
         area = None
         if metres is not None:
             area = shapely.area(polygons) * metres**2
@@ -212,7 +220,7 @@ def _cut(
 
 
 def _trace(
-    strips: Iterable[tuple[int, np.ndarray]], split: bool
+    strips: Iterable[tuple[int, np.ndarray]], first_col: int, split: bool
 ) -> Iterator[tuple[list[_Building], list[_Building]]]:
     """Yield, for each strip, the buildings it finishes and those it leaves open."""
     components = StripLabels()
@@ -224,11 +232,13 @@ def _trace(
         if split:
             building, contact = layers[1], layers[-1]
             crossing = np.isin(names, [*strip.continued, *strip.below])
-            pixels = watershed.open_components(labels, crossing, building, contact, row)
+            pixels = watershed.open_components(
+                labels, crossing, building, contact, row, first_col
+            )
             labels = watershed.split_components(labels, building, contact, ~crossing)
             more = int(labels.max()) + 1 - len(names)
             names = np.append(names, components.count + np.arange(more))
-        outlined = _outline(labels, layers[1], row, pixels=pixels)
+        outlined = _outline(labels, layers[1], row, first_col, pixels)
         # Parts of one component, those above it too, are one building.
         of = [*names[list(outlined)].tolist(), *strip.continued.tolist()]
         buildings: dict[int, _Building] = {}

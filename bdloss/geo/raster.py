@@ -102,7 +102,8 @@ def _open(path: str | PathLike) -> rasterio.DatasetReader:
     except RasterioIOError as error:
         if Path(path).exists():
             raise InputError(f"not a raster: {path}") from error
-        raise FileNotFoundError(f"no such file: {path}") from error
+        shown = name.removeprefix("/vsicurl/")
+        raise FileNotFoundError(f"no such file: {shown}") from error
     return source
 
 
@@ -236,12 +237,15 @@ def _to_bytes(source: rasterio.DatasetReader, pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
 
-def read_reduced(source: rasterio.DatasetReader, longest: int) -> np.ndarray:
-    """Read the whole picture at a size that a person looks at.
+def read_reduced(
+    source: rasterio.DatasetReader, longest: int, window: Window | None = None
+) -> np.ndarray:
+    """Read the picture at a size that a person looks at.
 
     Args:
         source: The open raster.
         longest: Most pixels of the longer side; a smaller raster comes as it is.
+        window: The part to read; None for all of it.
 
     Returns:
         Pixels of shape `(height, width, bands)`, uint8, averaged.
@@ -249,10 +253,11 @@ def read_reduced(source: rasterio.DatasetReader, longest: int) -> np.ndarray:
     Raises:
         ValueError: As in `read_pixels`.
     """
-    factor = min(1.0, longest / max(source.shape))
-    shape = tuple(max(1, round(side * factor)) for side in source.shape)
-    whole = Window(0, 0, source.height, source.width)
-    return _to_bytes(source, _read(source, image_bands(source), whole, shape))
+    window = window or Window(0, 0, *source.shape)
+    sides = window.height, window.width
+    factor = min(1.0, longest / max(sides))
+    shape = tuple(max(1, round(side * factor)) for side in sides)
+    return _to_bytes(source, _read(source, image_bands(source), window, shape))
 
 
 def read_valid(
@@ -400,13 +405,17 @@ def read_probabilities(
 
 
 def read_reduced_mask(
-    source: rasterio.DatasetReader, shape: tuple[int, int], classes: bool = False
+    source: rasterio.DatasetReader,
+    shape: tuple[int, int],
+    window: Window | None = None,
+    classes: bool = False,
 ) -> np.ndarray:
-    """Read a whole mask of buildings at a smaller shape, of every so many pixels.
+    """Read a mask of buildings at a smaller shape, of every so many pixels.
 
     Args:
         source: The open raster.
         shape: Height and width of the result.
+        window: The part to read; None for all of it.
         classes: Whether it is of classes, whose numbers are kept.
 
     Returns:
@@ -415,8 +424,8 @@ def read_reduced_mask(
     Raises:
         ValueError: If the data are damaged.
     """
-    whole = Window(0, 0, *source.shape)
-    band = _read(source, [1], whole, shape, Resampling.nearest)[0]
+    window = window or Window(0, 0, *source.shape)
+    band = _read(source, [1], window, shape, Resampling.nearest)[0]
     mask = band.astype(np.uint8) if classes else (band != 0).astype(np.uint8)
     if source.nodata == IGNORED:
         mask[band == IGNORED] = IGNORED

@@ -28,16 +28,45 @@ SERVICE_MARKS = (  # what descriptions of services and lists of addresses begin 
 HEADER_BYTES = 4096  # in which a file says that it is a virtual one
 # As GDAL does, what the XML says is compared in lower case.
 SOURCE_TAGS = ("sourcefilename", "sourcedataset", "geolocationdataset", "lutfilename")
+WEB = r"((?:/vsicurl/)?(?:https?|ftp):/)/?"  # an address, whose slashes `Path` halves
+WEB_ADDRESS = re.compile(WEB + r"([^?]*)(?:\?(.*))?", re.DOTALL)
+WEB_PATH = re.compile(WEB + r"(.*?)(?:(?<=/)\?([^/]*)/([^/]*))?", re.DOTALL)
+NOTHING = "%2F"  # stands between two slashes, so that they stay two
 ARCHIVE_PATH = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(.+)")
+
+
+def path_of(raster: str | PathLike) -> Path:
+    """Return a raster as a path whose name is that of the raster.
+
+    `Path` makes one slash of two, and takes what follows the last one for the name. So
+    an address is written with something between two slashes, and its query before the
+    name, with `%2F` for slashes, which servers read as such. `gdal_name` undoes it.
+
+    Args:
+        raster: A file, a URL or a `/vsi` path. What is a path already stays as it is.
+
+    Example:
+        >>> path = path_of("https://example.org/a//town.tif?key=x/y.z")
+        >>> path.name
+        'town.tif'
+        >>> gdal_name(path)[0]
+        '/vsicurl/https://example.org/a//town.tif?key=x%2Fy.z'
+    """
+    address = WEB_ADDRESS.fullmatch(str(raster))
+    if address is None or isinstance(raster, Path):
+        return Path(raster)
+    start, place, query = address.groups()
+    *parts, name = (part or NOTHING for part in place.split("/"))
+    if query is not None:
+        parts.append(f"?{query.replace('/', '%2F')}")
+    return Path(start, *parts, name)
 
 
 def gdal_name(path: str | PathLike) -> tuple[str, list[str]]:
     """Return what GDAL calls a raster, and the formats that it may be of.
 
-    `Path` makes one slash of two, which addresses have: they are put back.
-
     Args:
-        path: A file, a URL or a `/vsi` path.
+        path: A file, a URL or a `/vsi` path, or what `path_of` makes of them.
 
     Returns:
         The name, and names of drivers. What is no file of this machine may be a virtual
@@ -47,8 +76,14 @@ def gdal_name(path: str | PathLike) -> tuple[str, list[str]]:
         >>> gdal_name(Path("https://example.org/town.tif"))[0]
         '/vsicurl/https://example.org/town.tif'
     """
-    name = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", str(path))
-    name = re.sub(r"^(?=(https?|ftp)://)", "/vsicurl/", name)
+    name = str(path)
+    if address := WEB_PATH.fullmatch(name):
+        start, place, query, last = address.groups()
+        name = f"/vsicurl/{start.removeprefix('/vsicurl/')}/"
+        parts = (place + (last or "")).split("/")
+        name += "/".join("" if part == NOTHING else part for part in parts)
+        name += "" if query is None else f"?{query}"
+    name = re.sub(r"\b(https?|ftp):/(?!/)", r"\1://", name)  # in an archive's path
     name = re.sub(r"^(s3|gs|az|oss):/+", r"/vsi\1/", name)
     archive = ARCHIVE_PATH.fullmatch(name)
     if archive and any(above.is_file() for above in Path(f"/{archive[2]}").parents):

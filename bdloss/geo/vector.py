@@ -1,9 +1,10 @@
 """Outlines: buildings as polygons in vector files, and drawn as masks."""
 
+import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -17,14 +18,19 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
-from bdloss.errors import DamagedFileError, InputError
+from bdloss.errors import DamagedFileError, InputError, NoOverlapError
 from bdloss.files import atomic_path
+from bdloss.geo import parquet
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.ogr import named_for_ogr, pyogrio
 from bdloss.geo.trust import HEADER_BYTES
 from bdloss.geo.windows import Window
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
+FORMATS = (*DRIVERS, parquet.SUFFIX)  # that outlines are written in
+WRITE_ERRORS = (
+    *(OSError, pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError),
+)
 # Names that a GeoPackage's layer may have; QGIS shows them.
 LAYER_NAME = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
 LARGEST_MASK = 500e6  # pixels, of outlines without a raster
@@ -51,9 +57,9 @@ def read_outlines(
 
     Raises:
         FileNotFoundError: If there is no such file.
+        NoOverlapError: If the outlines lie wholly outside `bounds`.
         ValueError: If the file is damaged, holds no outlines or several layers of them,
-            only one of file and raster has a CRS or they cannot be related, or the
-            outlines lie wholly outside `bounds`.
+            or only one of file and raster has a CRS or they cannot be related.
     """
     return _read_outlines(path, crs, bounds, None)[0]
 
@@ -98,20 +104,11 @@ def _read_outlines(
     with _transform_errors(path, source, crs):
         box = _reproject_bounds(crs, source, bounds) if bounds else None
     if box and extent is not None and not _overlap(np.array([extent]), box).any():
-        raise InputError(
+        raise NoOverlapError(
             f"outlines must overlap the raster, which covers {_round(box)}, "
             f"they cover {_round(extent)} ({source}): {path}"
         )
-    with _read_errors(path), named_for_ogr(path) as named:
-        layer = _layer_of(path)
-        columns = [] if attribute is None else [attribute]
-        read = pyogrio.raw.read(
-            named, layer=layer, columns=columns, bbox=box, force_2d=True
-        )
-        geometries = shapely.from_wkb(read[2])
-    if attribute is not None and not read[3]:
-        raise InputError(f"outlines must have an attribute {attribute!r}: {path}")
-    values = read[3][0] if read[3] else np.zeros(len(geometries))
+    geometries, values = _read_geometries(path, box, attribute)
     missing = shapely.is_missing(geometries)
     known, values = geometries[~missing], values[~missing]
     if len(geometries) and not len(known):
@@ -145,14 +142,40 @@ def read_extent(
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or holds no layer of outlines or several.
     """
-    layer = _layer_of(path)
-    with _read_errors(path), named_for_ogr(path) as named:
-        info = pyogrio.read_info(named, layer=layer, force_total_bounds=True)
-    crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
-    bounds = info["total_bounds"]
+    if parquet.is_parquet(path):
+        crs, geometries = parquet.read_geometries(path)
+        bounds = shapely.total_bounds(geometries) if len(geometries) else None
+    else:
+        layer = _layer_of(path)
+        with _read_errors(path), named_for_ogr(path) as named:
+            info = pyogrio.read_info(named, layer=layer, force_total_bounds=True)
+        crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
+        bounds = info["total_bounds"]
     if bounds is not None and not np.isfinite(bounds).all():
         raise InputError(f"outlines must have finite coordinates: {path}")
     return crs, bounds
+
+
+def _read_geometries(
+    path: str | PathLike,
+    box: tuple[float, float, float, float] | None,
+    attribute: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return geometries and an attribute, at least of those that reach into a box."""
+    if parquet.is_parquet(path):
+        geometries = shapely.force_2d(parquet.read_geometries(path)[1])
+        columns = [] if attribute is None else parquet.read_columns(path, [attribute])
+    else:
+        with _read_errors(path), named_for_ogr(path) as named:
+            layer = _layer_of(path)
+            names = [] if attribute is None else [attribute]
+            read = pyogrio.raw.read(
+                named, layer=layer, columns=names, bbox=box, force_2d=True
+            )
+            geometries, columns = shapely.from_wkb(read[2]), read[3]
+    if attribute is not None and not columns:
+        raise InputError(f"outlines must have an attribute {attribute!r}: {path}")
+    return geometries, columns[0] if columns else np.zeros(len(geometries))
 
 
 @contextmanager
@@ -313,55 +336,94 @@ def write_outlines(
     path: str | PathLike,
     polygons: Sequence[shapely.Polygon],
     crs: CRS | None,
+    metadata: Mapping[str, object] | None = None,
     **attributes: np.ndarray,
 ) -> None:
     """Write polygons as a vector file that is there only when it is whole.
 
     Args:
-        path: Where to write them; the suffix (.gpkg, .geojson or .fgb) says the format.
-            A file that exists is replaced.
+        path: Where to write them; the suffix, one of `FORMATS`, says the format. A file
+            that exists is replaced.
         polygons: The polygons.
         crs: Their CRS. GeoJSON is written in degrees (EPSG:4326), whatever it is.
+        metadata: What the file says of all of them: metadata of the layer of a
+            GeoPackage or FlatGeobuf, JSON in the `description` of a GeoJSON and under
+            the key `bdloss` of GeoParquet.
         **attributes: Columns of the table, arrays of one value for each polygon.
 
     Raises:
         FileNotFoundError: If there is no such folder.
         OSError: If the disk is full, or fails.
-        ValueError: If the suffix is unknown, or GeoJSON is asked for without a CRS.
+        ValueError: As `check_format` does.
     """
     path = Path(path)
-    if path.suffix not in DRIVERS:
-        raise InputError(f"outlines are written to {', '.join(DRIVERS)}, got {path}")
-    if path.suffix == ".geojson" and crs is None:
-        raise InputError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
-    with (
-        atomic_path(path) as partial,
-        named_for_ogr(partial) as named,
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", "'crs' was not provided")
+    check_format(path, crs)
+    said = {key: str(value) for key, value in (metadata or {}).items()}
+    shapes = np.array(polygons, dtype=object)
+    with atomic_path(path) as partial:
         try:
-            pyogrio.raw.write(
-                named,
-                shapely.to_wkb(np.array(polygons, dtype=object)),
-                list(attributes.values()),
-                list(attributes),
-                layer=path.stem if LAYER_NAME.fullmatch(path.stem) else "buildings",
-                driver=DRIVERS[path.suffix],
-                geometry_type="Polygon",
-                crs=crs.to_wkt() if crs else None,
-                layer_options={"RFC7946": "YES"} if path.suffix == ".geojson" else None,
-            )
+            if parquet.is_parquet(path):
+                parquet.write_geometries(partial, shapes, crs, said, attributes)
+            else:
+                _write_by_gdal(path, partial, shapes, crs, said, attributes)
             # GDAL does not report errors on close, so read the file back.
-            whole = len(pyogrio.raw.read(named)[2]) == len(polygons)
-        except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
+            whole = len(_read_geometries(partial, None)[0]) == len(polygons)
+        except (*WRITE_ERRORS, InputError) as error:
             raise OSError(f"cannot write {path}: is the disk full?") from error
         if not whole:
             raise OSError(f"cannot write {path}: is the disk full?")
 
 
+def check_format(path: Path, crs: CRS | None) -> None:
+    """Refuse what outlines cannot be written to.
+
+    Args:
+        path: Where they would be written.
+        crs: The CRS that they have.
+
+    Raises:
+        ValueError: If the suffix is unknown, GeoJSON is asked for without a CRS, or
+            GeoParquet without the package that writes it.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"outlines are written to {', '.join(FORMATS)}, got {path}")
+    if path.suffix == ".geojson" and crs is None:
+        raise InputError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
+    if parquet.is_parquet(path):
+        parquet.load_pyarrow()
+
+
+def _write_by_gdal(
+    path: Path,
+    partial: Path,
+    polygons: np.ndarray,
+    crs: CRS | None,
+    metadata: dict[str, str],
+    attributes: dict[str, np.ndarray],
+) -> None:
+    """Write polygons to the temporary name of a path."""
+    geojson = path.suffix == ".geojson"
+    options = {"RFC7946": "YES", "DESCRIPTION": json.dumps(metadata)}
+    with named_for_ogr(partial) as named, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        pyogrio.raw.write(
+            named,
+            shapely.to_wkb(polygons),
+            list(attributes.values()),
+            list(attributes),
+            layer=path.stem if LAYER_NAME.fullmatch(path.stem) else "buildings",
+            driver=DRIVERS[path.suffix],
+            geometry_type="Polygon",
+            crs=crs.to_wkt() if crs else None,
+            layer_metadata=metadata if metadata and not geojson else None,
+            layer_options=options if geojson else None,
+        )
+
+
 def count_outlines(path: str | PathLike) -> int:
     """Return how many outlines a file holds."""
+    if parquet.is_parquet(path):
+        return parquet.count_rows(path)
     with named_for_ogr(path) as named:
         return pyogrio.read_info(named, force_feature_count=True)["features"]
 

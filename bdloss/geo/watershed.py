@@ -166,6 +166,7 @@ def open_components(
     building: np.ndarray,
     contact: np.ndarray,
     row: int,
+    col: int = 0,
 ) -> dict[int, OpenComponent]:
     """Return the pixels of some components of a strip.
 
@@ -175,6 +176,7 @@ def open_components(
         building: As in `split_components`.
         contact: As in `split_components`.
         row: Row of the raster that the strip begins with.
+        col: Column that it begins with.
     """
     layers = np.stack([building, contact])
     boxes = ndimage.find_objects(labels)
@@ -182,5 +184,6 @@ def open_components(
     for number in np.flatnonzero(chosen).tolist():
         box = boxes[number - 1]
         part = np.where(labels[box] == number, layers[:, *box], np.uint8(IGNORED))
-        opened[number] = OpenComponent(row + box[0].start, box[1].start, part)
+        corner = row + box[0].start, col + box[1].start
+        opened[number] = OpenComponent(*corner, part)
     return opened

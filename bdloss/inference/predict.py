@@ -19,7 +19,9 @@ from typing import Any
 from bdloss.constants import BUILDING
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
+from bdloss.geo.area import NO_AREA, Area
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.vector import check_format
 from bdloss.inference.batch_size import choose_batch
 from bdloss.inference.products import RASTER_PRODUCTS, Products, write_products
 from bdloss.inference.settings import InferenceSettings, settings_for
@@ -43,7 +45,8 @@ class PredictionResult:
             follows is then not counted, but for the polygons.
         polygons: Number of outlines; None if none were asked for.
         pixels: Number of pixels of the raster.
-        masked: How many of them are masked in the raster, and so in the mask.
+        masked: How many of them are masked in the mask: those that are in the raster,
+            and those outside of an area of interest.
         building: How many of them are building, or of a class.
         classes: Names of the classes.
         seconds: Time it took.
@@ -117,7 +120,8 @@ def predict_raster(
     The mask is 1 where the probability reaches the threshold, 0 where it does not and
     255 where the raster is masked (nodata, alpha); of several classes it is the number
     of the one, from 1, whose probability is highest. It lies on the grid of the raster.
-    Windows that are masked altogether cost nothing. All that can be wrong with the
+    Windows that are masked altogether cost nothing, nor do those outside of the area of
+    interest of an `Orthophoto`; the mask is 255 there. All that can be wrong with the
     input is found before the first pixel is predicted, and no file is there before it
     is whole. What a person should know of the raster is logged.
 
@@ -166,11 +170,8 @@ def predict_raster(
     if not isinstance(products, Products):
         map_ = None if probability_path is None else Path(probability_path)
         products = Products(mask=Path(products), probabilities=map_)
-    geojson = products.polygons and products.polygons.suffix == ".geojson"
-    if geojson and orthophoto.ground.crs is None:
-        raise InputError(
-            f"GeoJSON is in degrees, the image has no CRS: {orthophoto.path}"
-        )
+    if products.polygons is not None:
+        check_format(products.polygons, orthophoto.ground.crs)
     model: Predictor | None = None
     colours: Sequence[str] = ()
     if isinstance(predict, Predictor):
@@ -264,6 +265,8 @@ def merge_shards(
     """
     orthophoto = Orthophoto.read(image)
     refuse_overlap(out.paths, [orthophoto.path])
+    if out.polygons is not None:
+        check_format(out.polygons, orthophoto.ground.crs)
     store = out.store
     there = [path for path in out.paths if path.exists()]
     if not store.folder.exists():
@@ -280,6 +283,10 @@ def merge_shards(
         raise OutputExistsError(f"{there[0]} exists; give --overwrite")
     if store.settings.get("image") != orthophoto.identity["image"]:
         raise InputError(f"these are shards of another image: {store.folder}")
+    tag = store.settings.get("aoi", NO_AREA)
+    if tag != NO_AREA:
+        area = Area.restore(orthophoto.ground, store.area, tag)
+        orthophoto = dataclasses.replace(orthophoto, area=area)
     with store.held():
         made = write_products(orthophoto, out)
         store.remove()

@@ -1,6 +1,7 @@
 """What is made of finished rows: mask, probabilities, outlines and a picture."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from bdloss import plots
 from bdloss.colours import default_colours
 from bdloss.constants import BUILDING, CONTACT, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
-from bdloss.geo.geobox import ground_of
+from bdloss.geo.area import to_pixels
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.polygonize import outline_strips
 from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced_mask
@@ -24,6 +25,8 @@ from bdloss.geo.vector import count_outlines, write_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.strips import IDENTITY, StripStore
 from bdloss.models import class_names
+
+logger = logging.getLogger(__name__)
 
 RASTER_PRODUCTS = ("mask", "prob", "overlay")  # written beside an image, no images
 LARGEST_PICTURE = 3000  # pixels: the most of the longer side of an overlay
@@ -39,9 +42,10 @@ class Products:
             has their numbers, from 1, a palette and their names.
         probabilities: GeoTIFF of probabilities, 0 to 254, 255 no data, a band for each
             class; None for none.
-        polygons: Outlines, `.gpkg`, `.geojson` or `.fgb`, with their area (`area_m2`),
-            the mean of their pixels' `probability` and, of several classes, the name of
-            their `class`; None for none.
+        polygons: Outlines, of a suffix in `vector.FORMATS`, with their number from the
+            top (`id`), of several classes the name of their `class`, their area
+            (`area_m2`) and the mean of their pixels' `probability`, and the tags of the
+            mask as metadata; None for none.
         overlay: Picture of the outlines on the image, a PNG; None for none.
         overlay_mask: Called with a shape, gives another mask of it, as of the ground
             truth, to be drawn in the overlay.
@@ -89,7 +93,7 @@ class Products:
                 `inria` is called `NAME.tif`, as the image is.
             prob: Whether probabilities are written.
             polygons: Whether outlines are written.
-            vector: Format of the outlines: `gpkg`, `geojson` or `fgb`.
+            vector: Format of the outlines: `gpkg`, `geojson`, `fgb` or `parquet`.
             overlay: Whether they are drawn on the image.
             format: As of the products.
             **settings: The other attributes.
@@ -190,7 +194,7 @@ class Made(NamedTuple):
     """What is counted while products are made.
 
     Attributes:
-        masked: Pixels that are masked in the raster.
+        masked: Pixels that are masked in the raster, or outside of its area.
         building: Pixels that are building, or of a class.
         polygons: Outlines; None if none were asked for.
         classes: Names of the classes.
@@ -224,7 +228,7 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
             undo.callback(path.unlink, missing_ok=True)
         number = None
         if products.polygons is not None:
-            number = _write_polygons(products.polygons, strips, products)
+            number = _write_polygons(products.polygons, orthophoto, products, tags)
         if products.overlay is not None:
             _draw_overlay(products.overlay, orthophoto, products)
         undo.pop_all()
@@ -235,11 +239,14 @@ def _write_rasters(
     orthophoto: Orthophoto, strips: StripStore, products: Products, tags: dict[str, Any]
 ) -> tuple[int, int]:
     """Write mask and probabilities; return the pixels masked and building."""
-    geobox = orthophoto.geobox
-    there = strips.finished(0, geobox.height)
-    if there < geobox.height:
+    geobox, area = orthophoto.geobox, orthophoto.area
+    whole = orthophoto.window
+    last = whole.row + whole.height
+    there = strips.finished(whole.row, last)
+    if there < last:
         raise InputError(f"rows from {there} on are missing: {strips.folder}")
-    masked = building = 0
+    masked = geobox.height * geobox.width - whole.height * whole.width
+    building = 0
     colours = _colours_of(strips)
     benchmark = products.format == "inria"
     outputs = [products.mask]
@@ -263,7 +270,9 @@ def _write_rasters(
             for path in outputs
         ]
         for row, layers in strips.read():
-            window = Window(row, 0, *layers.shape[1:])
+            window = Window(row, whole.col, *layers.shape[1:])
+            if area is not None:
+                layers[:, ~area.mask(window)] = IGNORED  # its margin
             unknown = int((layers[0] == IGNORED).sum())
             masked += unknown
             building += int((layers[0] != 0).sum()) - unknown
@@ -275,45 +284,55 @@ def _write_rasters(
     return masked, building
 
 
-def _write_polygons(path: Path, strips: StripStore, products: Products) -> int:
+def _write_polygons(
+    path: Path, orthophoto: Orthophoto, products: Products, tags: dict[str, Any]
+) -> int:
     """Write the outlines of a mask with what is known of them; return their number.
 
     In memory are a few rows of the mask, and the outlines.
     """
-    with open_raster(products.mask) as source:
-        geobox, _ = ground_of(source)
+    geobox, area = orthophoto.ground, orthophoto.area
     metres = geobox.resolution  # None without a CRS: then areas are unknown
     names, outlined = [], []
-    targets = targets_of(strips.settings)
+    targets = targets_of(products.store.settings)
     classes = class_names(targets)
     for number, name in enumerate(classes, 1):
-        rows = strips.read()
+        rows = products.store.read()
         found = outline_strips(
             _class_alone(rows, number, len(classes)) if len(classes) > 1 else rows,
             geobox,
             products.min_area if metres else 0.0,
             products.simplify,
             split=products.split and CONTACT in targets,
+            first_col=orthophoto.window.col,
+            keep=None if area is None else area.keep,
         )
         for outlines in found:
             names += [name] * len(outlines.polygons)
             outlined.append(outlines)
     parts = (each.polygons for each in outlined)
     polygons = np.concatenate([np.empty(0, object), *parts])
-    # From the top, whichever strip they were finished in. Buildings that are split may
-    # have the same bounds, but begin at other corners.
-    corners = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
+    cut = 0 if area is None else area.beyond(to_pixels(polygons, geobox))
+    if cut:
+        logger.warning(
+            "%s: %d buildings reach out of the area beyond what was predicted, and are "
+            "cut there",
+            *(orthophoto.path.name, cut),
+        )
+    # From the top, whichever strip they were finished in. Two may have the same bounds,
+    # but no point.
+    inside = shapely.get_coordinates(shapely.point_on_surface(polygons))
     bounds = shapely.bounds(polygons) * (1, 1, 1, -1)
-    order = np.lexsort([*shapely.get_coordinates(corners).T, *bounds.T])
-    attributes = {}
-    if _colours_of(strips):
+    order = np.lexsort(np.concatenate([inside, bounds], axis=1).T)
+    attributes: dict[str, np.ndarray] = {"id": np.arange(1, len(polygons) + 1)}
+    if _colours_of(products.store):
         attributes["class"] = np.array(names, object)[order]
     if metres:
         areas = np.concatenate([np.empty(0), *(each.area for each in outlined)])
         attributes["area_m2"] = np.round(areas, 1)[order]
     means = np.concatenate([np.empty(0), *(each.probability for each in outlined)])
     attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
-    write_outlines(path, polygons[order].tolist(), geobox.crs, **attributes)
+    write_outlines(path, polygons[order].tolist(), geobox.crs, tags, **attributes)
     return len(polygons)
 
 
@@ -341,13 +360,13 @@ def _colours_of(strips: StripStore) -> dict[str, str]:
 
 
 def _draw_overlay(path: Path, orthophoto: Orthophoto, products: Products) -> None:
-    """Draw outlines on the image, at a size that a person looks at."""
+    """Draw outlines on the image, or its area, at a size that a person looks at."""
     with orthophoto.open() as reader:
         pixels = reader.reduced(LARGEST_PICTURE)
     shape = pixels.shape[0], pixels.shape[1]
     colours = _colours_of(products.store)
     with open_raster(products.mask) as source:
-        pred = read_reduced_mask(source, shape, classes=bool(colours))
+        pred = read_reduced_mask(source, shape, orthophoto.window, bool(colours))
     other = products.overlay_mask(shape) if products.overlay_mask else None
     zoom = max(1, LARGEST_PICTURE // max(shape))
     if colours:

@@ -1,9 +1,12 @@
 """Rows of a map brought to the rows of a larger or smaller one, as they come."""
 
+import math
 from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from bdloss.geo.windows import Window
 
 
 class Stretch(NamedTuple):
@@ -21,27 +24,36 @@ class Stretch(NamedTuple):
     new_height: int
     new_width: int
 
-    def needed(self, first: int, last: int) -> tuple[int, int]:
-        """Return the rows of the map, from and before, that new rows are made of."""
-        if first >= last:
-            return 0, 0
-        lower, upper, _ = _between(np.arange(first, last), self.new_height, self.height)
-        return int(lower[0]), int(upper[-1]) + 1
+    def needed(self, part: Window) -> Window:
+        """Return the window of the map that a window of the new one is made of."""
+        if not part.height:
+            return Window(0, 0, 0, 0)
+        top, bottom, _ = _between(_rows(part), self.new_height, self.height)
+        left, right, _ = _between(_columns(part), self.new_width, self.width)
+        first, col = int(top[0]), int(left[0])
+        return Window(first, col, int(bottom[-1]) + 1 - first, int(right[-1]) + 1 - col)
+
+    def covered(self, window: Window) -> Window:
+        """Return a window of the new map that holds all that a window has a part in."""
+        row, col, height, width = window
+        top, bottom = _reach(row, height, self.height, self.new_height)
+        left, right = _reach(col, width, self.width, self.new_width)
+        return Window(top, left, bottom - top, right - left)
 
     def stretch(
-        self, blocks: Iterable[tuple[int, np.ndarray]], first: int, last: int
+        self, blocks: Iterable[tuple[int, np.ndarray]], part: Window
     ) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Yield the new rows from `first` to before `last`, block by block.
+        """Yield a window of the new map, block by block of its rows.
 
         Args:
-            blocks: The row that a block begins with, and the block, `(maps, rows,
-                width)`, from the top without a gap.
-            first: First of the new rows.
-            last: The one to end before.
+            blocks: Those of the window that is `needed`: the row that a block begins
+                with, and the block, `(maps, rows, width)`, from the top without a gap.
+            part: The window.
         """
-        left, right, across = _between(
-            np.arange(self.new_width), self.new_width, self.width
-        )
+        left, right, across = _between(_columns(part), self.new_width, self.width)
+        offset = left[0]
+        left, right = left - offset, right - offset
+        first, last = part.row, part.row + part.height
         kept = None  # rows that are still needed
         for row, block in blocks:
             if kept is None:
@@ -55,14 +67,30 @@ class Stretch(NamedTuple):
             if not ready:
                 continue
             lower, upper = lower[:ready] - top, upper[:ready] - top
-            part = down[:ready, None]
+            down = down[:ready, None]
             # Bilinear: between rows, then between columns.
-            new = kept[:, lower] * (1 - part) + kept[:, upper] * part
+            new = kept[:, lower] * (1 - down) + kept[:, upper] * down
             new = new[..., left] * (1 - across) + new[..., right] * across
             yield first, new.astype(np.float32)
             first += ready
             # Later rows need none above those that the last one needed.
             kept = kept[:, -1:] if ready == len(rows) else kept[:, lower[-1] :]
+
+
+def _reach(start: int, side: int, length: int, new_length: int) -> tuple[int, int]:
+    """Return the new pixels, from and before, that lie nearer than one to others."""
+    scale = new_length / length
+    first = math.floor((start - 0.5) * scale - 0.5)
+    last = math.ceil((start + side + 0.5) * scale - 0.5)
+    return max(first, 0), min(last + 1, new_length)
+
+
+def _rows(part: Window) -> np.ndarray:
+    return np.arange(part.row, part.row + part.height)
+
+
+def _columns(part: Window) -> np.ndarray:
+    return np.arange(part.col, part.col + part.width)
 
 
 def _between(indexes: np.ndarray, new_length: int, length: int):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bdloss.errors import InputError
+from bdloss.geo.area import NO_AREA
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.inference.tta import check_modes
 from bdloss.memory import refuse_beyond_memory
@@ -58,7 +59,7 @@ class InferenceSettings:
 
     def tags(self, orthophoto: Orthophoto) -> dict[str, Any]:
         """Return what a mask must remember, so that it is not taken for another."""
-        resolution, nodata = self.resolution, orthophoto.nodata
+        resolution, nodata, area = self.resolution, orthophoto.nodata, orthophoto.area
         return {
             "window": self.window,
             "overlap": self.overlap,
@@ -68,6 +69,7 @@ class InferenceSettings:
             "bands": ",".join(str(index) for index in orthophoto.band_indexes),
             "resampled": "no" if resolution is None else resolution,
             "declared_nodata": "no" if nodata is None else f"{nodata:g}",
+            "aoi": NO_AREA if area is None else area.tag,
         }
 
 

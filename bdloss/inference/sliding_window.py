@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from bdloss.errors import InputError
-from bdloss.geo.windows import Window, sliding_windows
+from bdloss.geo.windows import Window, sliding_windows, starts
 from bdloss.inference.blending import merge_windows
 from bdloss.inference.settings import InferenceSettings
 from bdloss.inference.tta import augment_prediction
@@ -94,36 +94,46 @@ def predict_rows(
     window: int,
     overlap: int,
     batch: int,
-    first: int = 0,
-    last: int | None = None,
+    part: Window | None = None,
     number: int = 1,
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Yield rows of the merged maps, from `first` to before `last`, as blocks.
+    """Yield rows of the merged maps, or of a part of them, as blocks.
 
     `read` gives the pixels of a window, or None for a window that nobody asks about.
     It is called in a thread of its own. Blocks are `(number, rows, width)`.
     """
     stride = window - overlap
-
-    def read_patch(part: Window) -> tuple[Window, np.ndarray | None]:
-        pixels = read(part)
-        return part, None if pixels is None else _pad_patch(pixels, window)
-
-    last = height if last is None else last
+    part = part or Window(0, 0, height, width)
+    first, last = part.row, part.row + part.height
     if first >= last:
         return
-    parts = (
-        part
-        for part in sliding_windows(height, width, window, stride)
-        if part.row < last and part.row + part.height > first
+    # The columns that windows over the part cover are a raster with the same windows.
+    columns = [
+        col
+        for col in starts(width, window, stride)
+        if col < part.col + part.width and col + window > part.col
+    ]
+    left, right = columns[0], min(columns[-1] + window, width)
+    wanted = slice(part.col - left, part.col - left + part.width)
+
+    def read_patch(place: Window) -> tuple[Window, np.ndarray | None]:
+        pixels = read(place._replace(col=place.col + left))
+        return place, None if pixels is None else _pad_patch(pixels, window)
+
+    places = (
+        place
+        for place in sliding_windows(height, right - left, window, stride)
+        if place.row < last and place.row + place.height > first
     )
     # Closed here, so that no thread reads from a raster that the caller closes.
-    with closing(map_in_thread(read_patch, parts, BATCHES_AHEAD * batch)) as reads:
-        patches = ((part, patch) for part, patch in reads if patch is not None)
+    with closing(map_in_thread(read_patch, places, BATCHES_AHEAD * batch)) as reads:
+        patches = ((place, patch) for place, patch in reads if patch is not None)
         maps = _predict_patches(patches, predict, batch, number)
-        yield from merge_windows(
-            maps, height, width, window, stride, first, last, number
+        merged = merge_windows(
+            *(maps, height, right - left, window, stride, first, last, number)
         )
+        for row, block in merged:
+            yield row, block[..., wanted]
 
 
 def _predict_patches(

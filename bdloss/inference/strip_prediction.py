@@ -45,7 +45,9 @@ def predict_strips(
 
     The first layer of a strip is the mask: the number of a pixel's class, from 1, 0 for
     none, 255 where the raster is masked. Then comes a layer for each map: its
-    probability (0 to 254, and 255). All are on the grid of the raster.
+    probability (0 to 254, and 255). All are on the grid of the raster. Of an orthophoto
+    with an area of interest, strips are the rows of the window that holds it, and 255
+    outside of it.
 
     Args:
         orthophoto: Raster to read.
@@ -98,22 +100,30 @@ def predict_strips(
         reader = files.enter_context(orthophoto.open(settings.resolution))
         # A handle for each thread: the writing thread asks for masked pixels.
         masks = files.enter_context(orthophoto.open())
-        store.start(used, resume)
+        area = orthophoto.area
+        store.start(used, resume, area.wkb if area else None)
         if not resume:
             undo = files.enter_context(ExitStack())
             undo.callback(store.remove)
-        begin, last = (geobox.height * i // parts for i in (part - 1, part))
+        whole = orthophoto.window
+        begin, last = (whole.row + whole.height * i // parts for i in (part - 1, part))
         first = store.finished(begin, last)
         if progress is not None and first > begin:
-            progress((first - begin) * geobox.width / 1e6)
+            progress((first - begin) * whole.width / 1e6)
+        missing = whole._replace(row=first, height=last - first)
+        resampled = settings.resolution is not None
+        zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
 
         def read(window: Window) -> np.ndarray | None:
+            seen = zoom.covered(window) if resampled else window
+            if area is not None and not area.mask(seen, margin=True).any():
+                return None
             return reader.pixels(window) if reader.valid(window).any() else None
 
         def write(block: tuple[int, np.ndarray]) -> int:
             row, maps = block
             number, *sides = maps.shape
-            masked = ~masks.valid(Window(row, 0, *sides))
+            masked = ~masks.wanted(Window(row, whole.col, *sides), margin=True)
             layers = np.empty((1 + number, *sides), np.uint8)
             layers[0] = choose_class(
                 np.moveaxis(maps[:classes], 0, -1), settings.threshold
@@ -124,17 +134,15 @@ def predict_strips(
             return masked.size
 
         classes = len(class_names(targets))
-        zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
         rows = predict_rows(
             read,
             *(reader.height, reader.width),
             predict_mean,
             *(settings.window, settings.overlap, settings.batch),
-            *zoom.needed(first, last),
+            zoom.needed(missing) if resampled else missing,
             number=len(targets),
         )
-        resampled = settings.resolution is not None
-        blocks = zoom.stretch(rows, first, last) if resampled else rows
+        blocks = zoom.stretch(rows, missing) if resampled else rows
         files.enter_context(closing(rows))
         # Whatever fails, the threads are joined before the files are closed.
         files.enter_context(closing(blocks))

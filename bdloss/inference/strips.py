@@ -21,6 +21,7 @@ from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, locked
 
 SETTINGS = "settings.json"
+AREA = "area.wkb"  # the shape of the area of interest, if there is one
 SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
 ROWS = re.compile(r"(\d{9,})-(\d{9,})")  # first and last, in the name of a file
@@ -60,12 +61,15 @@ class StripStore:
                     with suppress(OSError):  # others hold other parts
                         self.folder.rmdir()
 
-    def start(self, settings: Mapping[str, Any], resume: bool) -> None:
+    def start(
+        self, settings: Mapping[str, Any], resume: bool, area: bytes | None = None
+    ) -> None:
         """Make the folder, or go on with the one that an earlier run left.
 
         Args:
             settings: All that the rows depend on.
             resume: Whether strips that are there are kept; without it they are removed.
+            area: The shape of the area of interest, which `area` then gives.
 
         Raises:
             ValueError: If the strips that are there were made with other settings or of
@@ -97,10 +101,21 @@ class StripStore:
                     f"--no-resume to start over: {self.folder}"
                 )
 
+        if area is not None:
+            with _replaced(self.folder / AREA) as partial:
+                partial.write_bytes(area)
+
+    @property
+    def area(self) -> bytes:
+        """The shape of the area of interest, as it was given; empty if none was."""
+        path = self.folder / AREA
+        return path.read_bytes() if path.exists() else b""
+
     def _clear(self) -> None:
         """Remove settings and strips; locks of other processes stay."""
         for _, _, path in self._files():
             path.unlink()
+        (self.folder / AREA).unlink(missing_ok=True)
         # The last, for it says whose the folder is.
         (self.folder / SETTINGS).unlink(missing_ok=True)
 
@@ -171,6 +186,7 @@ class StripStore:
         """
         row = 0
         for begin, end, path in self._files():
+            row = max(row, begin)
             if end > row:
                 yield row, self._load(begin, end, path)[:, row - begin :]
                 row = end

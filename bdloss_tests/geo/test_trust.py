@@ -2,8 +2,6 @@
 
 import http.server
 import re
-import subprocess
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -173,54 +171,66 @@ def test_pixels_that_look_like_text_are_pixels(tmp_path):
     np.testing.assert_array_equal(found, pixels)
 
 
-# In a process of its own: GDAL holds Python's lock while it waits for an answer.
-WEB = """
-import http.server, pathlib, sys
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        path = pathlib.Path(sys.argv[1]) / self.path[1:]
-        if not path.is_file():
-            return self.send_error(404)
-        data, part = path.read_bytes(), self.headers.get("Range")
-        first, last = (part or "=0-").partition("=")[2].split("-")
-        first, last = int(first), min(int(last or len(data)), len(data) - 1)
-        self.send_response(206 if part else 200)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data[first : last + 1])
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
-
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
-@pytest.fixture
-def web(tmp_path):
-    """A folder that a server gives out, and its address."""
-    folder = tmp_path / "web"
-    folder.mkdir()
-    words = [sys.executable, "-c", WEB, folder]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.kill()
-
-
 @pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
 def test_an_address_that_is_typed_is_fetched(web, prefix):
     folder, address = web
     pixels, _ = make_scene(3, 40, 50)
     write_raster(folder / "town.tif", pixels)
-    with raster.open_raster(Path(f"{prefix}{address}/town.tif")) as source:
+    with raster.open_raster(trust.path_of(f"{prefix}{address}/town.tif")) as source:
         np.testing.assert_array_equal(source.read(), np.moveaxis(pixels, -1, 0))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://h/a.tif",
+        "https://h//a///b.tif",
+        "/vsicurl/https://h/a/b.tif",
+        "https://h/a/b.tif?sig=x%2Fy.z&se=2026",
+        "https://h/b.tif?",
+        "https://h/s/?file=7",
+        "ftp://h/b.tif?a=b?c",
+    ],
+)
+def test_an_address_survives_as_a_path(address):
+    path = trust.path_of(address)
+    expected = f"/vsicurl/{address.removeprefix('/vsicurl/')}"
+    assert trust.gdal_name(path)[0] == expected
+    assert trust.gdal_name(address)[0] == expected
+    name = expected.partition("?")[0].rpartition("/")[2]
+    assert path.name == (name or "%2F")
+
+
+def test_slashes_in_a_query_are_those_that_servers_read():
+    path = trust.path_of("https://h/get?file=a//b.tif")
+    assert path.name == "get"
+    assert trust.gdal_name(path)[0] == "/vsicurl/https://h/get?file=a%2F%2Fb.tif"
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("/vsis3/bucket/a.tif", "/vsis3/bucket/a.tif"),
+        (
+            "/vsizip//vsicurl/http://h/a.zip/b.tif",
+            "/vsizip/vsicurl/http://h/a.zip/b.tif",
+        ),
+        ("a/http.tif", "a/http.tif"),
+        ("what?.tif", "what?.tif"),
+    ],
+)
+def test_what_is_no_web_address_is_a_path(typed, name):
+    assert trust.path_of(typed) == Path(typed)
+    assert trust.gdal_name(trust.path_of(typed))[0] == name
+
+
+@pytest.mark.parametrize("query", ["", "?key=a/b.c"])
+def test_an_address_that_is_not_there_is_named_as_it_was_typed(web, query):
+    address = f"{web[1]}/town.tif{query}"
+    shown = re.escape(address.replace("a/b", "a%2Fb"))
+    with pytest.raises(FileNotFoundError, match=f"^no such file: {shown}$"):
+        raster.open_raster(trust.path_of(address))
 
 
 def test_a_virtual_raster_from_elsewhere_is_not_opened(web, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -11,7 +12,15 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
 
 from bdloss.geo.geobox import GeoBox
-from bdloss.geo.vector import count_outlines, rasterise, read_outlines, write_outlines
+from bdloss.geo.vector import (
+    FORMATS,
+    check_format,
+    count_outlines,
+    rasterise,
+    read_extent,
+    read_outlines,
+    write_outlines,
+)
 from bdloss.geo.windows import Window
 from bdloss_tests.scenes import full_disk
 
@@ -234,7 +243,16 @@ def test_a_file_must_be_there_and_hold_one_layer_of_polygons(tmp_path):
         read_outlines(two, UTM)
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+def read_columns(path):
+    """Return the columns of a file of outlines by their names."""
+    if path.suffix == ".parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table(path)
+        return {name: table[name].to_pylist() for name in table.column_names}
+    info, _, _, columns = pyogrio.raw.read(path)
+    return dict(zip(info["fields"], map(list, columns), strict=True))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_written_outlines_read_the_same(tmp_path, suffix):
     path = tmp_path / f"roofs{suffix}"
     path.write_text("old")
@@ -243,8 +261,7 @@ def test_written_outlines_read_the_same(tmp_path, suffix):
     read = sorted(read_outlines(path, UTM), key=lambda polygon: polygon.area)
     for before, after in zip(written, read, strict=True):
         assert before.hausdorff_distance(after) < 0.02  # metres
-    _, _, _, (storeys,) = pyogrio.raw.read(path)
-    assert sorted(storeys.tolist()) == [2, 5]
+    assert sorted(read_columns(path)["storeys"]) == [2, 5]
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -257,13 +274,13 @@ def test_geojson_is_in_degrees(tmp_path):
         write_outlines(tmp_path / "b.geojson", HOUSES, None)
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_no_outlines_are_a_layer_without_features(tmp_path, suffix):
     write_outlines(tmp_path / f"a{suffix}", [], UTM, area=np.array([]))
     assert read_outlines(tmp_path / f"a{suffix}", UTM, BOUNDS) == []
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb"])
+@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("size", [1_000, 100_000])
 def test_outlines_that_do_not_fit_on_the_disk_are_an_error(tmp_path, suffix, size):
     corners = np.random.default_rng(3).uniform(0, 500, (900, 2))
@@ -293,9 +310,121 @@ def test_outlines_that_nearly_fit_on_the_disk_are_an_error(tmp_path):
 
 def test_outlines_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(
-        ValueError, match=r"to \.gpkg, \.geojson, \.fgb, got .*/a\.shp$"
+        ValueError, match=r"to \.gpkg, \.geojson, \.fgb, \.parquet, got .*a\.shp$"
     ):
         write_outlines(tmp_path / "a.shp", HOUSES, None)
-    with pytest.raises(ValueError):
-        write_outlines(tmp_path / "a.gpkg", HOUSES, UTM, storeys=np.array([1]))
+    for suffix in FORMATS:
+        with pytest.raises(ValueError):
+            write_outlines(tmp_path / f"a{suffix}", HOUSES, UTM, storeys=np.array([1]))
     assert list(tmp_path.iterdir()) == []
+
+
+def read_metadata(path):
+    """Return what a file of outlines says of all of them, read by other means."""
+    if path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        return json.loads(parquet.read_metadata(path).metadata[b"bdloss"])
+    if path.suffix == ".geojson":
+        return json.loads(json.loads(path.read_text())["description"])
+    return pyogrio.read_info(path)["layer_metadata"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("shapes", [HOUSES, []])
+def test_each_format_says_how_its_outlines_were_made(tmp_path, suffix, shapes):
+    path = tmp_path / f"a{suffix}"
+    made = {"model": 'büro "2"', "threshold": 0.5, "cog": False}
+    write_outlines(path, on_ground(*shapes), UTM, made)
+    known = {key: str(value) for key, value in made.items()}
+    assert read_metadata(path) == known
+
+
+def test_geoparquet_is_as_its_specification_says(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    write_outlines(path, on_ground(*HOUSES), UTM, storeys=np.array([2, 5]))
+    geo = json.loads(parquet.read_metadata(path).metadata[b"geo"])
+    column = geo["columns"][geo["primary_column"]]
+    assert geo["version"] == "1.1.0"
+    assert (column["encoding"], column["geometry_types"]) == ("WKB", ["Polygon"])
+    assert column["crs"]["id"] == {"authority": "EPSG", "code": 32645}
+    bounds = shapely.total_bounds(on_ground(*HOUSES))
+    assert column["bbox"] == pytest.approx(bounds.tolist())
+    write_outlines(path, HOUSES, None)
+    geo = json.loads(parquet.read_metadata(path).metadata[b"geo"])
+    assert geo["columns"]["geometry"]["crs"] is None
+
+
+def test_geoparquet_and_geopandas_read_each_other(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    path = tmp_path / "a.parquet"
+    write_outlines(path, on_ground(*HOUSES), UTM, storeys=np.array([2, 5]))
+    table = geopandas.read_parquet(path)
+    assert table.crs.to_epsg() == 32645
+    assert table.storeys.tolist() == [2, 5]
+    assert table.geometry.tolist() == on_ground(*HOUSES)
+    table.to_crs(4326).set_geometry("geometry").to_parquet(path)
+    mask = rasterise(read_outlines(path, UTM, BOUNDS), GRID)
+    np.testing.assert_array_equal(mask, MASK)
+
+
+def write_parquet(path, geo, column="geometry"):
+    """Write two houses and a row without any, with metadata that may be odd."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    wkb = [*shapely.to_wkb(np.array(HOUSES, object)), None]
+    known = {"geo": geo if isinstance(geo, str) else json.dumps(geo)}
+    table = pyarrow.table({column: wkb}).replace_schema_metadata(known)
+    parquet.write_table(table, path)
+    return path
+
+
+def geo_of(**column):
+    return {"primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def test_geoparquet_of_others(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_parquet(path, geo_of(encoding="WKB"))
+    crs, bounds = read_extent(path)
+    assert crs == CRS.from_user_input("OGC:CRS84")
+    assert bounds == pytest.approx((10, 5, 77, 58))
+    write_parquet(path, geo_of(encoding="WKB", crs=None))
+    assert read_outlines(path, None) == HOUSES
+    write_parquet(path, geo_of(encoding="WKB", crs=UTM.to_wkt()))
+    assert read_outlines(path, UTM) == HOUSES
+    assert count_outlines(path) == 3
+
+
+@pytest.mark.parametrize(
+    ("geo", "says"),
+    [
+        (geo_of(encoding="polygon"), "GeoParquet is read in WKB, got polygon: .*a.par"),
+        (geo_of(encoding="WKB", crs={"type": "x"}), "damaged GeoParquet, or none: .*a"),
+        (geo_of(), "damaged GeoParquet, or none: .*a.parquet"),
+        ({"primary_column": "g"}, "damaged GeoParquet, or none: .*a.parquet"),
+        ([], "damaged GeoParquet, or none: .*a.parquet"),
+        ("{", "damaged GeoParquet, or none: .*a.parquet"),
+    ],
+)
+def test_what_is_no_geoparquet_is_one_line(tmp_path, capfd, geo, says):
+    path = write_parquet(tmp_path / "a.parquet", geo)
+    with pytest.raises(ValueError, match=says) as refused:
+        read_outlines(path, UTM)
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr().err == ""
+    (tmp_path / "b.parquet").write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged GeoParquet, or none"):
+        read_outlines(tmp_path / "b.parquet", UTM)
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*c\.parquet"):
+        read_outlines(tmp_path / "c.parquet", UTM)
+
+
+def test_geoparquet_needs_its_extra(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", geo_of(encoding="WKB"))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for work in (lambda: read_outlines(path, UTM), lambda: check_format(path, UTM)):
+        with pytest.raises(
+            ValueError, match=r"pyarrow: pip install 'bdloss\[parquet\]'"
+        ):
+            work()

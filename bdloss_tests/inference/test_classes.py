@@ -99,8 +99,9 @@ def test_each_class_has_a_band_of_probabilities(image, tmp_path, cog):
 def test_outlines_know_the_name_of_their_class(image, tmp_path, vector):
     result, products = predict(image, tmp_path / "out", vector=vector)
     info, _, shapes, columns = pyogrio.raw.read(products.polygons)
-    assert info["fields"].tolist() == ["class", "area_m2", "probability"]
-    kinds, _, means = columns
+    assert info["fields"].tolist() == ["id", "class", "area_m2", "probability"]
+    ids, kinds, _, means = columns
+    assert ids.tolist() == list(range(1, result.polygons + 1))
     polygons = shapely.from_wkb(shapes)
     assert len(polygons) == result.polygons
     if vector != "geojson":  # which is in degrees

@@ -9,12 +9,16 @@ import tracemalloc
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bdloss.geo import raster
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.vector import write_outlines
 from bdloss.inference.batch_size import find_batch
-from bdloss.inference.predict import predict_raster
+from bdloss.inference.predict import merge_shards, predict_raster
+from bdloss.inference.products import Products
 from bdloss.inference.settings import InferenceSettings
 from bdloss.inference.sliding_window import predict_array
 from bdloss.inference.strip_prediction import predict_strips
@@ -733,3 +737,123 @@ def test_memory_does_not_grow_with_height(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 12_000 * 64 * 4 / 3  # bytes: a third of the whole map in float32
+
+
+@st.composite
+def areas(draw):
+    """A polygon that reaches into a raster of 61 x 47, by columns and rows."""
+    x, y = draw(st.floats(2, 45)), draw(st.floats(2, 59))
+    angles = sorted(draw(st.lists(st.floats(0, 6), min_size=3, max_size=6)))
+    far = [draw(st.floats(1, 40)) for _ in angles]
+    points = [
+        (x + r * np.cos(a), y + r * np.sin(a)) for r, a in zip(far, angles, strict=True)
+    ]
+    return shapely.convex_hull(
+        shapely.MultiPoint([(x, y), (x + 2, y), (x, y + 2), *points])
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=areas(),
+    window=st.integers(3, 20),
+    overlap=st.integers(0, 2),
+    resolution=st.sampled_from([None, 0.47, 0.19]),
+    edge=st.sampled_from(["cut", "whole"]),
+    parts=st.integers(1, 3),
+)
+def test_within_an_area_the_maps_are_those_of_the_whole(
+    tmp_path_factory, shape, window, overlap, resolution, edge, parts
+):
+    folder = tmp_path_factory.mktemp("area")
+    image = write_raster(folder / "image.tif", draw_image(61, 47))
+    path = folder / "area.gpkg"
+    on_ground = shapely.transform(
+        shape, lambda xy: xy * (0.3, -0.3) + (353900, 3057500)
+    )
+    write_outlines(path, [on_ground], UTM)
+    how = {"window": window, "overlap": overlap, "batch": 3, "resolution": resolution}
+    how |= {"threshold": 0.52}
+    whole = Products.in_folder(folder / "whole", "a", prob=True, polygons=False)
+    predict_raster(image, blended, whole, **how)
+    here = Products.in_folder(folder / "here", "a", prob=True, polygons=False)
+    orthophoto = Orthophoto.read(image).within(path, edge=edge)
+    for part in range(parts):
+        predict_raster(orthophoto, blended, here, **how, shard=(part + 1, parts))
+    result = merge_shards(image, here) if parts > 1 else None
+    columns, rows = np.meshgrid(np.arange(47) + 0.5, np.arange(61) + 0.5)
+    inside = shapely.contains_xy(shape, columns, rows)
+    sure = shapely.distance(shape.boundary, shapely.points(columns, rows)) > 0.002
+    for one, other in zip(here.paths, whole.paths, strict=True):
+        expected = np.where(inside, read_band(other), 255)
+        np.testing.assert_array_equal(read_band(one)[sure], expected[sure])
+    assert result is None or result.masked == (read_band(here.mask) == 255).sum()
+
+
+def test_windows_outside_of_an_area_are_neither_read_nor_predicted(
+    tmp_path, monkeypatch
+):
+    image = write_raster(tmp_path / "image.tif", draw_image(600, 500))
+    west, north = CORNER @ (213, 131)
+    east, south = CORNER @ (260, 172)
+    orthophoto = Orthophoto.read(image).within((west, south, east, north))
+    read, predicted = [], []
+
+    def note(read_some):
+        def noted(source, window, *more):
+            read.append(window)
+            return read_some(source, window, *more)
+
+        return noted
+
+    def predict(batch):
+        predicted.append(len(batch))
+        return pointwise(batch)
+
+    for name in ("read_pixels", "read_valid"):
+        monkeypatch.setattr(raster, name, note(getattr(raster, name)))
+    progress = []
+    settings = {**SMALL, "batch": 1, "progress": progress.append}
+    result = predict_raster(orthophoto, predict, tmp_path / "mask.tif", **settings)
+    # Windows of 16 begin at each 12th pixel.
+    down = [row for row in range(0, 585, 12) if row < 172 and row + 16 > 131]
+    across = [col for col in range(0, 485, 12) if col < 260 and col + 16 > 213]
+    assert sum(predicted) == len(down) * len(across) == 25
+    assert len(read) < 2 * sum(predicted) + len(down) + 2
+    for window in read:
+        assert down[0] <= window.row <= window.row + window.height <= down[-1] + 16
+        assert across[0] <= window.col <= window.col + window.width <= across[-1] + 16
+    assert result.pixels - result.masked == 41 * 47
+    assert sum(progress) == pytest.approx(41 * 47 / 1e6)
+
+
+def test_memory_does_not_grow_with_what_lies_around_an_area(tmp_path):
+    image = write_raster(tmp_path / "image.tif", draw_image(300, 40_000, bands=1))
+    west, north = CORNER @ (30_000, 100)
+    orthophoto = Orthophoto.read(image).within((west, north - 30, west + 30, north))
+    tracemalloc.start()
+    predict_raster(orthophoto, pointwise, tmp_path / "mask.tif", window=64, overlap=16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 40_000 * 4 / 3  # bytes: a third of a row of windows in float32
+
+
+@pytest.mark.parametrize(
+    ("source", "edge"),
+    [((0, 0, 1e6, 1e7), "whole"), ((0, 3057490, 1e6, 1e7), "cut"), (None, None)],
+)
+def test_another_area_is_another_result(tmp_path, source, edge):
+    image = write_raster(tmp_path / "image.tif", draw_image(90, 40))
+    mask = tmp_path / "out" / "mask.tif"
+    first = Orthophoto.read(image).within((0, 0, 1e6, 1e7))
+    other = Orthophoto.read(image)
+    if source is not None:
+        other = other.within(source, edge=edge)
+    with pytest.raises(RuntimeError):
+        predict_raster(first, fail_late(6), mask, **SMALL, resume=True)
+    with pytest.raises(ValueError, match=r"begun with aoi cut \w+, not (cut|whole|no)"):
+        predict_raster(other, pointwise, mask, **SMALL, resume=True)
+    predict_raster(first, pointwise, mask, **SMALL, resume=True)
+    assert predict_raster(first, pytest.fail, mask, **SMALL, resume=True).kept
+    with pytest.raises(FileExistsError, match=r"made with aoi cut \w+, not"):
+        predict_raster(other, pointwise, mask, **SMALL, resume=True)

@@ -2,13 +2,16 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
 import shapely
+from hypothesis import strategies as st
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 
@@ -16,7 +19,12 @@ from bdloss.evaluation.predictions import PredictionScores, count_prediction
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.polygonize import mask_to_polygons
-from bdloss.geo.vector import read_outlines, write_outlines
+from bdloss.geo.vector import (
+    count_outlines,
+    read_extent,
+    read_outlines,
+    write_outlines,
+)
 from bdloss.inference import batch_size, products
 from bdloss.inference.predict import find_images, merge_shards, predict_raster
 from bdloss.inference.products import Products
@@ -95,14 +103,15 @@ def test_products_lie_on_the_image(image, tmp_path):
 def test_polygons_cover_the_mask_and_know_their_area(image, tmp_path):
     settings = {"simplify": 0, "min_area": 0}
     mapped = predict(image, tmp_path / "out", **settings)
-    info, _, shapes, (areas, means) = pyogrio.raw.read(mapped.files[1])
+    info, _, shapes, (numbers, areas, means) = pyogrio.raw.read(mapped.files[1])
     polygons = shapely.from_wkb(shapes)
     assert info["crs"] == "EPSG:32645"
     assert len(polygons) == mapped.polygons > 1
     assert shapely.is_valid(polygons).all()
     assert shapely.area(polygons).sum() == pytest.approx(MASK.sum() * 0.09)
     assert areas.sum() == pytest.approx(MASK.sum() * 0.09, rel=0.01)
-    assert info["fields"].tolist() == ["area_m2", "probability"]
+    assert info["fields"].tolist() == ["id", "area_m2", "probability"]
+    assert numbers.tolist() == list(range(1, len(polygons) + 1))
     roofs = bright(PIXELS)[..., 0][MASK == 1]
     assert np.average(means, weights=areas) == pytest.approx(roofs.mean(), abs=0.002)
 
@@ -192,14 +201,75 @@ def test_a_model_that_does_not_know_contact_has_nothing_to_split(row, tmp_path):
     assert outlines_of(mapped) == outlines_of(whole)
 
 
-@pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb"])
+@pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb", "parquet"])
 def test_outlines_in_each_format(image, tmp_path, vector):
     settings = {"vector": vector}
     mapped = predict(image, tmp_path / "out", **settings)
     assert mapped.files[1].name == f"town_buildings.{vector}"
-    info = pyogrio.read_info(mapped.files[1], force_feature_count=True)
-    assert info["features"] == mapped.polygons > 1
-    assert info["crs"] == ("EPSG:4326" if vector == "geojson" else "EPSG:32645")
+    crs, _ = read_extent(mapped.files[1])
+    assert crs.to_epsg() == (4326 if vector == "geojson" else 32645)
+    assert count_outlines(mapped.files[1]) == mapped.polygons > 1
+    again = predict(
+        image, tmp_path / "out", replace(PREDICTOR, predict=pytest.fail), **settings
+    )
+    assert (again.kept, again.polygons) == (True, mapped.polygons)
+
+
+def test_outlines_say_how_they_were_made(image, tmp_path):
+    mapped = predict(image, tmp_path / "out", threshold=0.6)
+    with rasterio.open(mapped.files[0]) as source:
+        tags = source.tags()
+    tags.pop("AREA_OR_POINT")
+    assert pyogrio.read_info(mapped.files[1])["layer_metadata"] == tags
+    assert (tags["model"], tags["threshold"], tags["min_area"]) == (
+        *("bright", "0.6", "5.0"),
+    )
+
+
+def test_outlines_that_cannot_be_written_are_refused_before_anything_is_predicted(
+    image, tmp_path, monkeypatch
+):
+    never = replace(PREDICTOR, predict=pytest.fail)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match=r"pip install 'bdloss\[parquet\]'"):
+        predict(image, tmp_path / "out", never, vector="parquet")
+    assert not (tmp_path / "out").exists()
+    parts = Products.in_folder(tmp_path / "parts", "town", vector="parquet")
+    for part in (1, 2):
+        predict(image, tmp_path / "parts", shard=(part, 2))
+    with pytest.raises(ValueError, match=r"pip install 'bdloss\[parquet\]'"):
+        merge_shards(image, parts)
+    names = [path.name for path in (tmp_path / "parts").iterdir()]
+    assert names == ["town_mask.partial"]
+
+
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    window=st.sampled_from([16, 32, 64]),
+    parts=st.integers(1, 4),
+)
+def test_a_building_has_one_number_whatever_the_strips(
+    tmp_path_factory, seed, window, parts
+):
+    folder = tmp_path_factory.mktemp("ids")
+    random = np.random.default_rng(seed)
+    cells = random.random((23, 30)) < 0.4  # of three pixels, often of the same bounds
+    pixels = np.kron(np.where(cells, 200, 40)[..., None], np.ones((3, 3, 3), int))
+    image = write_raster(folder / "town.tif", pixels.astype(np.uint8))
+    how = {"min_area": 0.0, "simplify": 0.0}
+    tables = []
+    for name, side, count in (("one", 96, 1), ("other", window, parts)):
+        for part in range(count):
+            shard = {"window": side, "shard": (part + 1, count)}
+            predict(image, folder / name, **shard, **how)
+        out = Products.in_folder(folder / name, "town", **how)
+        if count > 1:
+            merge_shards(image, out)
+        tables.append(pyogrio.raw.read(out.polygons))
+    (_, _, one, (ids, *_)), (_, _, other, _) = tables
+    assert shapely.equals(shapely.from_wkb(one), shapely.from_wkb(other)).all()
+    assert ids.tolist() == list(range(1, len(one) + 1))
 
 
 def test_masks_as_the_benchmark_takes_them(tmp_path):
@@ -430,7 +500,7 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path):
 
 def test_small_polygons_are_left_out(image, tmp_path):
     every = predict(image, tmp_path / "every", min_area=0)
-    areas = pyogrio.raw.read(every.files[1])[3][0]
+    areas = pyogrio.raw.read(every.files[1], columns=["area_m2"])[3][0]
     settings = {"min_area": float(np.median(areas))}
     large = predict(image, tmp_path / "large", **settings)
     assert 0 < large.polygons < every.polygons
@@ -678,3 +748,165 @@ def test_two_processes_at_one_part_one_of_them_says_so(image, tmp_path):
         "town_mask.tif",
         "town_buildings.gpkg",
     }
+
+
+def rows_and_columns(top, bottom, left, right):
+    """Return the four numbers of a part of an image at `CORNER`."""
+    west, north = CORNER @ (left, top)
+    east, south = CORNER @ (right, bottom)
+    return west, south, east, north
+
+
+def draw_houses(tmp_path):
+    """Three houses: within an area, across its edge, and across with a foot in it."""
+    pixels = np.full((90, 120, 3), 40, np.uint8)
+    for rows, columns in (
+        ((30, 40), (28, 40)),
+        ((50, 60), (38, 60)),
+        ((40, 45), (40, 90)),
+    ):
+        pixels[slice(*rows), slice(*columns)] = 200
+    image = write_raster(tmp_path / "town.tif", pixels)
+    return image, rows_and_columns(20, 70, 20, 50)
+
+
+@pytest.mark.parametrize(
+    ("edge", "sizes"), [("cut", [10 * 12, 5 * 10, 10 * 12]), ("whole", [120, 220])]
+)
+def test_buildings_at_the_edge_of_an_area(tmp_path, caplog, edge, sizes):
+    image, box = draw_houses(tmp_path)
+    orthophoto = Orthophoto.read(image).within(box, edge=edge)
+    out = Products.in_folder(tmp_path / "out", "town", min_area=0, simplify=0)
+    result = predict_raster(orthophoto, PREDICTOR, out)
+    polygons = shapely.from_wkb(pyogrio.raw.read(out.polygons)[2])
+    np.testing.assert_allclose(shapely.area(polygons) / 0.09, sizes)
+    assert shapely.covers(shapely.box(*box), polygons).all() == (edge == "cut")
+    expected = np.full((90, 120), 255)
+    expected[20:70, 20:50] = rasterio.open(image).read(1)[20:70, 20:50] == 200
+    with rasterio.open(out.mask) as source:
+        np.testing.assert_array_equal(source.read(1), expected)
+    assert (result.building, result.masked) == (290, 90 * 120 - 50 * 30)
+    assert warnings_of(caplog) == []
+
+
+def test_small_parts_of_cut_buildings_are_left_out(tmp_path):
+    image, box = draw_houses(tmp_path)
+    orthophoto = Orthophoto.read(image).within(box)
+    out = Products.in_folder(tmp_path / "out", "town", min_area=9, simplify=0)
+    assert predict_raster(orthophoto, PREDICTOR, out).polygons == 2
+
+
+def test_outlines_end_at_a_slanting_edge(image, tmp_path):
+    corners = [CORNER @ corner for corner in ((5, 3), (105, 20), (60, 68))]
+    triangle = shapely.Polygon(corners)
+    write_outlines(tmp_path / "area.fgb", [triangle], UTM)
+    orthophoto = Orthophoto.read(image).within(tmp_path / "area.fgb")
+    out = Products.in_folder(tmp_path / "out", "town", min_area=0)
+    predict_raster(orthophoto, PREDICTOR, out)
+    polygons = shapely.from_wkb(pyogrio.raw.read(out.polygons)[2])
+    assert len(polygons) > 3
+    assert shapely.covers(triangle.buffer(0.3 / 512), polygons).all()
+    along = shapely.union_all(polygons) & triangle.boundary.buffer(0.3 / 512)
+    assert along.length > 2 * 3  # metres
+    assert shapely.is_valid(polygons).all()
+
+
+def test_buildings_longer_than_the_margin_are_said(tmp_path, caplog):
+    pixels = np.full((40, 700, 3), 40, np.uint8)
+    pixels[10:20, 10:650] = 200
+    image = write_raster(tmp_path / "town.tif", pixels)
+    box = rows_and_columns(0, 40, 150, 300)
+    orthophoto = Orthophoto.read(image).within(box, edge="whole")
+    out = Products.in_folder(tmp_path / "out", "town", simplify=0)
+    assert predict_raster(orthophoto, PREDICTOR, out).polygons == 1
+    (line,) = warnings_of(caplog)
+    assert "town.tif: 1 buildings reach out of the area beyond what was predict" in line
+    (polygon,) = read_outlines(out.polygons, UTM)
+    # From the left rim of the house to 50 m beyond the area.
+    assert polygon.area == pytest.approx(10 * (300 + 50 / 0.3 - 10) * 0.09, rel=0.01)
+
+
+@pytest.mark.parametrize("edge", ["cut", "whole"])
+def test_shards_of_an_area_merge_without_it(tmp_path, edge):
+    image, box = draw_houses(tmp_path)
+    orthophoto = Orthophoto.read(image).within(box, edge=edge)
+    how = {"prob": True, "min_area": 0}
+    whole = Products.in_folder(tmp_path / "whole", "town", **how)
+    predict_raster(orthophoto, PREDICTOR, whole)
+    parts = Products.in_folder(tmp_path / "parts", "town", **how)
+    for part in (3, 1, 2):
+        predict_raster(orthophoto, PREDICTOR, parts, shard=(part, 3))
+    merge_shards(image, parts)
+    for one, other in zip(parts.paths[:2], whole.paths[:2], strict=True):
+        with rasterio.open(one) as merged, rasterio.open(other) as undivided:
+            np.testing.assert_array_equal(merged.read(), undivided.read())
+            assert merged.tags() == undivided.tags()
+    tables = (pyogrio.raw.read(each.polygons)[2:] for each in (parts, whole))
+    for merged, undivided in zip(*tables, strict=True):
+        np.testing.assert_array_equal(merged, undivided)
+
+
+def test_shards_that_lost_their_area_are_not_merged(tmp_path):
+    image, box = draw_houses(tmp_path)
+    out = Products.in_folder(tmp_path / "out", "town")
+    orthophoto = Orthophoto.read(image).within(box)
+    predict_raster(orthophoto, PREDICTOR, out, shard=(1, 2))
+    predict_raster(orthophoto, PREDICTOR, out, shard=(2, 2))
+    (out.store.folder / "area.wkb").unlink()
+    with pytest.raises(ValueError, match="damaged area of interest; give the predict"):
+        merge_shards(image, out)
+    predict_raster(orthophoto, PREDICTOR, out, shard=(2, 2))
+    assert merge_shards(image, out).polygons
+
+
+def test_an_area_in_the_other_formats(tmp_path):
+    image, box = draw_houses(tmp_path)
+    orthophoto = Orthophoto.read(image).within(box)
+    how = {"overlay": True, "cog": True, "format": "inria", "polygons": False}
+    out = Products.in_folder(tmp_path / "out", "town", **how)
+    predict_raster(orthophoto, PREDICTOR, out)
+    expected = np.zeros((90, 120))
+    inside = rasterio.open(image).read(1)[20:70, 20:50] == 200
+    expected[20:70, 20:50] = np.where(inside, 255, 0)
+    with rasterio.open(out.mask) as source:
+        assert source.nodata is None
+        np.testing.assert_array_equal(source.read(1), expected)
+    with rasterio.open(out.overlay) as picture:  # of the area, enlarged
+        assert picture.width / picture.height == 30 / 50
+
+
+@pytest.mark.parametrize("format", ["geotiff", "inria"])
+@pytest.mark.parametrize("vector", [True, False])
+def test_an_area_is_scored_by_itself(tmp_path, format, vector):
+    image, box = draw_houses(tmp_path)
+    orthophoto = Orthophoto.read(image).within(box)
+    truth = write_raster(tmp_path / "truth.tif", rasterio.open(image).read(1) // 200)
+    if vector:
+        truth = tmp_path / "truth.gpkg"
+        houses = [rows_and_columns(30, 40, 28, 40), rows_and_columns(50, 60, 38, 60)]
+        houses += [rows_and_columns(40, 45, 40, 90)]
+        write_outlines(truth, [shapely.box(*house) for house in houses], UTM)
+    how = {"polygons": False, "overlay": True, "format": format}
+    reduced = PredictionScores(truth).reduced_truth(orthophoto)
+    out = Products.in_folder(tmp_path / "out", "town", **how, overlay_mask=reduced)
+    predict_raster(orthophoto, PREDICTOR, out)
+    pixels = count_prediction(orthophoto, out.mask, truth).pixels
+    assert (pixels.total, pixels.intersection, pixels.union) == (1500, 290, 290)
+    np.testing.assert_array_equal(
+        reduced((50, 30)), rasterio.open(image).read(1)[20:70, 20:50] == 200
+    )
+
+
+def test_an_area_of_an_image_with_control_points_only(tmp_path):
+    points = [
+        GroundControlPoint(row, col, 353900 + 0.3 * col, 3057500 - 0.3 * row)
+        for row, col in ((0, 0), (0, 109), (69, 0), (69, 109))
+    ]
+    image = write_with_points(tmp_path / "town.tif", points)
+    orthophoto = Orthophoto.read(image).within(rows_and_columns(10, 50, 30, 90))
+    out = Products.in_folder(tmp_path / "out", "town")
+    predict_raster(orthophoto, PREDICTOR, out)
+    expected = np.full(MASK.shape, 255)
+    expected[10:50, 30:90] = MASK[10:50, 30:90]
+    with rasterio.open(out.mask) as source:
+        np.testing.assert_array_equal(source.read(1), expected)
