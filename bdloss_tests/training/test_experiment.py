@@ -92,7 +92,10 @@ def test_changes_of_the_command_line():
             {"patches": {"size": 48}, "model": {"backbone": "vgg16"}},
             "multiple of 32 for vgg16, got 48",
         ),
-        ({"loss": {"extra": "sharp"}}, "loss.extra must be 'boundary', 'oriented', 'dice'"),
+        (
+            {"loss": {"extra": "sharp"}},
+            "loss.extra must be 'boundary', 'oriented', 'dice'",
+        ),
         ({"loss": {"boundary": "canny"}}, "boundary must be 'pooling' or 'sobel'"),
         (
             {"loss": {"pool": "last"}},
