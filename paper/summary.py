@@ -18,7 +18,7 @@ from paper.results import (
     read_results,
     write_results,
 )
-from paper.trainer import COST, EDGE, check_starts, predict_mask
+from paper.trainer import COST, EDGE, check_starts
 
 CONFIDENCE = 0.95
 SIDE = 128  # pixels of the windows that are drawn
@@ -306,7 +306,7 @@ def draw_windows(
     from bdloss.data.scenes import load_scene
     from bdloss.models import load_predictor
     from bdloss.training.experiment import make_experiment, read_file
-    from bdloss.training.run import read_splits
+    from bdloss.training.run import predict_mask, read_splits
 
     pair = (study.reference, study.compared)
     name = f"{dataset}_windows.png"
@@ -326,7 +326,10 @@ def draw_windows(
     masks = []
     for scene in scenes:
         data = load_scene(scene)
-        preds = [predict_mask(experiment, one, data.pixels) for one in predictors]
+        preds = [
+            predict_mask(experiment, one.predict, one.targets, data.pixels)
+            for one in predictors
+        ]
         masks.append((data.mask, *preds))
     chosen = choose_windows(masks)
     samples = []

@@ -19,7 +19,6 @@ from paper.ablations import SPECIALS
 from paper.plan import RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
 
 if TYPE_CHECKING:
-    from bdloss.models import Predictor
     from bdloss.training.experiment import Experiment
     from bdloss.training.trainer import Trainer
 
@@ -124,7 +123,7 @@ def score_edges(experiment: "Experiment", folder: Path) -> None:
     from bdloss.data.scenes import load_scene
     from bdloss.evaluation import scoring
     from bdloss.models import load_predictor
-    from bdloss.training.run import read_splits
+    from bdloss.training.run import predict_mask, read_splits
 
     if (folder / "edge.json").is_file():
         return
@@ -133,7 +132,9 @@ def score_edges(experiment: "Experiment", folder: Path) -> None:
     pairs = []
     for scene in read_splits(experiment).test:
         data = load_scene(scene)
-        pred = predict_mask(experiment, predictor, data.pixels)
+        pred = predict_mask(
+            experiment, predictor.predict, predictor.targets, data.pixels
+        )
         masks[scene.name] = pred
         near = data.mask.copy()
         near[EDGE:-EDGE, EDGE:-EDGE] = IGNORED
@@ -141,28 +142,6 @@ def score_edges(experiment: "Experiment", folder: Path) -> None:
     np.savez_compressed(folder / "test_masks.npz", **masks)
     scores = scoring.score_masks(pairs)
     (folder / "edge.json").write_text(json.dumps(scores.as_json(), indent=2) + "\n")
-
-
-def predict_mask(
-    experiment: "Experiment", predictor: "Predictor", pixels: np.ndarray
-) -> np.ndarray:
-    """Return what a model makes of an image, as when the run was scored."""
-    from bdloss.inference.class_choice import choose_class
-    from bdloss.inference.sliding_window import predict_array
-    from bdloss.training.run import OVERLAP
-
-    patches = experiment.patches
-    probabilities = predict_array(
-        pixels,
-        predictor.predict,
-        window=patches.size,
-        overlap=patches.size // OVERLAP,
-        batch=patches.batch_size,
-        tta=experiment.prediction.tta,
-        maps=len(predictor.targets),
-    )
-    classes = np.atleast_3d(probabilities)[..., : len(predictor.classes)]
-    return choose_class(classes, predictor.threshold)
 
 
 def write_random_features(path: Path) -> None:

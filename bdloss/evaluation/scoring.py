@@ -45,6 +45,7 @@ from bdloss.evaluation.scores import (
 )
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import atomic_folder, folder_aside
+from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.windows import Window
 from bdloss.metrics.boundary_iou import (
@@ -463,13 +464,11 @@ def _count_outlines(
     metres = geobox.resolution
     if metres is None:
         return count_polygons(true, pred)
-    a, b, c, d, e, f = (~geobox.transform)[:6]
-    matrix, origin = metres * np.array([[a, b], [d, e]]), metres * np.array([c, f])
     sides = (
-        shapely.transform(np.array(side, object), lambda xy: xy @ matrix.T + origin)
-        for side in (true, pred)
+        to_pixels(np.array(side, object), geobox).tolist() for side in (true, pred)
     )
-    return count_polygons(*(side.tolist() for side in sides))
+    counts = count_polygons(*sides)
+    return counts._replace(polis_sum=metres * counts.polis_sum)
 
 
 def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:

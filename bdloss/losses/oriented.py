@@ -14,15 +14,17 @@ varifolds; Vaillant and Glaunes 2005, Charon and Trouve 2013).
 
 from keras import ops
 
-from bdloss.errors import InputError
 from bdloss.losses.boundary import SMOOTH, check_smooth
-from bdloss.losses.windows import COLUMN, ROW, compiled, cut, pad, sum_runs
-
-
-def check_window(theta: int) -> None:
-    """Refuse a window without a pixel in its middle."""
-    if int(theta) != theta or theta < 1 or theta % 2 == 0:
-        raise InputError(f"theta must be an odd number of pixels, got {theta}")
+from bdloss.losses.windows import (
+    COLUMN,
+    ROW,
+    check_side,
+    compiled,
+    cut,
+    pad,
+    sum_runs,
+    widen,
+)
 
 
 def extract_faces(y, valid=None):
@@ -73,8 +75,7 @@ def spread(y, theta: int = 5):
     def average(y):
         with compiled():
             for axis in (COLUMN, ROW):
-                widened = pad(y, axis, theta // 2, theta // 2)
-                y = sum_runs(widened, theta, axis)
+                y = sum_runs(widen(y, theta, axis), theta, axis)
             return y / theta**2
 
     # As far as a pixel reaches, others reach it: the gradient is spread alike, which
@@ -114,7 +115,7 @@ def soft_oriented_f1(
         >>> round(float(soft_oriented_f1(house, moved, smooth=0.0)[0, 0]), 2)
         0.77
     """
-    check_window(theta)
+    check_side("theta", theta)
     check_smooth(smooth)
     both = total = 0.0
     faces = extract_faces(y_true, valid), extract_faces(y_pred, valid)

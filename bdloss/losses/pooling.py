@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from bdloss.errors import InputError
-from bdloss.losses.windows import COLUMN, ROW, compiled, cut, pad
+from bdloss.losses.windows import COLUMN, ROW, compiled, cut, widen
 
 
 def max_pool(y, side: int):
@@ -105,12 +105,12 @@ def _share(y, rows, pooled, upstream, side: int):
 
 def _window_max(y, side: int, axis: int):
     """Return the largest value in the window around each pixel, along one axis."""
-    return _run_max(_widen(y, side, axis, -float("inf")), side, axis)
+    return _run_max(widen(y, side, axis, -float("inf")), side, axis)
 
 
 def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
     """Return how many pixels of each window attain its maximum."""
-    y = _widen(y, side, axis, -float("inf"))
+    y = widen(y, side, axis, -float("inf"))
     ties = 0.0
     for step in range(side):
         pixel = cut(y, axis, first=step, last=side - 1 - step)
@@ -120,8 +120,8 @@ def _count_at_max(y, maxima, side: int, axis: int, dtype: str):
 
 def _sum_at_max(y, weights, side: int, axis: int):
     """Return the summed weight of the pixels of each window that attain its maximum."""
-    y = _widen(y, side, axis, -float("inf"))
-    weights = _widen(weights, side, axis, 0.0)
+    y = widen(y, side, axis, -float("inf"))
+    weights = widen(weights, side, axis, 0.0)
     return _run_sum_at_max(y, weights, side, axis)[1]
 
 
@@ -131,8 +131,8 @@ def _sum_where_max(y, maxima, shares, side: int, axis: int):
     The maximum of a window is at least each of its pixels. So of the windows around a
     pixel, those with the least maximum are the only ones whose maximum it can attain.
     """
-    maxima = _widen(-maxima, side, axis, -float("inf"))
-    shares = _widen(shares, side, axis, 0.0)
+    maxima = widen(-maxima, side, axis, -float("inf"))
+    shares = widen(shares, side, axis, 0.0)
     least, total = _run_sum_at_max(maxima, shares, side, axis)
     return ops.where(-least == y, total, 0.0)
 
@@ -176,8 +176,3 @@ def _join(left, right):
     (a, weight_a), (b, weight_b) = left, right
     weight = ops.where(a >= b, weight_a, 0.0) + ops.where(b >= a, weight_b, 0.0)
     return ops.maximum(a, b), weight
-
-
-def _widen(y, side: int, axis: int, value: float):
-    """Add half a window at both ends of an axis."""
-    return pad(y, axis, side // 2, side // 2, value)

@@ -6,7 +6,15 @@ import sys
 import keras
 from keras import ops
 
+from bdloss.errors import InputError
+
 ROW, COLUMN = 2, 1  # the axis that a pass runs along
+
+
+def check_side(name: str, side: int) -> None:
+    """Refuse a window without a pixel in its middle."""
+    if int(side) != side or side < 1 or side % 2 == 0:
+        raise InputError(f"{name} must be an odd number of pixels, got {side}")
 
 
 def pad(y, axis: int, before: int, after: int, value: float = 0.0):
@@ -14,6 +22,11 @@ def pad(y, axis: int, before: int, after: int, value: float = 0.0):
     widths = [[0, 0] for _ in y.shape]
     widths[axis] = [before, after]
     return ops.pad(y, widths, constant_values=value)
+
+
+def widen(y, side: int, axis: int, value: float = 0.0):
+    """Add half a window of a value at both ends of an axis."""
+    return pad(y, axis, side // 2, side // 2, value)
 
 
 def cut(y, axis: int, first: int = 0, last: int = 0):

@@ -372,6 +372,37 @@ def _model_metadata(
     }
 
 
+def predict_mask(
+    experiment: Experiment,
+    predict: Callable[[np.ndarray], np.ndarray],
+    targets: Sequence[str],
+    pixels: np.ndarray,
+) -> np.ndarray:
+    """Return what a network makes of an image, as when the run is scored.
+
+    Args:
+        experiment: Its patches and its prediction.
+        predict: The network, as `predict_array` takes it.
+        targets: Names of its maps: classes, then `contact` if it has that map.
+        pixels: Image of shape `(height, width, bands)`, uint8.
+
+    Returns:
+        Mask of shape `(height, width)`, uint8, as `choose_class` gives it.
+    """
+    patches, prediction = experiment.patches, experiment.prediction
+    probabilities = predict_array(
+        pixels,
+        predict,
+        window=patches.size,
+        overlap=patches.size // OVERLAP,
+        batch=patches.batch_size,
+        tta=prediction.tta,
+        maps=len(targets),
+    )
+    maps = np.atleast_3d(probabilities)[..., : len(models.class_names(targets))]
+    return choose_class(maps, prediction.threshold)
+
+
 def _score(
     model: keras.Model,
     targets: Sequence[str],
@@ -382,25 +413,13 @@ def _score(
 ) -> dict[str, Any]:
     """Score a model on whole scenes and draw the first ones."""
     samples: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
-    size = experiment.patches.size
     colours = experiment.dataset.class_colours
-    classes = len(experiment.dataset.class_names)
 
     def pairs():
         for scene in scenes:
             stored = cache.load_cached(scene, cached)
             pixels, mask = np.asarray(stored.pixels), np.asarray(stored.mask)
-            probabilities = predict_array(
-                pixels,
-                model.predict_on_batch,
-                window=size,
-                overlap=size // OVERLAP,
-                batch=experiment.patches.batch_size,
-                tta=experiment.prediction.tta,
-                maps=len(targets),
-            )
-            maps = np.atleast_3d(probabilities)[..., :classes]
-            pred = choose_class(maps, experiment.prediction.threshold)
+            pred = predict_mask(experiment, model.predict_on_batch, targets, pixels)
             if len(samples) < SAMPLES:
                 samples.append((scene.name, pixels, mask, pred))
             yield mask, pred

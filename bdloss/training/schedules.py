@@ -16,7 +16,7 @@ MOVED = ("boundary", "oriented")  # losses whose weight moves
 
 
 class WeightSettings(Settings):
-    """The weight w of the extra loss; the boundary loss's moves over epochs.
+    """The weight w of the extra loss; that of boundary losses moves over epochs.
 
     It is `start` until epoch `first`. The others "did not require any adjustments while
     training" (Section 4.2): theirs is `baseline` throughout.
