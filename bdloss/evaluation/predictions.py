@@ -116,4 +116,5 @@ def count_prediction(
         open_pair(pair, outlines=outlines) as reader,
         orthophoto.open() as image,
     ):
-        return count_pair(reader, image.wanted)
+        area = orthophoto.area
+        return count_pair(reader, image.wanted, area.keep if area else None)

@@ -60,7 +60,7 @@ from bdloss.metrics.distances import (
     SurfaceDistances,
 )
 from bdloss.metrics.matched_boundaries import BoundaryMatcher, MatchedBoundaryCounts
-from bdloss.metrics.polygons import PolygonCounts, count_polygons
+from bdloss.metrics.polygons import PolygonCounts, count_polygons, mend
 from bdloss.metrics.scores import (
     BoundaryCounts,
     BoundaryScore,
@@ -69,6 +69,8 @@ from bdloss.metrics.scores import (
     count_boundary,
     count_pixels,
 )
+
+Keep = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 NO_BUILDING = -1  # marks ignored pixels beside the numbers of buildings
 STRIP_PIXELS = 5_000_000  # in memory at a time, about
@@ -330,6 +332,7 @@ def _count_arrays(true: np.ndarray, pred: np.ndarray) -> ImageCounts:
 def count_pair(
     reader: PairReader,
     valid: Callable[[Window], np.ndarray] | None = None,
+    keep: Keep | None = None,
     *,
     see: Callable[[Strip, int], None] | None = None,
     strip_height: int | None = None,
@@ -341,6 +344,8 @@ def count_pair(
         reader: Of both, as `open_pair` gives it.
         valid: Function of a window to the pixels, bool, at which the truth counts;
             None for all that it knows.
+        keep: Function of true outlines, in pixels, to those that count, or their parts,
+            and which each is of: `Area.keep`. None for all.
         see: As in `count_image`.
         strip_height: As in `count_image`.
         distance: As in `count_image`.
@@ -367,7 +372,7 @@ def count_pair(
         reader.are_outlines,
     )
     return counts._replace(
-        polygons=_count_outlines(*reader.outlines(), geobox),
+        polygons=_count_outlines(*reader.outlines(), geobox, keep),
         resolution=geobox.resolution or math.nan,
     )
 
@@ -457,18 +462,18 @@ def _count_outlines(
     true: list[shapely.Polygon] | None,
     pred: list[shapely.Polygon] | None,
     geobox: GeoBox,
+    keep: Keep | None,
 ) -> PolygonCounts | None:
     """Count outlines, in metres if a pixel of their grid is known in metres."""
     if true is None or pred is None:
         return None
-    metres = geobox.resolution
-    if metres is None:
-        return count_polygons(true, pred)
-    sides = (
-        to_pixels(np.array(side, object), geobox).tolist() for side in (true, pred)
-    )
-    counts = count_polygons(*sides)
-    return counts._replace(polis_sum=metres * counts.polis_sum)
+    sides = [to_pixels(np.array(side, object), geobox) for side in (true, pred)]
+    if keep is not None:
+        mended, _ = mend(sides[0].tolist())
+        sides[0], _ = keep(np.array(mended, object))
+    counts = count_polygons(*(side.tolist() for side in sides))
+    side = geobox.resolution or math.sqrt(abs(geobox.transform.determinant))
+    return counts._replace(polis_sum=side * counts.polis_sum)
 
 
 def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:

@@ -897,6 +897,24 @@ def test_an_area_is_scored_by_itself(tmp_path, format, vector):
     )
 
 
+@pytest.mark.parametrize("edge", ["cut", "whole"])
+def test_outlines_beyond_an_area_are_not_missed_in_it(tmp_path, edge):
+    image, box = draw_houses(tmp_path)
+    truth = tmp_path / "truth.gpkg"
+    whole = Products.in_folder(tmp_path / "whole", "town", min_area=0, simplify=0)
+    predict_raster(image, PREDICTOR, whole)
+    write_outlines(truth, read_outlines(whole.polygons, UTM), UTM)
+    orthophoto = Orthophoto.read(image).within(box, edge=edge)
+    out = Products.in_folder(tmp_path / "out", "town", min_area=0, simplify=0)
+    made = predict_raster(orthophoto, PREDICTOR, out).polygons
+    counts = count_prediction(orthophoto, out.mask, truth, out.polygons).polygons
+    assert made > 0
+    assert counts.matched == made
+    assert counts.polis == pytest.approx(0, abs=1e-6)
+    assert counts.n_ratio == 1
+    assert counts.complexity_iou == pytest.approx(1)
+
+
 def test_an_area_of_an_image_with_control_points_only(tmp_path):
     points = [
         GroundControlPoint(row, col, 353900 + 0.3 * col, 3057500 - 0.3 * row)
