@@ -15,7 +15,6 @@ from keras import ops
 
 from bdloss.errors import InputError
 from bdloss.losses.pooling import POOLINGS, check_pool
-from bdloss.losses.windows import check_side
 
 SMOOTH = 1.0  # pixels, added to numerator and denominator of Eq. 3
 EMPTY = 1e-7  # pixels: a sum below this is that of an empty boundary
@@ -34,7 +33,8 @@ def check_windows(theta0: int, theta: int) -> None:
             move the boundary by half a pixel.
     """
     for name, side in (("theta0", theta0), ("theta", theta)):
-        check_side(name, side)
+        if int(side) != side or side < 1 or side % 2 == 0:
+            raise InputError(f"{name} must be an odd number of pixels, got {side}")
     if theta < theta0:
         raise InputError(
             f"theta must not be less than theta0, got theta={theta}, theta0={theta0}"

@@ -28,7 +28,7 @@ from bdloss.losses.inputs import (
     mean_over_classes,
     prepare,
 )
-from bdloss.losses.oriented import soft_oriented_f1
+from bdloss.losses.oriented import FACE, soft_oriented_f1
 from bdloss.losses.pooling import check_pool
 from bdloss.losses.region import (
     check_fraction,
@@ -38,7 +38,6 @@ from bdloss.losses.region import (
     soft_ss,
 )
 from bdloss.losses.vgg import VGGFeatures, feature_distance
-from bdloss.losses.windows import check_side
 
 PACKAGE = "bdloss"  # the name under which Keras saves these classes
 
@@ -392,7 +391,7 @@ class OrientedBoundaryLoss(ImageLoss):
         name: str | None = None,
         reduction: str = "sum_over_batch_size",
     ):
-        check_side("theta", theta)
+        check_windows(FACE, theta)
         check_smooth(smooth)
         super().__init__(
             from_logits=from_logits,

@@ -14,17 +14,18 @@ varifolds; Vaillant and Glaunes 2005, Charon and Trouve 2013).
 
 from keras import ops
 
-from bdloss.losses.boundary import SMOOTH, check_smooth
+from bdloss.losses.boundary import SMOOTH, check_smooth, check_windows
 from bdloss.losses.windows import (
     COLUMN,
     ROW,
-    check_side,
     compiled,
     cut,
     pad,
     sum_runs,
     widen,
 )
+
+FACE = 1  # pixel: the window of a face, in the place of theta0
 
 
 def extract_faces(y, valid=None):
@@ -115,7 +116,7 @@ def soft_oriented_f1(
         >>> round(float(soft_oriented_f1(house, moved, smooth=0.0)[0, 0]), 2)
         0.77
     """
-    check_side("theta", theta)
+    check_windows(FACE, theta)
     check_smooth(smooth)
     both = total = 0.0
     faces = extract_faces(y_true, valid), extract_faces(y_pred, valid)

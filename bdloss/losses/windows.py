@@ -6,15 +6,7 @@ import sys
 import keras
 from keras import ops
 
-from bdloss.errors import InputError
-
 ROW, COLUMN = 2, 1  # the axis that a pass runs along
-
-
-def check_side(name: str, side: int) -> None:
-    """Refuse a window without a pixel in its middle."""
-    if int(side) != side or side < 1 or side % 2 == 0:
-        raise InputError(f"{name} must be an odd number of pixels, got {side}")
 
 
 def pad(y, axis: int, before: int, after: int, value: float = 0.0):
