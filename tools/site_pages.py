@@ -24,13 +24,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages beside `docs`, and the files outside of it that pages link to."""
     pages = [_in_repository(file.src_uri) for file in files.documentation_pages()]
     waiting = [*PAGES, *pages]
+    seen: set[str] = set()
     while waiting:
         path = waiting.pop()
+        if path in seen:  # pages link to each other
+            continue
+        seen.add(path)
         uri = _in_site(path)
         if not path.startswith("docs/") and uri not in files.src_uris:
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
-        elif path not in pages:
-            continue
         if path.endswith(".md"):
             waiting += _linked(path, (ROOT / path).read_text())
     return files
