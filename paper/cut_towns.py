@@ -1,31 +1,47 @@
 """Cut Banepa and two sites of Zanzibar into blocks that train, validate and test.
 
     python -m paper.cut_towns FOLDER --out runs/towns
+    python -m paper.cut_towns FOLDER --parts 8 --out runs/town_parts
 
 FOLDER holds `banepa/banepa_0p30m.tif`, `zanzibar/zanzibar_A_0p30m.tif`,
-`zanzibar/zanzibar_B_0p30m.tif` and beside each its `_mask.tif`: drone imagery of
-OpenAerialMap at 0.30 m with outlines of OpenStreetMap.
+`zanzibar/zanzibar_B_0p30m.tif`, beside each its `_mask.tif` and the `buildings.geojson`
+of its town: drone imagery of OpenAerialMap at 0.30 m with outlines of OpenStreetMap.
+The blocks `train`, `validation` and `test` have masks; those of `--parts`, of which a
+study takes turns to test each, have the outlines of all.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import rasterio
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from bdloss.geo.vector import read_outlines, write_outlines
+
 SITES = ("banepa/banepa", "zanzibar/zanzibar_A", "zanzibar/zanzibar_B")
+Blocks = Mapping[str, tuple[float, float]]
 # Parts of the longer side of a site. Strips lie between, so that no roof is in two.
-BLOCKS = {"train": (0.0, 0.6), "validation": (0.6, 0.75), "test": (0.75, 1.0)}
+BLOCKS: Blocks = {"train": (0.0, 0.6), "validation": (0.6, 0.75), "test": (0.75, 1.0)}
 STRIP = 33  # pixels, 10 m
+DEGREES = CRS.from_epsg(4326)
 
 
-def cut_site(image: Path, name: str, out: Path) -> None:
-    """Write the blocks of a site and their masks."""
+def equal_parts(number: int) -> Blocks:
+    """Return blocks of one size, named by their number from 1."""
+    return {str(1 + n): (n / number, (n + 1) / number) for n in range(number)}
+
+
+def cut_site(image: Path, name: str, out: Path, blocks: Blocks = BLOCKS) -> None:
+    """Write the blocks of a site, and the masks of those that have a purpose."""
     mask = image.with_name(f"{image.stem}_mask.tif")
     # The rim that reprojection left is black, and counts for nothing.
-    for path, folder, nodata in ((image, "images", 0), (mask, "masks", None)):
+    files = [(image, "images", 0), (mask, "masks", None)]
+    for path, folder, nodata in files[: 2 if blocks is BLOCKS else 1]:
         with rasterio.open(path) as source:
-            for block, window in find_blocks(source.height, source.width).items():
+            found = find_blocks(source.height, source.width, blocks)
+            for block, window in found.items():
                 place = {
                     "height": window.height,
                     "width": window.width,
@@ -44,11 +60,11 @@ def cut_site(image: Path, name: str, out: Path) -> None:
                     file.write(source.read(window=window))
 
 
-def find_blocks(height: int, width: int) -> dict[str, Window]:
+def find_blocks(height: int, width: int, blocks: Blocks = BLOCKS) -> dict[str, Window]:
     """Return the window of each block, along the longer side of a site."""
     length = max(height, width)
     windows = {}
-    for block, (first, last) in BLOCKS.items():
+    for block, (first, last) in blocks.items():
         start = round(first * length) + (STRIP if first else 0)
         side = round(last * length) - start
         windows[block] = (
@@ -64,10 +80,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the sites are")
     parser.add_argument("--out", type=Path, default=Path("runs/towns"))
+    parser.add_argument("--parts", type=int, help="so many blocks, all alike")
     given = parser.parse_args()
+    blocks = equal_parts(given.parts) if given.parts else BLOCKS
     for site in SITES:
-        cut_site(given.folder / f"{site}_0p30m.tif", Path(site).name, given.out)
-    print(f"{given.out}: {len(SITES)} sites, each in {len(BLOCKS)} blocks")
+        cut_site(given.folder / f"{site}_0p30m.tif", Path(site).name, given.out, blocks)
+    if given.parts:
+        towns = dict.fromkeys(Path(site).parent for site in SITES)
+        files = [given.folder / town / "buildings.geojson" for town in towns]
+        outlines = [one for file in files for one in read_outlines(file, DEGREES)]
+        write_outlines(given.out / "buildings.geojson", outlines, DEGREES)
+    print(f"{given.out}: {len(SITES)} sites, each in {len(blocks)} blocks")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class Study(NamedTuple):
         reference: The loss that differences are taken to.
         compared: The loss that is drawn beside it.
         threads: Of each run.
+        folds: The data sets that take turns to be tested, by the name of them all; one
+            that is its own only fold has its own name.
     """
 
     datasets: dict[str, dict[str, Any]]
@@ -58,6 +60,7 @@ class Study(NamedTuple):
     reference: str
     compared: str
     threads: int
+    folds: dict[str, list[str]]
 
 
 class Run(NamedTuple):
@@ -94,7 +97,7 @@ def read_study(path: Path) -> Study:
         parts = [tables, *(tables.values() if isinstance(tables, dict) else ())]
         if not all(isinstance(one, dict) for one in parts):
             raise InputError(f"{part} must be tables [{part}.NAME], got {tables!r}")
-    datasets = table["datasets"]
+    datasets, folds = unfold(table["datasets"])
     labels = {name: one.pop("label", name) for name, one in datasets.items()}
     drawn, credits = (
         {name: one.pop(key) for name, one in datasets.items() if key in one}
@@ -121,6 +124,7 @@ def read_study(path: Path) -> Study:
         table["reference"],
         table["compared"],
         table["threads"],
+        folds,
     )
     names = [variant.name for variant in study.losses]
     for name in (study.reference, study.compared):
@@ -138,6 +142,31 @@ def read_study(path: Path) -> Study:
                 f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
             )
     return study
+
+
+def unfold(
+    datasets: dict[str, dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+    """Return a data set for each of `folds`, and which are those of each name.
+
+    Example:
+        >>> unfold({"town": {"dataset": {"root": "a"}, "folds": [{"test": ["b"]}]}})
+        ({'town_1': {'dataset': {'root': 'a', 'test': ['b']}}}, {'town': ['town_1']})
+    """
+    unfolded: dict[str, dict[str, Any]] = {}
+    names: dict[str, list[str]] = {}
+    for name, whole in datasets.items():
+        settings = {key: value for key, value in whole.items() if key != "folds"}
+        found = {name: settings}
+        if "folds" in whole:
+            dataset = settings.get("dataset", {})
+            found = {
+                f"{name}_{number}": {**settings, "dataset": {**dataset, **fold}}
+                for number, fold in enumerate(whole["folds"], 1)
+            }
+        unfolded |= found
+        names[name] = list(found)
+    return unfolded, names
 
 
 def list_runs(study: Study) -> list[Run]:
@@ -165,15 +194,16 @@ def choose_runs(
 
     Args:
         study: The study.
-        only: Names of data sets and of losses, or "losses", or "ablations"; a run is
-            taken if all of them are its own.
+        only: Names of data sets, or of all folds of one, and of losses, or "losses",
+            or "ablations"; a run is taken if all of them are its own.
         seed: The only seed.
         shard: Which part, from 1, of how many.
     """
     chosen = []
     for run in list_runs(study):
         part = "losses" if run.variant in study.losses else "ablations"
-        named = {run.dataset, run.variant.name, part}
+        of = {name for name, folds in study.folds.items() if run.dataset in folds}
+        named = {run.dataset, *of, run.variant.name, part}
         if named.issuperset(only) and seed in (None, run.seed):
             chosen.append(run)
     if not chosen:
