@@ -1,4 +1,4 @@
-"""python -m paper run | cost | draw | edges: see `paper`."""
+"""python -m paper run | cost | draw | outlines | edges: see `paper`."""
 
 from pathlib import Path
 
@@ -111,6 +111,32 @@ def draw(study: Path, runs: Path, out: Path) -> None:
         from paper.summary import draw_study
 
         draw_study(read_study(study), runs, out)
+
+
+@main.command()
+@STUDY
+@click.option(
+    "--runs",
+    type=FOLDER,
+    default=RUNS,
+    show_default=True,
+    help="Folder of all run folders.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=RESULTS.with_name("outlines.md"),
+    show_default=True,
+    help="File to write the table to.",
+)
+def outlines(study: Path, runs: Path, out: Path) -> None:
+    """Score the outlines of networks: whole, split, with straight walls."""
+    with one_line_errors():
+        start_keras()
+        from paper.outlines import compare_outlines
+        from paper.plan import read_study
+
+        click.echo(compare_outlines(read_study(study), runs, out))
 
 
 @main.command()

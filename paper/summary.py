@@ -60,16 +60,16 @@ class Difference(NamedTuple):
 
 
 def paired_difference(
-    ours: Mapping[int, float], theirs: Mapping[int, float]
+    ours: Mapping[Any, float], theirs: Mapping[Any, float]
 ) -> Difference:
     """Return how much more one loss scores than another, seed by seed.
 
     Args:
-        ours: Score of each seed.
-        theirs: Score of each seed of what it is compared with.
+        ours: Score of each seed, or of each fold and seed.
+        theirs: Score of each of what it is compared with.
 
     Returns:
-        Over the seeds of both, with the interval of Student's t at 95 %.
+        Over those of both, with the interval of Student's t at 95 %.
 
     Example:
         >>> paired_difference({0: 3.0, 1: 5.0, 2: 7.0}, {0: 1.0, 1: 3.0, 2: 5.0})
@@ -192,7 +192,7 @@ def _runs_of(results: Results, dataset: str, name: str) -> list[Finished]:
     return [one for key, one in results.items() if key[:2] == (dataset, name)]
 
 
-def show_mean(values: Mapping[int, float]) -> str:
+def show_mean(values: Mapping[Any, float]) -> str:
     """Return mean and standard deviation over seeds; of one seed, its score."""
     numbers = list(values.values())
     if not numbers:
