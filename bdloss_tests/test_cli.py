@@ -178,7 +178,7 @@ def test_config_file_of_ones_own(tmp_path):
         (["train", "--set", "patches.size=100"], "patches.size must be a multiple of"),
         (
             ["train", "--set", "loss.extra=sharp"],
-            "loss.extra must be 'boundary', 'oriented', 'dice'",
+            "loss.extra must be 'boundary', 'oriented', 'edge'",
         ),
         (
             ["train", "--set", "loss.lam=1.5"],

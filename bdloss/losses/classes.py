@@ -31,8 +31,10 @@ from bdloss.losses.inputs import (
 from bdloss.losses.oriented import FACE, soft_oriented_f1
 from bdloss.losses.pooling import check_pool
 from bdloss.losses.region import (
+    THETA0,
     check_fraction,
     crossentropy,
+    near_edges,
     soft_dice,
     soft_iou,
     soft_ss,
@@ -121,6 +123,58 @@ class BinaryCrossentropy(ImageLoss):
     def score(self, inputs: Inputs):
         """Return the cross-entropy of each image and class."""
         return crossentropy(*inputs)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class EdgeCrossentropy(ImageLoss):
+    """Binary cross-entropy of the pixels near a true edge: see `edge_crossentropy`.
+
+    Args:
+        theta: Side of the window, odd, in pixels, that must have true boundary in it.
+        from_logits: Whether predictions are logits; a sigmoid is applied to each class.
+        ignore: Mask value of pixels that are left out of the mean; None for none.
+        class_weights: One weight per class for the mean over classes; equal if None.
+        data_format: `"channels_last"` or `"channels_first"`.
+        validate: Whether masks must be exactly 0 or 1: see `prepare`.
+        name: Name of the loss in Keras's logs.
+        reduction: Keras's reduction, over the images of a batch.
+
+    Raises:
+        ValueError: As `edge_crossentropy` does.
+    """
+
+    def __init__(
+        self,
+        theta: int = 9,
+        *,
+        from_logits: bool = False,
+        ignore: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        data_format: str = "channels_last",
+        validate: bool = False,
+        name: str | None = None,
+        reduction: str = "sum_over_batch_size",
+    ):
+        check_windows(THETA0, theta)
+        super().__init__(
+            from_logits=from_logits,
+            ignore=ignore,
+            class_weights=class_weights,
+            data_format=data_format,
+            validate=validate,
+            name=name,
+            reduction=reduction,
+        )
+        self.theta = theta
+
+    def score(self, inputs: Inputs):
+        """Return the cross-entropy near the edges of each image and class."""
+        near = near_edges(inputs.y_true, self.theta, inputs.valid)
+        return crossentropy(inputs.y_true, inputs.y_pred, near, inputs.logits)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, from which Keras can make the loss again."""
+        return {**super().get_config(), "theta": self.theta}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -483,6 +537,7 @@ class VGGLoss(ImageLoss):
 EXTRAS: dict[str, type[ImageLoss]] = {
     "boundary": BoundaryLoss,
     "dice": DiceLoss,
+    "edge": EdgeCrossentropy,
     "oriented": OrientedBoundaryLoss,
     "ss": SSLoss,
     "vgg": VGGLoss,
@@ -646,8 +701,7 @@ def get(name: str, **settings: Any) -> keras.losses.Loss:
     """Return a loss by its name.
 
     Args:
-        name: `"bce"`, `"iou"`, `"boundary"`, `"dice"`, `"ss"`, `"vgg"` or
-            `"combined"`.
+        name: `"bce"`, `"iou"`, one of `EXTRAS`, or `"combined"`.
         **settings: Arguments of its class.
 
     Returns:

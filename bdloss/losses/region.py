@@ -8,7 +8,16 @@ FN = sum(y (1 - p)) and TN = sum((1 - y)(1 - p)).
 from keras import ops
 
 from bdloss.errors import InputError
-from bdloss.losses.boundary import EMPTY, SMOOTH, check_smooth
+from bdloss.losses.boundary import (
+    EMPTY,
+    SMOOTH,
+    check_smooth,
+    check_windows,
+    extract_boundary,
+)
+from bdloss.losses.pooling import max_pool
+
+THETA0 = 3  # pixels: the window of Eq. 1
 
 
 def crossentropy(y_true, y_pred, valid=None, logits=None):
@@ -32,6 +41,27 @@ def crossentropy(y_true, y_pred, valid=None, logits=None):
         return ops.mean(losses, axis=(1, 2))
     count = ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
     return ops.sum(losses * valid, axis=(1, 2)) / count
+
+
+def near_edges(y_true, theta: int, valid=None):
+    """Return where the window of side theta has true boundary in it (Eq. 2).
+
+    Args:
+        y_true: Mask of shape `(batch, height, width, classes)`, 0 or 1.
+        theta: Side of the window, odd, in pixels, at least 3.
+        valid: As in `crossentropy`.
+
+    Returns:
+        Map of the same shape, 1 there; 0 elsewhere, and where a pixel is ignored.
+
+    Example:
+        >>> row = ops.reshape([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], (1, 1, 6, 1))
+        >>> ops.convert_to_numpy(near_edges(row, theta=3)).ravel().tolist()
+        [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+    """
+    check_windows(THETA0, theta)
+    near = max_pool(extract_boundary(y_true, THETA0, valid), theta)
+    return near if valid is None else near * valid
 
 
 def soft_iou(y_true, y_pred, smooth: float = SMOOTH):

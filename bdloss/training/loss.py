@@ -15,9 +15,11 @@ NonNegative = Annotated[float, Field(ge=0)]
 class LossSettings(Settings):
     """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
 
-    extra: Literal["boundary", "oriented", "dice", "ss", "vgg", "none"] = "boundary"
+    extra: Literal["boundary", "oriented", "edge", "dice", "ss", "vgg", "none"] = (
+        "boundary"
+    )
     theta0: int = 3  # window side, pixels (Eq. 1)
-    theta: int = 5  # window side, pixels (Eq. 2; oriented)
+    theta: int = 5  # window side, pixels (Eq. 2; oriented; edge)
     smooth: float = 1.0  # pixels
     lam: Fraction = 0.5  # weight of the specificity, for the loss ss
     boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
@@ -50,6 +52,7 @@ def make_loss(
             "pool": settings.pool,
         },
         "oriented": {"theta": settings.theta, "smooth": settings.smooth},
+        "edge": {"theta": settings.theta},
         "dice": {"smooth": settings.smooth},
         "ss": {"lam": settings.lam},
         "vgg": {"extractor": settings.vgg},

@@ -12,7 +12,7 @@ from bdloss.errors import InputError
 from bdloss.settings import Count, Fraction, Positive, Settings
 
 MIN_DELTA = 1e-4  # what a validation loss must fall by to count, as in Keras
-MOVED = ("boundary", "oriented")  # losses whose weight moves
+MOVED = ("boundary", "oriented", "edge")  # losses whose weight moves
 
 
 class WeightSettings(Settings):

@@ -15,6 +15,7 @@ from bdloss.losses import (
     BoundaryLoss,
     CombinedLoss,
     DiceLoss,
+    EdgeCrossentropy,
     IoULoss,
     OrientedBoundaryLoss,
     SSLoss,
@@ -52,6 +53,7 @@ ALL = [
     *BOUNDED,
     VGG,
     BinaryCrossentropy(ignore=255),
+    EdgeCrossentropy(ignore=255),
     CombinedLoss(ignore=255),
     CombinedLoss(None, ignore=255),
     CombinedLoss(VGG, w=0.1, ignore=255, name="combined_vgg"),
@@ -350,7 +352,9 @@ def test_combined_loss_is_the_weighted_sum():
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("extra", ["boundary", "oriented", "dice", "ss", "vgg", None])
+@pytest.mark.parametrize(
+    "extra", ["boundary", "oriented", "edge", "dice", "ss", "vgg", None]
+)
 def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
     shared = {
         "ignore": 255,
@@ -361,6 +365,7 @@ def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
     own = {
         "boundary": {"theta": 7},
         "oriented": {"theta": 3},
+        "edge": {"theta": 3},
         "dice": {"smooth": 0.5},
         "ss": {"lam": 0.2},
         "vgg": {"extractor": see_pixels_and_their_mean},
@@ -376,8 +381,8 @@ def test_combined_loss_equals_the_sum_of_the_functions(extra, from_logits):
         values = losses.binary_crossentropy(y_true, y_pred, **shared)
         values = values + (1 - w) * losses.iou_loss(y_true, y_pred, **shared)
         if extra:
-            name = {"oriented": "oriented_boundary"}.get(extra, extra)
-            function = getattr(losses, f"{name}_loss")
+            names = {"oriented": "oriented_boundary_loss", "edge": "edge_crossentropy"}
+            function = getattr(losses, names.get(extra, f"{extra}_loss"))
             values = values + w * function(y_true, y_pred, **own[extra], **shared)
         return ops.mean(values)
 

@@ -13,6 +13,7 @@ FUNCTIONS = {
     "iou": losses.iou_loss,
     "boundary": losses.boundary_loss,
     "oriented": losses.oriented_boundary_loss,
+    "edge": losses.edge_crossentropy,
     "dice": losses.dice_loss,
     "ss": losses.ss_loss,
     "vgg": losses.vgg_loss,
@@ -21,6 +22,7 @@ SHARED = {"from_logits", "ignore", "class_weights", "data_format", "validate"}
 OWN = {
     "boundary": {"theta0", "theta", "smooth", "boundary", "pool"},
     "oriented": {"theta", "smooth"},
+    "edge": {"theta"},
     "ss": {"lam"},
     "iou": {"smooth"},
     "dice": {"smooth"},

@@ -94,7 +94,7 @@ def test_changes_of_the_command_line():
         ),
         (
             {"loss": {"extra": "sharp"}},
-            "loss.extra must be 'boundary', 'oriented', 'dice'",
+            "loss.extra must be 'boundary', 'oriented', 'edge'",
         ),
         ({"loss": {"boundary": "canny"}}, "boundary must be 'pooling' or 'sobel'"),
         (
