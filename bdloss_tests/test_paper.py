@@ -22,6 +22,7 @@ from paper.__main__ import main
 from paper.ablations import SPECIALS
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
+TOWNS = PAPER.with_name("towns.toml")
 TINY = """
 seeds = [0, 1]
 threads = 1
@@ -107,6 +108,38 @@ def test_shards_share_out_all_runs():
     assert names == ["iou", "ss", "dice", "boundary", "vgg"]
     with pytest.raises(ValueError, match="no run of the study"):
         plan.choose_runs(study, ["synthetic", "towns"])
+
+
+def test_folds_are_trained_alone_and_shown_together():
+    study = plan.read_study(TOWNS)
+    assert study.folds == {"towns": [f"towns_{fold}" for fold in (1, 2, 3, 4)]}
+    runs = plan.choose_runs(study, ["towns", "contact"], seed=1)
+    assert [run.dataset for run in runs] == study.folds["towns"]
+    tested = []
+    for run in runs:
+        made = make_experiment(plan.make_settings(study, run, Path()))
+        assert not set(made.dataset.test) & set(made.dataset.validation)
+        tested += made.dataset.test
+    sites = ("banepa", "zanzibar_A", "zanzibar_B")
+    assert sorted(tested) == [
+        f"{site}_{part}" for site in sites for part in range(1, 9)
+    ]
+
+    def finished(iou):
+        return results.Finished({"iou": iou}, {}, [], "", "")
+
+    scores = {
+        ("towns_1", "iou", 0): finished(0.70),
+        ("towns_1", "oriented", 0): finished(0.71),
+        ("towns_2", "iou", 0): finished(0.50),
+        ("towns_2", "oriented", 0): finished(0.53),
+        ("towns_3", "iou", 0): finished(0.60),  # its partner is not finished
+    }
+    table = summary.tabulate(study, scores, study.losses, ["towns"], ["iou"])
+    assert [row[0] for row in table[1:]] == ["L_IoU", "L_Oriented,IoU"]
+    assert table[1][2:] == ["3", "60.00 ± 10.00", ""]
+    assert table[2][2:4] == ["2", "62.00 ± 12.73"]
+    assert table[2][4].startswith("+2.00 [")
 
 
 def test_random_features_are_called_so(tmp_path):

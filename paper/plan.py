@@ -37,8 +37,10 @@ class Study(NamedTuple):
     """A study file: see `paper/paper.toml`.
 
     Attributes:
-        datasets: Settings of the experiment on each.
-        labels: What each is called in tables.
+        datasets: Settings of the experiment on each, or on each fold of one.
+        folds: Which of these are the folds of each data set, whose scores are shown
+            together; one that has none is its own.
+        labels: What each data set is called in tables.
         drawn: The test scenes whose pictures may be shown; all of a data set that is
             not named.
         credits: Whose pictures these are, where that must be said.
@@ -47,11 +49,10 @@ class Study(NamedTuple):
         reference: The loss that differences are taken to.
         compared: The loss that is drawn beside it.
         threads: Of each run.
-        folds: The data sets that take turns to be tested, by the name of them all; one
-            that is its own only fold has its own name.
     """
 
     datasets: dict[str, dict[str, Any]]
+    folds: dict[str, list[str]]
     labels: dict[str, str]
     drawn: dict[str, list[str]]
     credits: dict[str, str]
@@ -60,7 +61,6 @@ class Study(NamedTuple):
     reference: str
     compared: str
     threads: int
-    folds: dict[str, list[str]]
 
 
 class Run(NamedTuple):
@@ -97,17 +97,18 @@ def read_study(path: Path) -> Study:
         parts = [tables, *(tables.values() if isinstance(tables, dict) else ())]
         if not all(isinstance(one, dict) for one in parts):
             raise InputError(f"{part} must be tables [{part}.NAME], got {tables!r}")
-    datasets, folds = unfold(table["datasets"])
-    labels = {name: one.pop("label", name) for name, one in datasets.items()}
+    labels = {name: one.pop("label", name) for name, one in table["datasets"].items()}
     drawn, credits = (
-        {name: one.pop(key) for name, one in datasets.items() if key in one}
+        {name: one.pop(key) for name, one in table["datasets"].items() if key in one}
         for key in ("drawn", "credit")
     )
+    datasets, folds = unfold(table["datasets"])
 
     def make_variant(name: str, one: dict[str, Any]) -> Variant:
         seeds = one.get("seeds", table["seeds"])
         if not isinstance(seeds, dict):
-            seeds = dict.fromkeys(datasets, seeds)
+            seeds = dict.fromkeys(folds, seeds)
+        seeds = {fold: seeds[key] for key in seeds for fold in folds.get(key, [])}
         label, special = one.get("label", name), one.get("special", "")
         return Variant(name, label, one.get("set", []), special, seeds)
 
@@ -116,6 +117,7 @@ def read_study(path: Path) -> Study:
 
     study = Study(
         datasets,
+        folds,
         labels,
         drawn,
         credits,
@@ -124,7 +126,6 @@ def read_study(path: Path) -> Study:
         table["reference"],
         table["compared"],
         table["threads"],
-        folds,
     )
     names = [variant.name for variant in study.losses]
     for name in (study.reference, study.compared):

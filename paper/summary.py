@@ -87,21 +87,31 @@ def paired_difference(
     return Difference(mean, mean - reach, mean + reach, len(seeds))
 
 
-def values_by_seed(
-    results: Results, dataset: str, name: str, measure: str
-) -> dict[int, float]:
-    """Return what a loss came to, one of `MEASURES`, for each seed that has it."""
-    values = {
-        seed: MEASURES[measure].of(one)
-        for (where, which, seed), one in results.items()
-        if (where, which) == (dataset, name)
+def runs_of(
+    study: Study, results: Results, dataset: str, name: str | None = None
+) -> dict[tuple[str, int], Finished]:
+    """Return the runs on a data set, of a loss if it is named, by fold and seed."""
+    return {
+        (fold, seed): one
+        for (fold, which, seed), one in results.items()
+        if fold in study.folds[dataset] and name in (None, which)
     }
-    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def values_by_seed(
+    study: Study, results: Results, dataset: str, name: str, measure: str
+) -> dict[tuple[str, int], float]:
+    """Return what a loss came to, one of `MEASURES`, by fold and seed that have it."""
+    values = {
+        key: MEASURES[measure].of(one)
+        for key, one in runs_of(study, results, dataset, name).items()
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def name_network(study: Study, dataset: str, variant: Variant) -> str:
     """Return what the network of a row is called."""
-    settings = make_settings(study, Run(dataset, variant, 0), Path())
+    settings = make_settings(study, Run(study.folds[dataset][0], variant, 0), Path())
     model = settings.get("model", {})
     backbone = model.get("backbone", "plain")
     name = NETWORKS.get(backbone, f"U-Net on {backbone}")
@@ -131,7 +141,7 @@ def tabulate(
             head += [f"{place}{MEASURES[measure].label}", "difference [95 %]"]
     table = [head]
     for variant in variants:
-        counts = [len(_runs_of(results, name, variant.name)) for name in datasets]
+        counts = [len(runs_of(study, results, name, variant.name)) for name in datasets]
         networks = [name_network(study, name, variant) for name in datasets]
         row = [
             variant.label,
@@ -140,10 +150,12 @@ def tabulate(
         ]
         for dataset in datasets:
             for measure in measures:
-                ours = values_by_seed(results, dataset, variant.name, measure)
-                theirs = values_by_seed(results, dataset, study.reference, measure)
+                ours, theirs = (
+                    values_by_seed(study, results, dataset, name, measure)
+                    for name in (variant.name, study.reference)
+                )
                 gain = show_difference(paired_difference(ours, theirs))
-                ran = bool(_runs_of(results, dataset, variant.name))
+                ran = bool(runs_of(study, results, dataset, variant.name))
                 row += [
                     show_mean(ours) if ours or not ran else "not scored",
                     "" if variant.name == study.reference else gain,
@@ -157,7 +169,7 @@ def tabulate_buildings(study: Study, results: Results, dataset: str) -> list[lis
     """Return how many buildings were detected, split and merged, on average."""
     table = [["loss", *INSTANCES.values()]]
     for variant in study.losses:
-        runs = _runs_of(results, dataset, variant.name)
+        runs = list(runs_of(study, results, dataset, variant.name).values())
         if runs:
             means = [np.mean([one.scores[key] for one in runs]) for key in INSTANCES]
             table.append([variant.label, *(f"{mean:.1f}" for mean in means)])
@@ -177,19 +189,20 @@ def tabulate_costs(study: Study, path: Path, dataset: str) -> list[list[str]]:
     return table
 
 
-def describe_test(results: Results, dataset: str) -> str:
+def describe_test(study: Study, results: Results, dataset: str) -> str:
     """Say over how many images and pixels the scores of a data set are taken."""
-    scores = next(one.scores for key, one in results.items() if key[0] == dataset)
-    seen = scores["images_with_boundary"]
+    runs = runs_of(study, results, dataset)
+    of_folds = {fold: one.scores for (fold, _), one in runs.items()}
+    images, pixels, seen = (
+        sum(scores[key] for scores in of_folds.values())
+        for key in ("images", "pixels", "images_with_boundary")
+    )
+    folds = f" in {len(of_folds)} folds" if len(of_folds) > 1 else ""
     return (
-        f"{scores['images']} test scenes, {scores['pixels'] / 1e6:.2f} megapixels. IoU "
+        f"{images} test scenes{folds}, {pixels / 1e6:.2f} megapixels. IoU "
         f"is pooled over the pixels, BF1 a mean over the {seen} scenes that have a "
         "boundary in truth or prediction."
     )
-
-
-def _runs_of(results: Results, dataset: str, name: str) -> list[Finished]:
-    return [one for key, one in results.items() if key[:2] == (dataset, name)]
 
 
 def show_mean(values: Mapping[Any, float]) -> str:
@@ -238,19 +251,16 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     ) -> None:
         add(heading, tabulate(study, results, study.losses, datasets, measures))
 
-    add_losses("Table 1: IoU", list(study.datasets), ["iou"])
-    add_losses("Table 2: BF1", list(study.datasets), ["bf1_3", "bf1_5"])
+    add_losses("Table 1: IoU", list(study.folds), ["iou"])
+    add_losses("Table 2: BF1", list(study.folds), ["bf1_3", "bf1_5"])
     pair = [v for v in study.losses if v.name in (study.reference, study.compared)]
     for dataset, label in study.labels.items():
-        if not any(key[0] == dataset for key in results):
+        finished = runs_of(study, results, dataset).values()
+        if not finished:
             continue
-        parts.append(f"{label}: {describe_test(results, dataset)}")
+        parts.append(f"{label}: {describe_test(study, results, dataset)}")
         add_losses(f"Boundaries, {label}", [dataset], BOUNDARIES)
-        if any(
-            MEASURES["matched_f1_3"].of(one) is not None
-            for key, one in results.items()
-            if key[0] == dataset
-        ):
+        if any(MEASURES["matched_f1_3"].of(one) is not None for one in finished):
             add_losses(f"Scores that see teeth, {label}", [dataset], SHARPNESS)
         add_losses(f"Convergence, noise, edges, neighbours, {label}", [dataset], CLAIMS)
         parts.append(f"{CLAIMS_NOTE} {near}")
@@ -282,7 +292,8 @@ def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list
     for key, label in labels.items():
         histories = {
             variant.label: [
-                one.history for one in _runs_of(results, dataset, variant.name)
+                one.history
+                for one in runs_of(study, results, dataset, variant.name).values()
             ]
             for variant in study.losses
         }
@@ -299,8 +310,8 @@ def draw_windows(
 ) -> list[str]:
     """Draw what the two losses make of windows where they differ most (Figs. 2, 5 ...).
 
-    Of the first seed that both have; which windows, `choose_windows` says. Returns the
-    file, if there is one.
+    Of the first fold and seed that both have; which windows, `choose_windows` says.
+    Returns the file, if there is one.
     """
     from bdloss import plots
     from bdloss.data.scenes import load_scene
@@ -310,12 +321,12 @@ def draw_windows(
 
     pair = (study.reference, study.compared)
     name = f"{dataset}_windows.png"
-    seeds = [{key[2] for key in results if key[:2] == (dataset, name)} for name in pair]
-    if not seeds[0] & seeds[1]:
+    ran = [runs_of(study, results, dataset, name).keys() for name in pair]
+    if not ran[0] & ran[1]:
         return []
-    seed = min(seeds[0] & seeds[1])
+    fold, seed = min(ran[0] & ran[1])
     variants = [next(v for v in study.losses if v.name == name) for name in pair]
-    folders = [Run(dataset, variant, seed).folder(runs) for variant in variants]
+    folders = [Run(fold, variant, seed).folder(runs) for variant in variants]
     if not all((folder / "model.keras").is_file() for folder in folders):
         return [name] if (out / name).is_file() else []  # drawn when they were there
     experiment = make_experiment(read_file(folders[0] / "experiment.toml"))

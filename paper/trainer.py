@@ -179,7 +179,8 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
 def check_starts(study: Study, out: Path) -> None:
     """Refuse runs of one seed that began with another batch, or other weights.
 
-    Networks that differ, as with and without skips, have weights of their own.
+    Networks that differ, as with and without skips, have weights of their own; what
+    learns contact has batches of its own too.
     """
     seen: dict[tuple[object, ...], tuple[Path, str]] = {}
     for run in list_runs(study):
@@ -187,10 +188,11 @@ def check_starts(study: Study, out: Path) -> None:
         path = folder.with_name(f"{folder.name}.{START}")
         if not path.is_file():
             continue
-        model = make_settings(study, run, out).get("model", {})
-        network = tuple(model.get(key) for key in NETWORK)
+        settings = make_settings(study, run, out)
+        maps = (settings.get("dataset", {}).get("contact", 0),)
+        network = tuple(settings.get("model", {}).get(key) for key in NETWORK)
         found = json.loads(path.read_text())
-        for part, which in (("batch", ()), ("weights", network)):
+        for part, which in (("batch", maps), ("weights", maps + network)):
             key = (run.dataset, run.seed, part, *which)
             first, digest = seen.setdefault(key, (path, found.get(part)))
             if found.get(part) != digest:
@@ -212,10 +214,10 @@ def measure_costs(study: Study, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     costs = {}
-    for dataset in study.datasets:
+    for dataset, (fold, *_) in study.folds.items():
         steps = {}
         for variant in study.losses:
-            run = Run(dataset, variant, variant.seeds[dataset][0])
+            run = Run(fold, variant, variant.seeds[fold][0])
             experiment = make_experiment(make_settings(study, run, out))
             if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
                 write_random_features(Path(experiment.loss.vgg))
