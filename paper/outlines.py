@@ -43,6 +43,8 @@ WAYS = [
     Way("buildings alone", "iou", {}),
     Way("with contact, whole", "contact", {"split": False}),
     Way("with contact, split", "contact", {"split": True}),
+    Way("the same, holes of 4 m2 filled", "contact", {"min_hole": 4.0}),
+    Way("and right angles", "contact", {"min_hole": 4.0, "regularize": True}),
 ]
 
 

@@ -125,6 +125,26 @@ def output_options(command: Callable) -> Callable:
             help="Tolerance of outlines, pixels.",
         ),
         click.option(
+            "--min-hole",
+            type=Finite(0),
+            metavar="M2",
+            default=0.0,
+            show_default=True,
+            help="Smallest hole of a polygon, square metres.",
+        ),
+        click.option(
+            "--regularize",
+            is_flag=True,
+            help="Give buildings right angles and straight walls.",
+        ),
+        click.option(
+            "--min-iou",
+            type=Finite(0, 1),
+            default=0.9,
+            show_default=True,
+            help="With its pixels, for a building to be regularized.",
+        ),
+        click.option(
             "--split/--no-split",
             default=True,
             help="Outline touching buildings one by one, if the model knows contact.",

@@ -1,7 +1,10 @@
 """bdloss predict, bdloss merge: the buildings of orthophotos."""
 
+import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -123,7 +126,7 @@ def predict(
     was stopped goes on where it was when the same command is given again.
     """
     start_keras()
-    with one_line_errors():
+    with one_line_errors(), ExitStack() as stack:
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
@@ -145,6 +148,8 @@ def predict(
                 f"{', '.join(predictor.classes)}; score --class takes one of them"
             )
         scores = PredictionScores(masks)
+        irregular = PredictionScores(masks if options["regularize"] else None)
+        aside = stack.enter_context(TemporaryDirectory())
 
         def predict_one(image: Path) -> None:
             orthophoto = Orthophoto.read(image, bands, nodata)
@@ -158,6 +163,9 @@ def predict(
                 return
             truth = scores.reduced_truth(orthophoto)
             products = _name_products(image, out, options, overlay_mask=truth)
+            if masks and products.regularize and products.polygons:
+                plain = Path(aside, products.polygons.name)
+                products = dataclasses.replace(products, irregular=plain)
             with _megapixels(orthophoto) as bar:
                 result = front.predict_raster(
                     orthophoto,
@@ -175,10 +183,12 @@ def predict(
                 return
             _describe(image, result)
             scores.add(orthophoto, products.mask, products.polygons)
+            if result.regularized:
+                irregular.add(orthophoto, products.mask, products.irregular)
 
         failures = for_each(images, predict_one)
         scores.write(out / "metrics.json")
-    for line in scores.lines():
+    for line in [*scores.lines(), *scores.lines_of_change(irregular)]:
         click.echo(line)
     report_failures(failures, len(images))
 
@@ -248,3 +258,9 @@ def _describe(image: Path, result: Any) -> None:
     kept = "kept: " if result.kept else ""
     files = ", ".join(str(path) for path in result.files)
     click.echo(f"{image.name}: {kept}{number}{files}")
+    if result.regularized:
+        regular, before, after = result.regularized
+        click.echo(
+            f"{image.name}: {regular} of {result.polygons} have right angles; "
+            f"{before} vertices became {after}"
+        )

@@ -10,7 +10,7 @@ from bdloss.data.ground_truth import GroundTruth, find_truth
 from bdloss.evaluation.pairs import Pair, check_geoboxes, open_pair
 from bdloss.evaluation.scores import Scores
 from bdloss.evaluation.scoring import ImageCounts, count_pair, summarise
-from bdloss.evaluation.tables import one_line
+from bdloss.evaluation.tables import line_of_change, one_line
 from bdloss.files import atomic_path
 from bdloss.geo.orthophoto import Orthophoto
 
@@ -86,6 +86,16 @@ class PredictionScores:
         scores = self._scores()
         width = max((len(name) for name in scores), default=0)
         return [f"{name:<{width}}  {one_line(one)}" for name, one in scores.items()]
+
+    def lines_of_change(self, before: "PredictionScores") -> list[str]:
+        """Return what scores of outlines were before, and are now, as lines.
+
+        Args:
+            before: Scores of other outlines, of the same orthophotos or some of them.
+        """
+        first = summarise(before._counts.values())
+        same = summarise(self._counts[name] for name in before._counts)
+        return [line_of_change(first, same)] if before._counts else []
 
     def _scores(self) -> dict[str, Scores]:
         scores = {name: summarise([one]) for name, one in self._counts.items()}

@@ -49,6 +49,18 @@ def one_line(scores: Scores) -> str:
     )
 
 
+def line_of_change(before: Scores, after: Scores) -> str:
+    """Return what right angles did to the scores of outlines, as a line."""
+    described = describe_scores(after.depth)
+    columns = [*described["buildings"][:1], *described["polygons"]]
+    changes = [
+        f"{column.head} {_as_text(column.value(before))} -> "
+        f"{_as_text(column.value(after))}"
+        for column in columns
+    ]
+    return "right angles  " + "   ".join(changes)
+
+
 def note_scores(result: RasterScores) -> list[str]:
     """Return what must be said of a table of scores, in lines."""
     whole = result.all

@@ -1,8 +1,9 @@
 """From the strips of a mask to polygons with straight, few edges."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -12,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bdloss.constants import IGNORED
 from bdloss.errors import InputError
-from bdloss.geo import watershed
+from bdloss.geo import regularize, watershed
 from bdloss.geo.geobox import GeoBox
 from bdloss.strip_labels import StripLabels
 
@@ -73,11 +74,15 @@ class Outlines(NamedTuple):
         polygons: Valid polygons in the CRS of the grid, with their holes.
         area: Their areas in square metres; None without a CRS.
         probability: Mean of the probabilities over the pixels of each.
+        regular: Which of them have right angles; None if that was not wanted.
+        vertices: How many each would have otherwise; None as before.
     """
 
     polygons: np.ndarray
     area: np.ndarray | None
     probability: np.ndarray
+    regular: np.ndarray | None = None
+    vertices: np.ndarray | None = None
 
 
 def outline_strips(
@@ -89,11 +94,14 @@ def outline_strips(
     split: bool = False,
     first_col: int = 0,
     keep: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+    min_hole: float = 0.0,
+    min_iou: float | None = None,
 ) -> Iterator[Outlines]:
     """Outline the buildings of a mask that comes as strips of rows.
 
     The buildings are those of the whole mask: what a strip cuts is joined again. In
-    memory are a few rows and the buildings that reach into them.
+    memory are a few rows and the buildings that reach into them, or the outlines of all
+    if they shall have right angles.
 
     Args:
         strips: The row that a strip begins with and its layers `(layers, rows, width)`,
@@ -109,37 +117,98 @@ def outline_strips(
         first_col: Column of the grid that the strips begin with.
         keep: Function of polygons, in pixels, to those that are kept, or their parts,
             and which of the polygons each is of: `Area.keep`. None for all as they are.
+        min_hole: Smaller holes are filled unless a building lies in them, in square
+            metres.
+        min_iou: Buildings get right angles where that keeps this IoU with the pixels,
+            see `regularize.regularize`; the others are simplified by
+            `regularize.COARSE` at least. None for none.
 
     Yields:
         Buildings, as they are finished.
 
     Raises:
-        ValueError: If `min_area` is given and the grid has no CRS.
+        ValueError: If `min_area` or `min_hole` is given and the grid has no CRS.
     """
     metres = geobox.resolution
-    if min_area and metres is None:
-        raise InputError("min_area is in square metres, which a grid without CRS lacks")
+    for name, square_metres in (("min_area", min_area), ("min_hole", min_hole)):
+        if square_metres and metres is None:
+            raise InputError(
+                f"{name} is in square metres, which a grid without CRS lacks"
+            )
+    hole = min_hole / metres**2 if metres else 0.0
     a, b, c, d, e, f = geobox.transform[:6]
     matrix, origin = np.array([[a, b], [d, e]]), np.array([c, f])
     if split:  # nothing that is whole in a piece is too large
         piece_pixels = min(piece_pixels, watershed.LARGEST)
     finished = _trace(_cut(strips, piece_pixels), first_col, split)
-    for polygons, values in _wait_for_neighbours(finished, simplify):
-        if simplify:
-            if split:
-                polygons = _with_shared_corners(polygons)
-            # The tolerance is the root of the area of a triangle that may be cut off.
-            polygons = shapely.coverage_simplify(polygons, simplify)
+    # What could touch when it is simplified, or lie in a hole, is finished together.
+    distance = max(NEIGHBOUR_DISTANCE * simplify, math.sqrt(hole / math.pi))
+    groups = _wait_for_neighbours(finished, distance)
+    if min_iou is not None:  # a straight wall may reach any other
+        groups = _together(groups)
+    for raw, values in groups:
+        raw = _fill_holes(raw, hole)
+        if split and (simplify or min_iou is not None):
+            raw = _with_shared_corners(raw)
+        polygons = _simplify(raw, simplify)
+        regular = vertices = None
+        if min_iou is not None:
+            vertices = count_vertices(polygons)
+            coarse = _simplify(raw, max(simplify, regularize.COARSE))
+            polygons, regular = regularize.regularize(raw, coarse, min_iou)
         if keep is not None:
             polygons, indexes = keep(polygons)
-            values = values[indexes]
+            values, regular, vertices = _take(indexes, values, regular, vertices)
         area = None
         if metres is not None:
             area = shapely.area(polygons) * metres**2
             large = area >= min_area
-            polygons, values, area = polygons[large], values[large], area[large]
+            polygons, area, values, regular, vertices = _take(
+                large, polygons, area, values, regular, vertices
+            )
         on_ground = shapely.transform(polygons, lambda xy: xy @ matrix.T + origin)
-        yield Outlines(on_ground, area, values)
+        yield Outlines(on_ground, area, values, regular, vertices)
+
+
+def count_vertices(polygons: np.ndarray) -> np.ndarray:
+    """Return how many vertices each polygon has, those of its holes too."""
+    rings = 1 + shapely.get_num_interior_rings(polygons)
+    return shapely.get_num_coordinates(polygons) - rings
+
+
+def _take(which: np.ndarray, *arrays: Any) -> list[Any]:
+    """Return some rows of arrays; None stays None."""
+    return [None if array is None else array[which] for array in arrays]
+
+
+def _simplify(polygons: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return simpler polygons: shared walls stay shared."""
+    if not tolerance:
+        return polygons
+    # The tolerance is the root of the area of a triangle that may be cut off.
+    return shapely.coverage_simplify(polygons, tolerance)
+
+
+def _fill_holes(polygons: np.ndarray, smaller: float) -> np.ndarray:
+    """Return polygons without the holes below an area that none of them lies in."""
+    holed = np.flatnonzero(shapely.get_num_interior_rings(polygons))
+    if not smaller or not len(holed):
+        return polygons
+    rings, of = shapely.get_rings(polygons[holed], return_index=True)
+    inner = np.append(False, of[1:] == of[:-1])  # the first of each is its outer one
+    holes = shapely.polygons(rings)
+    small = inner & (shapely.area(holes) < smaller)
+    # What is in a hole is smaller than it, which the building around it is not.
+    tree = shapely.STRtree(polygons)
+    in_hole = np.unique(tree.query(holes[small], "covers")[0])
+    filled = np.flatnonzero(small)
+    kept = np.ones(len(rings), bool)
+    kept[np.delete(filled, in_hole)] = False
+    polygons = polygons.copy()
+    for place in np.unique(of[~kept]):
+        outer, *others = rings[kept & (of == place)]
+        polygons[holed[place]] = shapely.normalize(shapely.Polygon(outer, others))
+    return polygons
 
 
 class _Building:
@@ -277,12 +346,12 @@ def _outline(
 
 
 def _wait_for_neighbours(
-    traced: Iterable[tuple[list[_Building], list[_Building]]], simplify: float
+    traced: Iterable[tuple[list[_Building], list[_Building]]], distance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield finished polygons with their mean values, neighbours together.
 
-    What lies so near to an open building that its simplified outline could touch it
-    waits for it, and what lies near to that.
+    What lies within a distance of an open building, in pixels, waits for it, and what
+    lies near to that.
     """
     polygons, means = np.empty(0, object), np.empty(0)
     for finished, opened in traced:
@@ -290,14 +359,12 @@ def _wait_for_neighbours(
         polygons = np.append(polygons, [polygon for polygon, _ in outlines])
         means = np.append(means, [mean for _, mean in outlines])
         ready = np.ones(len(polygons), bool)
-        if simplify and opened:
+        if distance and opened:
             # Simplified without each other neighbours could overlap, so none of a group
             # goes before all of it is finished.
             parts = [part for building in opened for part in building.parts]
             shapes = np.append(polygons, parts)
-            pairs = shapely.STRtree(shapes).query(
-                shapes, "dwithin", distance=NEIGHBOUR_DISTANCE * simplify
-            )
+            pairs = shapely.STRtree(shapes).query(shapes, "dwithin", distance=distance)
             graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
             group = connected_components(graph, directed=False)[1]
             # First in `shapes` stand the finished ones, then the parts of open ones.
@@ -305,3 +372,14 @@ def _wait_for_neighbours(
         if ready.any():
             yield polygons[ready], means[ready]
         polygons, means = polygons[~ready], means[~ready]
+
+
+def _together(
+    groups: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all groups as one."""
+    polygons, means = [np.empty(0, object)], [np.empty(0)]
+    for some, their_means in groups:
+        polygons.append(some)
+        means.append(their_means)
+    yield np.concatenate(polygons), np.concatenate(means)

@@ -21,9 +21,13 @@ from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.geo.area import NO_AREA, Area
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.vector import check_format
 from bdloss.inference.batch_size import choose_batch
-from bdloss.inference.products import RASTER_PRODUCTS, Products, write_products
+from bdloss.inference.products import (
+    RASTER_PRODUCTS,
+    Products,
+    Regularized,
+    write_products,
+)
 from bdloss.inference.settings import InferenceSettings, settings_for
 from bdloss.inference.strip_prediction import predict_strips
 from bdloss.inference.strips import StripStore
@@ -49,6 +53,8 @@ class PredictionResult:
             and those outside of an area of interest.
         building: How many of them are building, or of a class.
         classes: Names of the classes.
+        regularized: What became of the outlines by right angles; None unless they were
+            asked for.
         seconds: Time it took.
     """
 
@@ -59,6 +65,7 @@ class PredictionResult:
     masked: int = 0
     building: int = 0
     classes: tuple[str, ...] = (BUILDING,)
+    regularized: Regularized | None = None
     seconds: float = 0.0
 
 
@@ -170,8 +177,6 @@ def predict_raster(
     if not isinstance(products, Products):
         map_ = None if probability_path is None else Path(probability_path)
         products = Products(mask=Path(products), probabilities=map_)
-    if products.polygons is not None:
-        check_format(products.polygons, orthophoto.ground.crs)
     model: Predictor | None = None
     colours: Sequence[str] = ()
     if isinstance(predict, Predictor):
@@ -182,7 +187,7 @@ def predict_raster(
         targets, colours = model.targets, model.colours
     else:
         inference = InferenceSettings(**settings)
-    products.check_classes(targets)
+    products.check(orthophoto.ground, targets)
     if tuple(targets) != (BUILDING,):
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     if colours:
@@ -265,8 +270,6 @@ def merge_shards(
     """
     orthophoto = Orthophoto.read(image)
     refuse_overlap(out.paths, [orthophoto.path])
-    if out.polygons is not None:
-        check_format(out.polygons, orthophoto.ground.crs)
     store = out.store
     there = [path for path in out.paths if path.exists()]
     if not store.folder.exists():

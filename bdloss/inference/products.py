@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +18,12 @@ from bdloss.colours import default_colours
 from bdloss.constants import BUILDING, CONTACT, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.geo.area import to_pixels
+from bdloss.geo.geobox import GeoBox
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.polygonize import outline_strips
+from bdloss.geo.polygonize import Outlines, count_vertices, outline_strips
 from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced_mask
-from bdloss.geo.vector import count_outlines, write_outlines
+from bdloss.geo.regularize import MIN_IOU
+from bdloss.geo.vector import check_format, count_outlines, write_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.strips import IDENTITY, StripStore
 from bdloss.models import class_names
@@ -51,6 +53,12 @@ class Products:
             truth, to be drawn in the overlay.
         min_area: Smallest polygon, in square metres.
         simplify: Tolerance of outlines, in pixels.
+        min_hole: Smallest hole of an outline, in square metres.
+        regularize: Whether buildings get right angles and straight walls, see
+            `geo.regularize`.
+        min_iou: With the pixels of a building, that it must keep then.
+        irregular: Outlines as they would be without `regularize`, to compare with, of a
+            suffix in `vector.FORMATS`; None for none.
         split: Whether buildings that touch are outlined one by one, where the rows have
             a map of contact.
         format: Of the mask: `geotiff`, or `inria`, as INRIA's benchmark takes it: 255
@@ -66,6 +74,10 @@ class Products:
     overlay_mask: Callable[[tuple[int, int]], np.ndarray] | None = None
     min_area: float = 5.0
     simplify: float = 1.0
+    min_hole: float = 0.0
+    regularize: bool = False
+    min_iou: float = MIN_IOU
+    irregular: Path | None = None
     split: bool = True
     format: str = "geotiff"
     cog: bool = False
@@ -131,7 +143,8 @@ class Products:
         tags: dict[str, Any] = {"cog": self.cog, "overviews": self.overviews}
         if self.polygons is not None:
             tags |= {"min_area": self.min_area, "simplify": self.simplify}
-            tags["split"] = self.split
+            tags |= {"min_hole": self.min_hole, "split": self.split}
+            tags["regularize"] = self.min_iou if self.regularize else False
         return tags
 
     def are_finished(
@@ -173,13 +186,34 @@ class Products:
             )
         return True
 
-    def check_classes(self, targets: Sequence[str]) -> None:
-        """Refuse the format of a benchmark of buildings for several classes."""
+    def check(self, ground: GeoBox, targets: Sequence[str]) -> None:
+        """Refuse what cannot be made of a raster.
+
+        Args:
+            ground: Where its outlines lie.
+            targets: Names of the maps of its rows.
+
+        Raises:
+            ValueError: If the format of the outlines cannot be written, holes are to be
+                measured without a CRS, or what is for buildings alone is wanted of
+                several classes.
+        """
+        if self.polygons is not None:
+            check_format(self.polygons, ground.crs)
+            if self.min_hole and ground.resolution is None:
+                raise InputError(
+                    "min_hole is in square metres, which a raster without CRS lacks"
+                )
         classes = class_names(targets)
-        if self.format == "inria" and len(classes) > 1:
-            raise InputError(
-                f"the format inria is of one class, the model has {', '.join(classes)}"
-            )
+        if len(classes) > 1:
+            for name, wanted in (
+                ("the format inria", self.format == "inria"),
+                ("min_hole", self.min_hole > 0),
+                ("regularize", self.regularize),
+            ):
+                if wanted:
+                    names = ", ".join(classes)
+                    raise InputError(f"{name} is for one class, the model has {names}")
 
     def mask_has(self, known: dict[str, Any]) -> bool:
         """Return whether the mask is there and has all these tags."""
@@ -190,6 +224,20 @@ class Products:
         return None if self.polygons is None else count_outlines(self.polygons)
 
 
+class Regularized(NamedTuple):
+    """What right angles made of outlines.
+
+    Attributes:
+        regular: How many have right angles.
+        before: Vertices of all if they were simplified only.
+        after: Vertices of all.
+    """
+
+    regular: int
+    before: int
+    after: int
+
+
 class Made(NamedTuple):
     """What is counted while products are made.
 
@@ -198,12 +246,14 @@ class Made(NamedTuple):
         building: Pixels that are building, or of a class.
         polygons: Outlines; None if none were asked for.
         classes: Names of the classes.
+        regularized: What became of the outlines; None unless that was asked for.
     """
 
     masked: int
     building: int
     polygons: int | None
     classes: tuple[str, ...]
+    regularized: Regularized | None = None
 
 
 def write_products(orthophoto: Orthophoto, products: Products) -> Made:
@@ -219,20 +269,25 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
     """
     strips = products.store
     targets = targets_of(strips.settings)
-    products.check_classes(targets)
+    products.check(orthophoto.ground, targets)
     # Rows of shards, which may be of copies, do not know the time of the image.
     tags = {**strips.settings, **orthophoto.identity, **products.tags()}
     with ExitStack() as undo:
         masked, building = _write_rasters(orthophoto, strips, products, tags)
         for path in products.paths:
             undo.callback(path.unlink, missing_ok=True)
-        number = None
+        number = regularized = None
         if products.polygons is not None:
-            number = _write_polygons(products.polygons, orthophoto, products, tags)
+            number, regularized = _write_polygons(
+                products.polygons, orthophoto, products, tags
+            )
+        if products.irregular is not None:
+            plain = replace(products, regularize=False)
+            _write_polygons(products.irregular, orthophoto, plain, tags)
         if products.overlay is not None:
             _draw_overlay(products.overlay, orthophoto, products)
         undo.pop_all()
-    return Made(masked, building, number, tuple(class_names(targets)))
+    return Made(masked, building, number, tuple(class_names(targets)), regularized)
 
 
 def _write_rasters(
@@ -286,10 +341,11 @@ def _write_rasters(
 
 def _write_polygons(
     path: Path, orthophoto: Orthophoto, products: Products, tags: dict[str, Any]
-) -> int:
-    """Write the outlines of a mask with what is known of them; return their number.
+) -> tuple[int, Regularized | None]:
+    """Write the outlines of a mask with what is known of them.
 
-    In memory are a few rows of the mask, and the outlines.
+    In memory are a few rows of the mask, and the outlines. Returns how many there are,
+    and what became of them by right angles.
     """
     geobox, area = orthophoto.ground, orthophoto.area
     metres = geobox.resolution  # None without a CRS: then areas are unknown
@@ -306,6 +362,8 @@ def _write_polygons(
             split=products.split and CONTACT in targets,
             first_col=orthophoto.window.col,
             keep=None if area is None else area.keep,
+            min_hole=products.min_hole,
+            min_iou=products.min_iou if products.regularize else None,
         )
         for outlines in found:
             names += [name] * len(outlines.polygons)
@@ -333,7 +391,17 @@ def _write_polygons(
     means = np.concatenate([np.empty(0), *(each.probability for each in outlined)])
     attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
     write_outlines(path, polygons[order].tolist(), geobox.crs, tags, **attributes)
-    return len(polygons)
+    return len(polygons), _count_regular(outlined) if products.regularize else None
+
+
+def _count_regular(outlined: Sequence[Outlines]) -> Regularized:
+    regular = before = after = 0
+    for outlines in outlined:
+        if outlines.regular is not None and outlines.vertices is not None:
+            regular += int(outlines.regular.sum())
+            before += int(outlines.vertices.sum())
+        after += int(count_vertices(outlines.polygons).sum())
+    return Regularized(regular, before, after)
 
 
 def _class_alone(

@@ -11,7 +11,11 @@ from scipy import ndimage
 
 from bdloss.geo import watershed
 from bdloss.geo.geobox import GeoBox
-from bdloss.geo.polygonize import mask_to_polygons, outline_strips
+from bdloss.geo.polygonize import (
+    count_vertices,
+    mask_to_polygons,
+    outline_strips,
+)
 from bdloss.geo.vector import rasterise
 from bdloss_tests.drawing import draw, smooth_probabilities
 from bdloss_tests.scenes import CORNER, UTM
@@ -147,6 +151,56 @@ def test_simplified_polygons_are_the_same_however_the_mask_is_cut(rows):
     parts, _ = outline(cut(layers, [0, *sorted(rows)]), 150, 110, simplify=1.0)
     assert len(whole) > 20
     assert same_order(parts) == same_order(whole)
+
+
+HOLES = """
+    #########..
+    #.......#..
+    #.##.##.#..
+    #.##.##.#..
+    #.......###
+    ####.####.#
+    ####.####.#
+    #########.#
+    #########.#
+    ###########
+    """
+
+
+@pytest.mark.parametrize("rows", [[0], list(range(10)), [0, 3, 6]])
+@pytest.mark.parametrize(("min_hole", "holes"), [(0, 2), (0.3, 2), (0.4, 1), (3.0, 1)])
+def test_small_holes_are_filled_unless_a_building_is_in_them(min_hole, holes, rows):
+    mask = draw(HOLES).astype(np.uint8)  # 0.09 square metres a pixel
+    grid = GRID._replace(height=10, width=11)
+    found = outline_strips(cut(np.stack([mask, mask]), rows), grid, min_hole=min_hole)
+    polygons = np.concatenate([each.polygons for each in found])
+    assert len(polygons) == 3
+    whole = max(polygons, key=shapely.area)
+    assert len(whole.interiors) == holes
+    assert shapely.is_valid(polygons).all()
+    filled = 4 * 0.09 if holes == 1 else 0
+    assert shapely.area(polygons).sum() == pytest.approx(0.09 * mask.sum() + filled)
+
+
+@given(st.integers(0, 2**32 - 1), st.sets(st.integers(1, HEIGHT - 1), max_size=9))
+@settings(max_examples=25, deadline=None)
+def test_holes_and_right_angles_are_the_same_however_the_mask_is_cut(seed, rows):
+    layers = touching(seed)
+    how = {"split": True, "simplify": 1.0, "min_hole": 2.0, "min_iou": 0.8}
+
+    def found(rows):
+        outlines = list(outline_strips(cut(layers, rows), GRID, **how))
+        names = ("polygons", "regular", "vertices", "area")
+        parts = [[getattr(each, name) for each in outlines] for name in names]
+        return [np.concatenate(part) for part in parts]
+
+    whole, parts = found([0]), found([0, *sorted(rows)])
+    assert same_order(parts[0]) == same_order(whole[0])
+    for ours, theirs in zip(parts[1:], whole[1:], strict=True):
+        np.testing.assert_allclose(np.sort(ours), np.sort(theirs))
+    plain = outline_strips(cut(layers, [0]), GRID, **{**how, "min_iou": None})
+    counted = [count_vertices(each.polygons) for each in plain]
+    assert sorted(np.concatenate(counted)) == sorted(whole[2])
 
 
 def touching(seed):

@@ -79,7 +79,7 @@ def test_a_window_spreads_all_of_a_pixel():
     np.testing.assert_allclose(found[2:7, 2:7], 1 / 25)
     assert found.sum() == pytest.approx(1)
     weights = np.random.default_rng(0).random(dot.shape).astype("float32")
-    slope = gradient(lambda y: ops.sum(spread(y, 5) * weights), dot)
+    slope = gradient(lambda y: ops.sum(ops.multiply(spread(y, 5), weights)), dot)
     np.testing.assert_allclose(
         slope, ops.convert_to_numpy(spread(weights, 5)), atol=1e-6
     )
