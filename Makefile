@@ -13,7 +13,8 @@ demo: .venv/ready  ## train on a real orthophoto and draw its buildings (10 minu
 	$(BIN)/python train.py --out runs/demo --fresh
 	$(BIN)/python predict.py $(SAMPLE)/images/banepa_south.tif \
 	  --model runs/demo/model.keras --masks $(SAMPLE)/buildings.geojson \
-	  --tta flips --overlay --out runs/demo/prediction --overwrite
+	  --min-hole 4 --regularize --tta flips --overlay \
+	  --out runs/demo/prediction --overwrite
 
 test: .venv/ready  ## run all tests and the examples, and measure their coverage
 	$(BIN)/python -m pytest --cov=bdloss

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,27 @@ def test_predict_scores_what_it_finds(model, image, tmp_path):
     assert "IoU 1.000   BF1 (3 px) 1.000" in done.stdout
 
 
+def test_predict_says_what_right_angles_cost(model, image, tmp_path):
+    words = ("predict", image, "--model", model, "--out")
+    assert invoke(*words, tmp_path / "plain").exit_code == 0
+    truth = tmp_path / "plain" / f"{image.stem}_buildings.gpkg"
+    straight = ("--masks", truth, "--min-hole", "4", "--regularize")
+    done = invoke(*words, tmp_path / "out", *straight)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    said = r"\d+ of \d+ have right angles; \d+ vertices became \d+$"
+    assert re.search(said, lines[1])
+    number = r"\d\.\d{3}"
+    assert re.fullmatch(
+        "by right angles: F1 of buildings 1.000 -> 1.000   "
+        rf"PoLiS 0.000 -> {number}   C-IoU 1.000 -> {number}   "
+        rf"N-ratio 1.000 -> {number}",
+        lines[-1],
+    )
+    names = ("metrics.json", f"{image.stem}_mask.tif", f"{image.stem}_buildings.gpkg")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(names)
+
+
 def test_config_file_of_ones_own(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("pach = 64")
@@ -208,6 +230,7 @@ def test_config_file_of_ones_own(tmp_path):
         (["predict", "IMAGE", "--model", "MODEL", "--overlap", "32"], "overlap must"),
         (["predict", "IMAGE", "--model", "CLASSES"], "must give one map of buildings"),
         (["predict", "FIVE", "--model", "MODEL"], "five.tif has 5; --bands chooses"),
+        (["predict", "PLAIN", "--model", "MODEL", "--min-hole", "4"], "CRS lacks"),
         ([*PREDICT, "--aoi", "5,2,3,4"], "with min below max, got 5,2,3,4"),
         ([*PREDICT, "--aoi", "-9,2,3,4"], "must overlap the raster, got (-9"),
         ([*PREDICT, "--aoi", "1 2 3 4", "--aoi-crs", "mars"], "is like EPSG:4326, got"),

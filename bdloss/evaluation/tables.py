@@ -52,13 +52,14 @@ def one_line(scores: Scores) -> str:
 def line_of_change(before: Scores, after: Scores) -> str:
     """Return what right angles did to the scores of outlines, as a line."""
     described = describe_scores(after.depth)
-    columns = [*described["buildings"][:1], *described["polygons"]]
-    changes = [
-        f"{column.head} {_as_text(column.value(before))} -> "
-        f"{_as_text(column.value(after))}"
-        for column in columns
-    ]
-    return "right angles  " + "   ".join(changes)
+    buildings, *_ = described["buildings"]
+    columns = {"F1 of buildings": buildings}
+    columns |= {column.head: column for column in described["polygons"]}
+    return "by right angles: " + "   ".join(
+        f"{head} {column.value(before):.3f} -> {column.value(after):.3f}"
+        for head, column in columns.items()
+        if not math.isnan(column.value(after))
+    )
 
 
 def note_scores(result: RasterScores) -> list[str]:

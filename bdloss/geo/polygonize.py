@@ -147,7 +147,8 @@ def outline_strips(
     if min_iou is not None:  # a straight wall may reach any other
         groups = _together(groups)
     for raw, values in groups:
-        raw = _fill_holes(raw, hole)
+        order = _order(raw)  # that of their strips would tell where ties go
+        raw, values = _fill_holes(raw[order], hole), values[order]
         if split and (simplify or min_iou is not None):
             raw = _with_shared_corners(raw)
         polygons = _simplify(raw, simplify)
@@ -174,6 +175,12 @@ def count_vertices(polygons: np.ndarray) -> np.ndarray:
     """Return how many vertices each polygon has, those of its holes too."""
     rings = 1 + shapely.get_num_interior_rings(polygons)
     return shapely.get_num_coordinates(polygons) - rings
+
+
+def _order(polygons: np.ndarray) -> np.ndarray:
+    """Return indexes that sort polygons by where they lie, and then by size."""
+    keys = [shapely.area(polygons), *shapely.bounds(polygons).T]
+    return np.lexsort(keys)
 
 
 def _take(which: np.ndarray, *arrays: Any) -> list[Any]:

@@ -19,11 +19,11 @@ from bdloss.constants import IGNORED, PROBABILITY_SCALE
 
 logger = logging.getLogger(__name__)
 
-# Least difference of the probabilities of building and contact in a seed. On a scene of
-# Banepa that the network had not seen, 0.5 leaves a third more houses merged, and 0.7
-# cuts up a fifth more.
-SURE = 0.6
-SEED_PIXELS = 16  # smaller seeds are noise
+# Least difference of the probabilities of building and contact in a seed, and its least
+# pixels: chosen on validation blocks of real towns, see benchmarks/RESULTS.md. A lower
+# difference leaves more houses merged, a higher one cuts up more.
+SURE = 0.8
+SEED_PIXELS = 16
 LARGEST = 25_000_000  # pixels of the box of a component, to bound memory
 
 

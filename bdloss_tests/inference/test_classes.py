@@ -169,7 +169,7 @@ def test_a_model_of_other_classes_does_not_keep_the_result(image, tmp_path):
 
 
 def test_the_format_of_a_benchmark_of_buildings_is_refused(image, tmp_path):
-    with pytest.raises(ValueError, match="inria is of one class, the model has imper"):
+    with pytest.raises(ValueError, match="inria is for one class, the model has imper"):
         predict(image, tmp_path / "out", format="inria")
     assert not (tmp_path / "out").exists()
 

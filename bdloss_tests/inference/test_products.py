@@ -14,6 +14,8 @@ import shapely
 from hypothesis import strategies as st
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
+from scipy import ndimage
+from shapely import affinity
 
 from bdloss.evaluation.predictions import PredictionScores, count_prediction
 from bdloss.geo.geobox import GeoBox
@@ -21,6 +23,7 @@ from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.vector import (
     count_outlines,
+    rasterise,
     read_extent,
     read_outlines,
     write_outlines,
@@ -53,6 +56,7 @@ PREDICTOR = Predictor(
 
 NAMED = ("prob", "polygons", "vector", "overlay", "min_area", "simplify", "format")
 NAMED += ("split", "cog", "overviews", "overlay_mask")
+NAMED += ("min_hole", "regularize", "min_iou", "irregular")
 
 
 def predict(image, out, predictor=PREDICTOR, resume=True, **settings):
@@ -199,6 +203,54 @@ def test_a_model_that_does_not_know_contact_has_nothing_to_split(row, tmp_path):
     whole = predict(row, tmp_path / "whole", alone, split=False)
     assert mapped.polygons == 2
     assert outlines_of(mapped) == outlines_of(whole)
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """Two turned houses with ragged walls, of which one has a pin-hole."""
+    houses = [
+        affinity.rotate(shapely.box(left, 35, left + 34, 80), 25) for left in (15, 60)
+    ]
+    grid = GeoBox(120, 110, Affine.identity(), None)
+    mask = rasterise(houses, grid)
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=mask.shape), 1)
+    near = ndimage.gaussian_filter(mask.astype(float), 2) + noise / 3 > 0.5
+    near[56:59, 30:33] = False
+    pixels = np.repeat(250 * near[..., None].astype(np.uint8), 3, axis=2)
+    return write_raster(tmp_path / "town.tif", pixels)
+
+
+def test_outlines_get_right_angles_in_any_shards(turned, tmp_path):
+    settings = {"min_hole": 4.0, "regularize": True}
+    plain = predict(turned, tmp_path / "plain")
+    whole = predict(turned, tmp_path / "whole", **settings)
+    assert plain.regularized is None
+    regular, before, after = whole.regularized
+    polygons, ragged = (
+        read_outlines(mapped.files[1], UTM) for mapped in (whole, plain)
+    )
+    assert (regular, whole.polygons, after) == (2, 2, 8)
+    assert [len(one.interiors) for one in polygons] == [0, 0]
+    assert sum(len(one.interiors) for one in ragged) == 1
+    counted = [len(one.exterior.coords) - 1 for one in ragged]
+    assert before == sum(counted) > 16
+    with rasterio.open(whole.files[0]) as mask:
+        assert (mask.tags()["min_hole"], mask.tags()["regularize"]) == ("4.0", "0.9")
+    for part in range(3):
+        predict(turned, tmp_path / "shards", shard=(part + 1, 3))
+    out = Products.in_folder(tmp_path / "shards", "town", **settings)
+    merged = merge_shards(turned, out)
+    assert merged.regularized == whole.regularized
+    assert outlines_of(merged) == outlines_of(whole)
+
+
+def test_outlines_without_right_angles_are_there_to_compare(turned, tmp_path):
+    aside = tmp_path / "aside.gpkg"
+    settings = {"min_hole": 4.0, "regularize": True, "irregular": aside}
+    mapped = predict(turned, tmp_path / "out", **settings)
+    assert aside not in mapped.files
+    plain = predict(turned, tmp_path / "plain", min_hole=4.0)
+    assert pyogrio.raw.read(aside)[2].tolist() == outlines_of(plain)[0]
 
 
 @pytest.mark.parametrize("vector", ["gpkg", "geojson", "fgb", "parquet"])
@@ -508,6 +560,9 @@ def test_small_polygons_are_left_out(image, tmp_path):
 
 def test_raster_without_crs_keeps_none(tmp_path):
     image = write_raster(tmp_path / "plain.tif", PIXELS, crs=None, transform=None)
+    with pytest.raises(ValueError, match="min_hole is in square metres, which a raste"):
+        predict(image, tmp_path / "out", min_hole=4.0)
+    assert not (tmp_path / "out").exists()
     mapped = predict(image, tmp_path / "out")
     assert mapped.polygons > 1
     assert pyogrio.read_info(mapped.files[1])["crs"] is None
@@ -537,6 +592,8 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
         ({"min_area": 9.0}, PREDICTOR, "min_area 5.0, not 9.0; give"),
         ({"simplify": 0.0}, PREDICTOR, "simplify 1.0, not 0.0; give"),
         ({"split": False}, PREDICTOR, "split True, not False; give"),
+        ({"min_hole": 4.0}, PREDICTOR, "min_hole 0.0, not 4.0; give"),
+        ({"regularize": True}, PREDICTOR, "regularize False, not 0.9; give"),
         ({"cog": True}, PREDICTOR, "cog False, not True; give"),
         ({"vector": "fgb"}, PREDICTOR, "town_buildings.fgb does not; give"),
         ({"overlay": True}, PREDICTOR, "town_overlay.png does not; give"),
