@@ -17,7 +17,7 @@ from bdloss import losses
 from bdloss.training.experiment import make_experiment
 from bdloss.training.loss import make_loss
 from bdloss_tests.scenes import make_scene, write_folder
-from paper import plan, results, summary, trainer
+from paper import outlines, plan, results, summary, trainer
 from paper.__main__ import main
 from paper.ablations import SPECIALS
 
@@ -282,6 +282,27 @@ def test_study_is_drawn_again_from_what_was_kept(study, tmp_path, capsys):
     longer.datasets["town"]["patches"]["steps"] = 3
     with pytest.raises(ValueError, match="no finished run"):
         summary.draw_study(longer, tmp_path / "no runs", again)
+
+
+def test_outlines_are_scored_in_each_way(study, tmp_path, monkeypatch):
+    study, runs = study
+    ways = [
+        outlines.Way("whole", "iou", {}),
+        outlines.Way("larger", "iou", {"min_area": 1e6}),
+        outlines.Way("straight", "boundary", {"min_hole": 4.0, "regularize": True}),
+    ]
+    monkeypatch.setattr(outlines, "WAYS", ways)
+    table = outlines.compare_outlines(study, runs, tmp_path / "outlines.md")
+    assert (tmp_path / "outlines.md").read_text() == f"{table}\n"
+    rows = [line.split(" | ") for line in table.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["| whole", "| larger", "| straight"]
+    found, _ = results.read_results(study, runs, tmp_path / "none.json")
+    iou = [found["town", name, 0].scores["iou"] for name in ("iou", "boundary")]
+    assert rows[2][2] == rows[3][2] == f"{100 * iou[0]:.2f}"
+    assert rows[4][3] == f"{100 * (iou[1] - iou[0]):+.2f}"
+    assert rows[3][4] == "0.00"  # no outline is so large
+    with pytest.raises(ValueError, match="no finished run"):
+        outlines.compare_outlines(study, tmp_path / "no runs", tmp_path / "none.md")
 
 
 def test_claims_of_the_paper_are_measured_on_curves():

@@ -1,6 +1,5 @@
 """What outlines of a study's networks are worth: whole, split, with straight walls."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from bdloss.errors import InputError
 from bdloss.evaluation.tables import as_markdown
 from bdloss.files import atomic_path
 from paper.plan import Run, Study, choose_runs, make_settings
 from paper.summary import paired_difference, show_difference, show_mean
 
-FILE = "outlines.json"  # of a run folder: scores of the outlines of its test scenes
 FACTORS = {  # of the scores that are shown, and what they are called
     "iou": ("IoU of the mask", 100),
     "building_f1": ("F1 of buildings", 100),
@@ -53,47 +52,39 @@ def compare_outlines(study: Study, runs: Path, out: Path) -> str:
 
     Args:
         study: The study, of which `WAYS` names networks.
-        runs: Its run folders. Each keeps its scores, and is scored once.
+        runs: Its run folders.
         out: File of the table, Markdown.
+
+    Raises:
+        ValueError: If no run of these networks is finished.
     """
     found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
-    for way in WAYS:
-        for run in choose_runs(study, [way.variant]):
-            scores = score_run(study, run, runs)
-            if scores:
-                found.setdefault(way.label, {})[run.dataset, run.seed] = scores[
-                    way.label
-                ]
+    for variant in dict.fromkeys(way.variant for way in WAYS):
+        for run in choose_runs(study, [variant]):
+            if (run.folder(runs) / "edge.json").is_file():
+                click.echo(f"{run.folder(runs)}", err=True)
+                for label, scores in score_run(study, run, runs).items():
+                    found.setdefault(label, {})[run.dataset, run.seed] = scores
+    if not found:
+        raise InputError(f"no finished run of the study in {runs}")
     table = as_markdown(tabulate_outlines(found))
     with atomic_path(out) as partial:
         partial.write_text(f"{table}\n")
     return table
 
 
-def score_run(study: Study, run: Run, runs: Path) -> dict[str, Any]:
+def score_run(study: Study, run: Run, runs: Path) -> dict[str, dict[str, Any]]:
     """Return the scores of a run's test scenes by the ways of its network.
 
-    Empty if it is not finished. What is scored is kept in its folder.
+    The outlines are kept in its folder, for pictures.
     """
     from bdloss.training.experiment import make_experiment
     from bdloss.training.run import read_splits
 
-    folder = run.folder(runs)
-    if not (folder / "edge.json").is_file():
-        return {}
     ways = [way for way in WAYS if way.variant == run.variant.name]
-    known = {}
-    if (folder / FILE).is_file():
-        known = json.loads((folder / FILE).read_text())
-    ways = [way for way in ways if way.label not in known]
-    if ways:
-        click.echo(f"{folder}: {', '.join(way.label for way in ways)}")
-        experiment = make_experiment(make_settings(study, run, runs))
-        scenes = read_splits(experiment).test
-        known |= _score_scenes(folder, scenes, ways, experiment.prediction.tta)
-        with atomic_path(folder / FILE) as partial:
-            partial.write_text(json.dumps(known, indent=2) + "\n")
-    return known
+    experiment = make_experiment(make_settings(study, run, runs))
+    scenes = read_splits(experiment).test
+    return _score_scenes(run.folder(runs), scenes, ways, experiment.prediction.tta)
 
 
 def _score_scenes(
