@@ -56,8 +56,8 @@ def regularize(
     walls, most = map(shapely.get_num_coordinates, (straight, simplified))
     regular = ~shapely.is_missing(straight) & (walls <= most)
     polygons[regular] = straight[regular]
-    undone = _cut_overlaps(polygons, raw, simplified, min_iou)
-    return Regularized(polygons, regular & ~undone)
+    irregular = _cut_overlaps(polygons, raw, simplified, min_iou)
+    return Regularized(polygons, regular & ~irregular)
 
 
 def straighten(
@@ -192,28 +192,36 @@ def _place_walls(
 def _cut_overlaps(
     polygons: np.ndarray, raw: np.ndarray, simplified: np.ndarray, min_iou: float
 ) -> np.ndarray:
-    """Cut the smaller of two that overlap, in place, or simplify both.
+    """Cut the smaller of two that overlap at the wall of the larger, in place.
 
-    Returns which were simplified, and are cut no more.
+    If that costs it too much it is simplified and then cut, and if that does too, both
+    are simplified and cut no more. Returns which are simplified.
     """
     bounds = shapely.bounds(raw)
     rank = np.empty(len(raw), int)
     by_size = np.lexsort([bounds[:, 0], bounds[:, 1], -shapely.area(raw)])
     rank[by_size] = np.arange(len(raw))
-    undone = np.zeros(len(raw), bool)
+    irregular, fixed = np.zeros((2, len(raw)), bool)
     while pairs := _overlapping(polygons, rank):
         for first, second in pairs:
-            larger, smaller = (second, first) if undone[second] else (first, second)
-            if not _overlap(polygons[larger], polygons[smaller]):
+            larger, smaller = (second, first) if fixed[second] else (first, second)
+            wall = polygons[larger]
+            if not _overlap(wall, polygons[smaller]):
                 continue  # since one of them was cut
-            cut = _largest_part(shapely.difference(polygons[smaller], polygons[larger]))
-            if not undone[smaller] and iou(cut, raw[smaller]) >= min_iou:
+            cut = _cut(polygons[smaller], wall)
+            if not irregular[smaller] and iou(cut, raw[smaller]) >= min_iou:
+                polygons[smaller] = cut
+                continue
+            if not irregular[smaller]:
+                cut = _cut(simplified[smaller], wall)
+            if iou(cut, simplified[smaller]) >= min_iou:
                 polygons[smaller] = cut
             else:
                 both = [larger, smaller]
                 polygons[both] = simplified[both]
-                undone[both] = True
-    return undone
+                fixed[both] = irregular[both] = True
+            irregular[smaller] = True
+    return irregular
 
 
 def _overlapping(polygons: np.ndarray, rank: np.ndarray) -> list[list[int]]:
@@ -232,7 +240,8 @@ def _overlap(first, second):
     return shapely.area(shapely.intersection(first, second)) > SLIVER
 
 
-def _largest_part(shape: shapely.Geometry) -> shapely.Polygon:
-    """Return the largest polygon of a shape; an empty one if it has none."""
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+def _cut(polygon: shapely.Polygon, other: shapely.Polygon) -> shapely.Polygon:
+    """Return the largest part of a polygon outside of another; an empty one if none."""
+    rest = shapely.difference(polygon, other)
+    parts = [part for part in shapely.get_parts(rest) if part.geom_type == "Polygon"]
     return max(parts, key=shapely.area, default=shapely.Polygon())
