@@ -145,10 +145,10 @@ def _drop_walls(ring: np.ndarray, corners: np.ndarray, min_iou: float) -> np.nda
     along_x = sides[:, 0] >= sides[:, 1]
     turns = along_x != np.roll(along_x, 1)
     starts, along_x = corners[turns], along_x[turns]
-    whole = shapely.Polygon(ring)
+    whole, below = shapely.Polygon(ring), _areas_below(ring)
     kept = most = np.empty((0, 2))
     while len(starts) >= WALLS:
-        walls = _place_walls(ring, starts, along_x)
+        walls = _place_walls(ring, below, starts, along_x)
         most = most if len(most) else walls
         found = shapely.Polygon(walls)
         if found.is_valid and iou(found, whole) >= min_iou:
@@ -165,25 +165,34 @@ def _drop_walls(ring: np.ndarray, corners: np.ndarray, min_iou: float) -> np.nda
     return kept if len(kept) else most
 
 
+def _areas_below(ring: np.ndarray) -> np.ndarray:
+    """Return the area between a ring and each axis, up to each of its points.
+
+    An array of shape `(2, points + 1)`: of what runs along x, and of what along y.
+    """
+    following = np.roll(ring, -1, axis=0)
+    pieces = (following - ring) * (following + ring)[:, ::-1] / 2
+    return np.concatenate([[[0.0], [0.0]], np.cumsum(pieces, axis=0).T], axis=1)
+
+
 def _place_walls(
-    ring: np.ndarray, starts: np.ndarray, along_x: np.ndarray
+    ring: np.ndarray, below: np.ndarray, starts: np.ndarray, along_x: np.ndarray
 ) -> np.ndarray:
     """Return the corners of walls along x and y that a ring takes turns to run along.
 
     Args:
         ring: Its points.
+        below: As `_areas_below` gives it.
         starts: Index of the point that each wall begins with.
         along_x: Whether it runs along x.
     """
-    places = np.empty(len(starts))
-    for wall, (first, last) in enumerate(zip(starts, np.roll(starts, -1), strict=True)):
-        steps = (last - first) % len(ring)
-        run = ring[(first + np.arange(steps + 1)) % len(ring)]
-        along, across = run.T if along_x[wall] else run.T[::-1]
-        widths = np.diff(along)
-        area = (across[1:] + across[:-1]) / 2 @ widths
-        width = widths.sum()
-        places[wall] = area / width if width else across.mean()
+    ends = np.roll(starts, -1)
+    axis = np.where(along_x, 0, 1)
+    areas = below[axis, ends] - below[axis, starts]
+    areas += np.where(ends <= starts, below[axis, -1], 0)
+    widths = ring[ends, axis] - ring[starts, axis]
+    across = ring[starts, 1 - axis]  # of a wall that comes back to where it began
+    places = np.divide(areas, widths, out=across, where=widths != 0)
     before = np.roll(places, 1)
     x, y = np.where(along_x, before, places), np.where(along_x, places, before)
     return np.stack([x, y], axis=1)
