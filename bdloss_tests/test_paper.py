@@ -293,14 +293,15 @@ def test_outlines_are_scored_in_each_way(study, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(outlines, "WAYS", ways)
     table = outlines.compare_outlines(study, runs, tmp_path / "outlines.md")
-    assert (tmp_path / "outlines.md").read_text() == f"{table}\n"
+    text = (tmp_path / "outlines.md").read_text()
+    assert text == f"{outlines.NOTE}\n\n{table}\n"
     rows = [line.split(" | ") for line in table.splitlines()]
     assert [row[0] for row in rows[2:]] == ["| whole", "| larger", "| straight"]
     found, _ = results.read_results(study, runs, tmp_path / "none.json")
     iou = [found["town", name, 0].scores["iou"] for name in ("iou", "boundary")]
     assert rows[2][2] == rows[3][2] == f"{100 * iou[0]:.2f}"
     assert rows[4][3] == f"{100 * (iou[1] - iou[0]):+.2f}"
-    assert rows[3][4] == "0.00"  # no outline is so large
+    assert rows[3][6] == "0.00"  # no outline is so large
     with pytest.raises(ValueError, match="no finished run"):
         outlines.compare_outlines(study, tmp_path / "no runs", tmp_path / "none.md")
 
