@@ -10,6 +10,13 @@ from bdloss.cli.options import EXISTING, FOLDER, Shard
 RESULTS = Path("docs/results/runs.json")  # what is not trained again
 RUNS = Path("runs/study")
 STUDY = click.argument("study", type=EXISTING)
+FINISHED = click.option(
+    "--runs",
+    type=FOLDER,
+    default=RUNS,
+    show_default=True,
+    help="Folder of all run folders.",
+)
 
 
 @click.group(cls=Group)
@@ -89,13 +96,7 @@ def cost(study: Path, out: Path) -> None:
 
 @main.command()
 @STUDY
-@click.option(
-    "--runs",
-    type=FOLDER,
-    default=RUNS,
-    show_default=True,
-    help="Folder of all run folders.",
-)
+@FINISHED
 @click.option(
     "--out",
     type=FOLDER,
@@ -115,13 +116,7 @@ def draw(study: Path, runs: Path, out: Path) -> None:
 
 @main.command()
 @STUDY
-@click.option(
-    "--runs",
-    type=FOLDER,
-    default=RUNS,
-    show_default=True,
-    help="Folder of all run folders.",
-)
+@FINISHED
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
