@@ -149,6 +149,8 @@ def outline_strips(
     for raw, values in groups:
         order = _order(raw)  # that of their strips would tell where ties go
         raw, values = _fill_holes(raw[order], hole), values[order]
+        if min_iou is not None and metres is not None:  # specks would be slow
+            raw, values = _take(shapely.area(raw) * metres**2 >= min_area, raw, values)
         if split and (simplify or min_iou is not None):
             raw = _with_shared_corners(raw)
         polygons = _simplify(raw, simplify)
