@@ -6,14 +6,14 @@ much area outside as it takes in. The shortest walls are given up one after anot
 long as the building keeps to its raw outline.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 MIN_IOU = 0.9  # with its raw outline, of a building with right angles
-COARSE = 4.0  # pixels, the tolerance at least of buildings without
+COARSE = 5.0  # pixels, the tolerance at least of buildings without
 CORNER = 1.0  # pixel that a corner of a wall stands out at least
 REACH = 5.0  # pixels between a straight wall and the raw outline at most
 SHORTEST = 8.0  # pixels: shorter walls may be given up
@@ -79,7 +79,13 @@ def straighten(
         >>> len(house.exterior.coords) - 1, round(house.area)
         (4, 1170)
     """
-    found = [_straighten_along(polygon, angle, min_iou) for angle in _angles(polygon)]
+    rings = [shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(polygon)]
+    corners = [_corners(ring) for ring in rings]
+    rectangle = shapely.minimum_rotated_rectangle(polygon)
+    sides = [rings[0][corners[0]], shapely.get_coordinates(rectangle)[:2]]
+    found = [
+        _straighten_along(rings, corners, _angle(walls), min_iou) for walls in sides
+    ]
     kept = [
         one
         for one in found
@@ -100,15 +106,12 @@ def iou(first, second):
     return both / (shapely.area(first) + shapely.area(second) - both)
 
 
-def _angles(polygon: shapely.Polygon) -> Iterator[float]:
-    """Yield angles that the walls of a building may have, but for right angles."""
-    ring = shapely.get_coordinates(polygon.exterior)[:-1]
-    rectangle = shapely.minimum_rotated_rectangle(polygon)
-    for corners in (ring[_corners(ring)], shapely.get_coordinates(rectangle)[:2]):
-        walls = np.roll(corners, -1, axis=0) - corners
-        fourfold = 4 * np.arctan2(walls[:, 1], walls[:, 0])
-        weights = (walls**2).sum(axis=1)  # of walls that are long
-        yield np.arctan2(weights @ np.sin(fourfold), weights @ np.cos(fourfold)) / 4
+def _angle(corners: np.ndarray) -> float:
+    """Return the angle that walls between corners have, but for right angles."""
+    walls = np.roll(corners, -1, axis=0) - corners
+    fourfold = 4 * np.arctan2(walls[:, 1], walls[:, 0])
+    weights = (walls**2).sum(axis=1)  # of walls that are long
+    return np.arctan2(weights @ np.sin(fourfold), weights @ np.cos(fourfold)) / 4
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
@@ -122,18 +125,20 @@ def _corners(ring: np.ndarray) -> np.ndarray:
 
 
 def _straighten_along(
-    polygon: shapely.Polygon, angle: float, min_iou: float
+    rings: Sequence[np.ndarray],
+    corners: Sequence[np.ndarray],
+    angle: float,
+    min_iou: float,
 ) -> shapely.Polygon:
     """Return a building whose walls have an angle; empty, or invalid, if none fits."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    rings = []
-    for ring in shapely.get_rings(polygon):
-        raw = shapely.get_coordinates(ring)[:-1]
-        straight = _drop_walls(raw @ turn, _corners(raw), min_iou)
-        if len(straight) < WALLS:
-            return shapely.Polygon()
-        rings.append(straight @ turn.T)
-    return shapely.Polygon(rings[0], rings[1:])
+    straight = [
+        _drop_walls(ring @ turn, their_corners, min_iou) @ turn.T
+        for ring, their_corners in zip(rings, corners, strict=True)
+    ]
+    if min(map(len, straight)) < WALLS:
+        return shapely.Polygon()
+    return shapely.Polygon(straight[0], straight[1:])
 
 
 def _drop_walls(ring: np.ndarray, corners: np.ndarray, min_iou: float) -> np.ndarray:
@@ -145,7 +150,10 @@ def _drop_walls(ring: np.ndarray, corners: np.ndarray, min_iou: float) -> np.nda
     along_x = sides[:, 0] >= sides[:, 1]
     turns = along_x != np.roll(along_x, 1)
     starts, along_x = corners[turns], along_x[turns]
-    whole, below = shapely.Polygon(ring), _areas_below(ring)
+    below = _areas_below(ring)
+    whole = shapely.Polygon(ring[corners])  # much faster than all of its points
+    if not whole.is_valid:
+        whole = shapely.Polygon(ring)
     kept = most = np.empty((0, 2))
     while len(starts) >= WALLS:
         walls = _place_walls(ring, below, starts, along_x)
