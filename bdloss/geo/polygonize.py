@@ -204,10 +204,11 @@ def _fill_holes(polygons: np.ndarray, smaller: float) -> np.ndarray:
     if not smaller or not len(holed):
         return polygons
     rings, of = shapely.get_rings(polygons[holed], return_index=True)
-    inner = np.append(False, of[1:] == of[:-1])  # the first of each is its outer one
+    starts = np.searchsorted(of, np.arange(len(holed) + 1))
+    inner = np.ones(len(rings), bool)
+    inner[starts[:-1]] = False  # the first ring of each is its outer one
     holes = shapely.polygons(rings)
     small = inner & (shapely.area(holes) < smaller)
-    # What is in a hole is smaller than it, which the building around it is not.
     tree = shapely.STRtree(polygons)
     in_hole = np.unique(tree.query(holes[small], "covers")[0])
     filled = np.flatnonzero(small)
@@ -215,7 +216,8 @@ def _fill_holes(polygons: np.ndarray, smaller: float) -> np.ndarray:
     kept[np.delete(filled, in_hole)] = False
     polygons = polygons.copy()
     for place in np.unique(of[~kept]):
-        outer, *others = rings[kept & (of == place)]
+        own = slice(starts[place], starts[place + 1])
+        outer, *others = rings[own][kept[own]]
         polygons[holed[place]] = shapely.normalize(shapely.Polygon(outer, others))
     return polygons
 
