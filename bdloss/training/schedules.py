@@ -69,8 +69,8 @@ class StageSettings(Settings):
 def weight_callback(settings: WeightSettings, extra: str) -> callbacks.ConstantWeight:
     """Return the callback that sets w over epochs.
 
-    The paper adjusts that of the boundary loss alone (Section 4.2), we also that of the
-    oriented one.
+    The paper adjusts that of the boundary loss alone (Section 4.2), we also those
+    of the oriented one and of the cross-entropy near edges.
 
     Args:
         settings: How w moves; a search moves it by itself.
