@@ -33,12 +33,14 @@ def equal_parts(number: int) -> Blocks:
     return {str(1 + n): (n / number, (n + 1) / number) for n in range(number)}
 
 
-def cut_site(image: Path, name: str, out: Path, blocks: Blocks = BLOCKS) -> None:
-    """Write the blocks of a site, and the masks of those that have a purpose."""
+def cut_site(
+    image: Path, name: str, out: Path, blocks: Blocks = BLOCKS, masks: bool = True
+) -> None:
+    """Write the blocks of a site, and their masks unless these are not wanted."""
     mask = image.with_name(f"{image.stem}_mask.tif")
     # The rim that reprojection left is black, and counts for nothing.
     files = [(image, "images", 0), (mask, "masks", None)]
-    for path, folder, nodata in files[: 2 if blocks is BLOCKS else 1]:
+    for path, folder, nodata in files if masks else files[:1]:
         with rasterio.open(path) as source:
             found = find_blocks(source.height, source.width, blocks)
             for block, window in found.items():
@@ -84,7 +86,8 @@ def main() -> None:
     given = parser.parse_args()
     blocks = equal_parts(given.parts) if given.parts else BLOCKS
     for site in SITES:
-        cut_site(given.folder / f"{site}_0p30m.tif", Path(site).name, given.out, blocks)
+        image, name = given.folder / f"{site}_0p30m.tif", Path(site).name
+        cut_site(image, name, given.out, blocks, masks=not given.parts)
     if given.parts:
         towns = dict.fromkeys(Path(site).parent for site in SITES)
         files = [given.folder / town / "buildings.geojson" for town in towns]

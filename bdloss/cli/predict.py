@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -126,7 +125,7 @@ def predict(
     was stopped goes on where it was when the same command is given again.
     """
     start_keras()
-    with one_line_errors(), ExitStack() as stack:
+    with one_line_errors(), TemporaryDirectory() as aside:
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
@@ -148,8 +147,7 @@ def predict(
                 f"{', '.join(predictor.classes)}; score --class takes one of them"
             )
         scores = PredictionScores(masks)
-        irregular = PredictionScores(masks if options["regularize"] else None)
-        aside = stack.enter_context(TemporaryDirectory())
+        irregular = PredictionScores(masks)
 
         def predict_one(image: Path) -> None:
             orthophoto = Orthophoto.read(image, bands, nodata)

@@ -86,18 +86,17 @@ def straighten(
     found = [
         _straighten_along(rings, corners, _angle(walls), min_iou) for walls in sides
     ]
+    kept = [(one, iou(one, polygon)) for one in found if one.is_valid]
     kept = [
-        one
-        for one in found
-        if one.is_valid
-        and iou(one, polygon) >= min_iou
-        and shapely.hausdorff_distance(one, polygon) <= REACH
+        (one, its_iou)
+        for one, its_iou in kept
+        if its_iou >= min_iou and shapely.hausdorff_distance(one, polygon) <= REACH
     ]
-
-    def walls_and_error(one: shapely.Polygon) -> tuple[int, float]:
-        return shapely.get_num_coordinates(one), -iou(one, polygon)
-
-    return min(kept, key=walls_and_error, default=None)
+    if not kept:
+        return None
+    return min(kept, key=lambda pair: (shapely.get_num_coordinates(pair[0]), -pair[1]))[
+        0
+    ]
 
 
 def iou(first, second):

@@ -25,7 +25,7 @@ from bdloss.inference.batch_size import choose_batch
 from bdloss.inference.products import (
     RASTER_PRODUCTS,
     Products,
-    Regularized,
+    RegularizedCounts,
     write_products,
 )
 from bdloss.inference.settings import InferenceSettings, settings_for
@@ -65,7 +65,7 @@ class PredictionResult:
     masked: int = 0
     building: int = 0
     classes: tuple[str, ...] = (BUILDING,)
-    regularized: Regularized | None = None
+    regularized: RegularizedCounts | None = None
     seconds: float = 0.0
 
 

@@ -224,7 +224,7 @@ class Products:
         return None if self.polygons is None else count_outlines(self.polygons)
 
 
-class Regularized(NamedTuple):
+class RegularizedCounts(NamedTuple):
     """What right angles made of outlines.
 
     Attributes:
@@ -253,7 +253,7 @@ class Made(NamedTuple):
     building: int
     polygons: int | None
     classes: tuple[str, ...]
-    regularized: Regularized | None = None
+    regularized: RegularizedCounts | None = None
 
 
 def write_products(orthophoto: Orthophoto, products: Products) -> Made:
@@ -341,7 +341,7 @@ def _write_rasters(
 
 def _write_polygons(
     path: Path, orthophoto: Orthophoto, products: Products, tags: dict[str, Any]
-) -> tuple[int, Regularized | None]:
+) -> tuple[int, RegularizedCounts | None]:
     """Write the outlines of a mask with what is known of them.
 
     In memory are a few rows of the mask, and the outlines. Returns how many there are,
@@ -394,14 +394,14 @@ def _write_polygons(
     return len(polygons), _count_regular(outlined) if products.regularize else None
 
 
-def _count_regular(outlined: Sequence[Outlines]) -> Regularized:
+def _count_regular(outlined: Sequence[Outlines]) -> RegularizedCounts:
     regular = before = after = 0
     for outlines in outlined:
         if outlines.regular is not None and outlines.vertices is not None:
             regular += int(outlines.regular.sum())
             before += int(outlines.vertices.sum())
         after += int(count_vertices(outlines.polygons).sum())
-    return Regularized(regular, before, after)
+    return RegularizedCounts(regular, before, after)
 
 
 def _class_alone(
