@@ -14,6 +14,7 @@ import math
 from keras import ops
 
 from bdloss.errors import InputError
+from bdloss.losses.inputs import sum_pixels
 from bdloss.losses.pooling import POOLINGS, check_pool
 
 SMOOTH = 1.0  # pixels, added to numerator and denominator of Eq. 3
@@ -114,6 +115,7 @@ def soft_precision_recall(
     valid=None,
     boundary: str = "pooling",
     pool: str = "shared",
+    batch: bool = False,
 ):
     """Return precision and recall of the predicted boundary (Eq. 3).
 
@@ -130,6 +132,7 @@ def soft_precision_recall(
         valid: As in `extract_boundary`.
         boundary: How boundaries are found, a name in `BOUNDARIES`.
         pool: As in `extract_boundary`.
+        batch: As in `sum_pixels`.
 
     Returns:
         Precision and recall, each of shape `(batch, classes)`, values in [0, 1].
@@ -140,8 +143,8 @@ def soft_precision_recall(
     find_boundary = BOUNDARIES[boundary]
     true = find_boundary(y_true, theta0, valid, pool)
     pred = find_boundary(y_pred, theta0, valid, pool)
-    precision = _share(pred, extend_boundary(true, theta, pool), smooth)
-    recall = _share(true, extend_boundary(pred, theta, pool), smooth)
+    precision = _share(pred, extend_boundary(true, theta, pool), smooth, batch)
+    recall = _share(true, extend_boundary(pred, theta, pool), smooth, batch)
     return precision, recall
 
 
@@ -154,6 +157,7 @@ def soft_boundary_f1(
     valid=None,
     boundary: str = "pooling",
     pool: str = "shared",
+    batch: bool = False,
 ):
     """Return BF1 of maps, the harmonic mean 2PR / (P + R); Eq. 4 is one minus it.
 
@@ -166,6 +170,7 @@ def soft_boundary_f1(
         valid: As in `extract_boundary`.
         boundary: How boundaries are found, a name in `BOUNDARIES`.
         pool: As in `extract_boundary`.
+        batch: As in `sum_pixels`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
@@ -179,17 +184,17 @@ def soft_boundary_f1(
         0.1111
     """
     precision, recall = soft_precision_recall(
-        y_true, y_pred, theta0, theta, smooth, valid, boundary, pool
+        y_true, y_pred, theta0, theta, smooth, valid, boundary, pool, batch
     )
     total = precision + recall
     safe = ops.where(total > 0.0, total, 1.0)
     return 2.0 * precision * recall / safe
 
 
-def _share(boundary, region, smooth: float):
+def _share(boundary, region, smooth: float, batch: bool):
     """Return the share of a boundary that lies in a region, per image and class."""
-    inside = ops.sum(boundary * region, axis=(1, 2))
-    whole = ops.sum(boundary, axis=(1, 2))
+    inside = sum_pixels(boundary * region, batch)
+    whole = sum_pixels(boundary, batch)
     if smooth > 0.0:
         return (inside + smooth) / (whole + smooth)
     none = whole <= EMPTY  # so that NaN stays NaN

@@ -49,6 +49,7 @@ class InputOptions(TypedDict):
 
     from_logits: bool
     ignore: int | None
+    batch: bool
     data_format: str
     validate: bool
 
@@ -62,6 +63,7 @@ class ImageLoss(keras.losses.Loss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -75,6 +77,7 @@ class ImageLoss(keras.losses.Loss):
         self.from_logits = from_logits
         self.ignore = ignore
         self.class_weights = class_weights
+        self.batch = batch
         self.data_format = data_format
         self.validate = validate
 
@@ -84,6 +87,7 @@ class ImageLoss(keras.losses.Loss):
         return {
             "from_logits": self.from_logits,
             "ignore": self.ignore,
+            "batch": self.batch,
             "data_format": self.data_format,
             "validate": self.validate,
         }
@@ -114,6 +118,7 @@ class BinaryCrossentropy(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of the mean; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -134,6 +139,7 @@ class EdgeCrossentropy(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of the mean; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -150,6 +156,7 @@ class EdgeCrossentropy(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -160,6 +167,7 @@ class EdgeCrossentropy(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -170,7 +178,9 @@ class EdgeCrossentropy(ImageLoss):
     def score(self, inputs: Inputs):
         """Return the cross-entropy near the edges of each image and class."""
         near = near_edges(inputs.y_true, self.theta, inputs.valid)
-        return crossentropy(inputs.y_true, inputs.y_pred, near, inputs.logits)
+        return crossentropy(
+            inputs.y_true, inputs.y_pred, near, inputs.logits, inputs.batch
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, from which Keras can make the loss again."""
@@ -186,6 +196,7 @@ class IoULoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -202,6 +213,7 @@ class IoULoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -212,6 +224,7 @@ class IoULoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -221,7 +234,7 @@ class IoULoss(ImageLoss):
 
     def score(self, inputs: Inputs):
         """Return one minus the soft IoU of each image and class."""
-        return 1.0 - soft_iou(inputs.y_true, inputs.y_pred, self.smooth)
+        return 1.0 - soft_iou(inputs.y_true, inputs.y_pred, self.smooth, inputs.batch)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, from which Keras can make the loss again."""
@@ -237,6 +250,7 @@ class DiceLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -253,6 +267,7 @@ class DiceLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -263,6 +278,7 @@ class DiceLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -272,7 +288,7 @@ class DiceLoss(ImageLoss):
 
     def score(self, inputs: Inputs):
         """Return one minus the soft Dice score of each image and class."""
-        return 1.0 - soft_dice(inputs.y_true, inputs.y_pred, self.smooth)
+        return 1.0 - soft_dice(inputs.y_true, inputs.y_pred, self.smooth, inputs.batch)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, from which Keras can make the loss again."""
@@ -288,6 +304,7 @@ class SSLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -304,6 +321,7 @@ class SSLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -314,6 +332,7 @@ class SSLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -323,7 +342,9 @@ class SSLoss(ImageLoss):
 
     def score(self, inputs: Inputs):
         """Return one minus SS of each image and class."""
-        return 1.0 - soft_ss(inputs.y_true, inputs.y_pred, self.lam, inputs.valid)
+        return 1.0 - soft_ss(
+            inputs.y_true, inputs.y_pred, self.lam, inputs.valid, inputs.batch
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, from which Keras can make the loss again."""
@@ -344,6 +365,7 @@ class BoundaryLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -364,6 +386,7 @@ class BoundaryLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -377,6 +400,7 @@ class BoundaryLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -399,6 +423,7 @@ class BoundaryLoss(ImageLoss):
             inputs.valid,
             self.boundary,
             self.pool,
+            inputs.batch,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -423,6 +448,7 @@ class OrientedBoundaryLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -440,6 +466,7 @@ class OrientedBoundaryLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -451,6 +478,7 @@ class OrientedBoundaryLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -462,7 +490,12 @@ class OrientedBoundaryLoss(ImageLoss):
     def score(self, inputs: Inputs):
         """Return one minus the oriented Dice score of each image and class."""
         return 1.0 - soft_oriented_f1(
-            inputs.y_true, inputs.y_pred, self.theta, self.smooth, inputs.valid
+            inputs.y_true,
+            inputs.y_pred,
+            self.theta,
+            self.smooth,
+            inputs.valid,
+            inputs.batch,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -482,6 +515,7 @@ class VGGLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are shown as background; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether the mean is over all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -500,6 +534,7 @@ class VGGLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -509,6 +544,7 @@ class VGGLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,
@@ -520,7 +556,9 @@ class VGGLoss(ImageLoss):
 
     def score(self, inputs: Inputs):
         """Return the distance of features of each image and class."""
-        return feature_distance(inputs.y_true, inputs.y_pred, self.extractor)
+        return feature_distance(
+            inputs.y_true, inputs.y_pred, self.extractor, inputs.batch
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, from which Keras can make the loss again."""
@@ -551,7 +589,8 @@ class CombinedLoss(ImageLoss):
     `w` is a `keras.Variable`: `loss.w.assign(0.7)` changes a compiled model at the
     next step, with no new trace. `bdloss.callbacks.BoundaryWeight` does so over
     epochs. Ground truth and prediction are prepared once for all parts, so set
-    `from_logits`, `ignore`, `class_weights`, `data_format` and `validate` here.
+    `from_logits`, `ignore`, `class_weights`, `batch`, `data_format` and `validate`
+    here.
 
     Args:
         extra: The loss beside IoU: a name of `EXTRAS`, a
@@ -563,6 +602,7 @@ class CombinedLoss(ImageLoss):
         from_logits: Whether predictions are logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images of a batch.
         data_format: `"channels_last"` or `"channels_first"`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
         name: Name of the loss in Keras's logs.
@@ -589,6 +629,7 @@ class CombinedLoss(ImageLoss):
         from_logits: bool = False,
         ignore: int | None = None,
         class_weights: Sequence[float] | None = None,
+        batch: bool = False,
         data_format: str = "channels_last",
         validate: bool = False,
         name: str | None = None,
@@ -598,6 +639,7 @@ class CombinedLoss(ImageLoss):
             from_logits=from_logits,
             ignore=ignore,
             class_weights=class_weights,
+            batch=batch,
             data_format=data_format,
             validate=validate,
             name=name,

@@ -25,6 +25,7 @@ def binary_crossentropy(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -38,6 +39,7 @@ def binary_crossentropy(
             keeps its full gradient.
         ignore: Mask value of pixels that are left out of the mean; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether the mean is over all images, which then have the same value.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -59,6 +61,7 @@ def binary_crossentropy(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
@@ -73,6 +76,7 @@ def edge_crossentropy(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -90,6 +94,8 @@ def edge_crossentropy(
         ignore: Mask value of pixels that are left out of the mean; None for none. They
             have no edges.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -113,11 +119,12 @@ def edge_crossentropy(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
     near = near_edges(inputs.y_true, theta, inputs.valid)
-    values = crossentropy(inputs.y_true, inputs.y_pred, near, inputs.logits)
+    values = crossentropy(inputs.y_true, inputs.y_pred, near, inputs.logits, batch)
     return mean_over_classes(values, class_weights)
 
 
@@ -129,6 +136,7 @@ def iou_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -142,6 +150,8 @@ def iou_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -165,10 +175,11 @@ def iou_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
-    score = soft_iou(inputs.y_true, inputs.y_pred, smooth)
+    score = soft_iou(inputs.y_true, inputs.y_pred, smooth, batch)
     return mean_over_classes(1.0 - score, class_weights)
 
 
@@ -180,6 +191,7 @@ def dice_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -193,6 +205,8 @@ def dice_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -216,10 +230,11 @@ def dice_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
-    score = soft_dice(inputs.y_true, inputs.y_pred, smooth)
+    score = soft_dice(inputs.y_true, inputs.y_pred, smooth, batch)
     return mean_over_classes(1.0 - score, class_weights)
 
 
@@ -231,6 +246,7 @@ def ss_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -247,6 +263,8 @@ def ss_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -270,10 +288,11 @@ def ss_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
-    score = soft_ss(inputs.y_true, inputs.y_pred, lam, inputs.valid)
+    score = soft_ss(inputs.y_true, inputs.y_pred, lam, inputs.valid, batch)
     return mean_over_classes(1.0 - score, class_weights)
 
 
@@ -285,6 +304,7 @@ def vgg_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -302,6 +322,7 @@ def vgg_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are shown as background; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether the mean is over all images, which then have the same value.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -323,10 +344,11 @@ def vgg_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
-    distance = feature_distance(inputs.y_true, inputs.y_pred, extractor)
+    distance = feature_distance(inputs.y_true, inputs.y_pred, extractor, batch)
     return mean_over_classes(distance, class_weights)
 
 
@@ -342,6 +364,7 @@ def boundary_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -372,6 +395,8 @@ def boundary_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -394,6 +419,7 @@ def boundary_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
@@ -406,6 +432,7 @@ def boundary_loss(
         inputs.valid,
         boundary,
         pool,
+        batch,
     )
     return mean_over_classes(1.0 - score, class_weights)
 
@@ -419,6 +446,7 @@ def oriented_boundary_loss(
     from_logits: bool = False,
     ignore: int | None = None,
     class_weights: Sequence[float] | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ):
@@ -440,6 +468,8 @@ def oriented_boundary_loss(
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
         class_weights: One weight per class for the mean over classes; equal if None.
+        batch: Whether sums are over the pixels of all images, which then have the same
+            value: an image of few buildings counts as little as it has.
         data_format: `"channels_last"`, or `"channels_first"` for
             `(batch, classes, height, width)`.
         validate: Whether masks must be exactly 0 or 1: see `prepare`.
@@ -463,8 +493,11 @@ def oriented_boundary_loss(
         y_pred,
         from_logits=from_logits,
         ignore=ignore,
+        batch=batch,
         data_format=data_format,
         validate=validate,
     )
-    score = soft_oriented_f1(inputs.y_true, inputs.y_pred, theta, smooth, inputs.valid)
+    score = soft_oriented_f1(
+        inputs.y_true, inputs.y_pred, theta, smooth, inputs.valid, batch
+    )
     return mean_over_classes(1.0 - score, class_weights)

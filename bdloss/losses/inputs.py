@@ -23,12 +23,14 @@ class Inputs(NamedTuple):
         valid: Map of the same shape, 1 where a pixel counts and 0 where it is ignored;
             the other maps are 0 there. None if all pixels count.
         logits: The logits of `y_pred`; None if probabilities were given.
+        batch: Whether sums over pixels are over those of all images.
     """
 
     y_true: Any
     y_pred: Any
     valid: Any = None
     logits: Any = None
+    batch: bool = False
 
 
 def prepare(
@@ -37,6 +39,7 @@ def prepare(
     *,
     from_logits: bool = False,
     ignore: int | None = None,
+    batch: bool = False,
     data_format: str = "channels_last",
     validate: bool = False,
 ) -> Inputs:
@@ -52,6 +55,7 @@ def prepare(
         y_pred: Prediction of the same shape, in [0, 1], or logits.
         from_logits: Whether `y_pred` is logits; a sigmoid is applied to each class.
         ignore: Mask value of pixels that are left out of every sum; None for none.
+        batch: Whether sums over pixels are over those of all images.
         data_format: Where the classes are: `"channels_last"`, or `"channels_first"`
             for `(batch, classes, height, width)`.
         validate: Whether the mask must be exactly 0 or 1 where it is not ignored, in
@@ -80,12 +84,42 @@ def prepare(
     elif validate:
         y_true = ops.where(ops.all((y_true == 0.0) | (y_true == 1.0)), y_true, math.nan)
     if not from_logits:
-        return Inputs(y_true, y_pred, valid)
+        return Inputs(y_true, y_pred, valid, batch=batch)
     y_pred = ops.clip(y_pred, -LARGEST_LOGIT, LARGEST_LOGIT)
     probabilities = ops.sigmoid(y_pred)
     if valid is not None:
         probabilities = probabilities * valid
-    return Inputs(y_true, probabilities, valid, logits=y_pred)
+    return Inputs(y_true, probabilities, valid, y_pred, batch)
+
+
+def sum_pixels(y, batch: bool = False):
+    """Return the sum over the pixels of each image, or of all of them.
+
+    Args:
+        y: Map of shape `(batch, height, width, classes)`.
+        batch: Whether each image is given the sum of all.
+
+    Returns:
+        Sums of shape `(batch, classes)`.
+
+    Example:
+        >>> maps = ops.reshape([1.0, 2.0, 3.0, 4.0], (2, 1, 2, 1))
+        >>> ops.convert_to_numpy(sum_pixels(maps)).ravel().tolist()
+        [3.0, 7.0]
+        >>> ops.convert_to_numpy(sum_pixels(maps, batch=True)).ravel().tolist()
+        [10.0, 10.0]
+    """
+    sums = ops.sum(y, axis=(1, 2))
+    if not batch:
+        return sums
+    return ops.sum(sums, axis=0, keepdims=True) + ops.zeros_like(sums)
+
+
+def mean_over_images(values, batch: bool = False):
+    """Return values of shape `(batch, classes)`, or for each image the mean of all."""
+    if not batch:
+        return values
+    return ops.mean(values, axis=0, keepdims=True) + ops.zeros_like(values)
 
 
 def mean_over_classes(values, class_weights: Sequence[float] | None = None):

@@ -15,6 +15,7 @@ varifolds; Vaillant and Glaunes 2005, Charon and Trouve 2013).
 from keras import ops
 
 from bdloss.losses.boundary import SMOOTH, check_smooth, check_windows
+from bdloss.losses.inputs import sum_pixels
 from bdloss.losses.windows import (
     COLUMN,
     ROW,
@@ -92,7 +93,12 @@ def spread(y, theta: int = 5):
 
 
 def soft_oriented_f1(
-    y_true, y_pred, theta: int = 5, smooth: float = SMOOTH, valid=None
+    y_true,
+    y_pred,
+    theta: int = 5,
+    smooth: float = SMOOTH,
+    valid=None,
+    batch: bool = False,
 ):
     """Return the Dice score of oriented boundaries that are spread over a window.
 
@@ -106,6 +112,7 @@ def soft_oriented_f1(
         theta: Side of the window, odd, in pixels.
         smooth: Pixels added to numerator and denominator.
         valid: As in `extract_faces`.
+        batch: As in `sum_pixels`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both boundaries are empty.
@@ -122,8 +129,10 @@ def soft_oriented_f1(
     faces = extract_faces(y_true, valid), extract_faces(y_pred, valid)
     for true, pred in zip(*faces, strict=True):
         a, b = spread(true, theta), spread(pred, theta)
-        both += ops.sum(a * b, axis=(1, 2))
-        total += ops.sum(a * a + b * b, axis=(1, 2))
+        if valid is not None:  # as beyond the edge of the image
+            a, b = a * valid, b * valid
+        both += sum_pixels(a * b, batch)
+        total += sum_pixels(a * a + b * b, batch)
     numerator, denominator = 2.0 * theta * both + smooth, theta * total + smooth
     none = denominator <= 0.0  # so that NaN stays NaN
     return ops.where(none, 1.0, numerator / ops.where(none, 1.0, denominator))

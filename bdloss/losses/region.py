@@ -15,12 +15,13 @@ from bdloss.losses.boundary import (
     check_windows,
     extract_boundary,
 )
+from bdloss.losses.inputs import mean_over_images, sum_pixels
 from bdloss.losses.pooling import max_pool
 
 THETA0 = 3  # pixels: the window of Eq. 1
 
 
-def crossentropy(y_true, y_pred, valid=None, logits=None):
+def crossentropy(y_true, y_pred, valid=None, logits=None, batch: bool = False):
     """Return the mean binary cross-entropy over the valid pixels.
 
     Args:
@@ -29,6 +30,7 @@ def crossentropy(y_true, y_pred, valid=None, logits=None):
         valid: 1 where the pixel counts, 0 where it is ignored; None if all count.
         logits: The logits of `y_pred`, if known. The cross-entropy is then computed
             from them, so that a confident wrong prediction keeps its full gradient.
+        batch: Whether the mean is over the pixels of all images.
 
     Returns:
         Values of shape `(batch, classes)`, at least 0; 0 if all pixels are ignored.
@@ -38,9 +40,9 @@ def crossentropy(y_true, y_pred, valid=None, logits=None):
     else:
         losses = ops.binary_crossentropy(y_true, logits, from_logits=True)
     if valid is None:
-        return ops.mean(losses, axis=(1, 2))
-    count = ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
-    return ops.sum(losses * valid, axis=(1, 2)) / count
+        return mean_over_images(ops.mean(losses, axis=(1, 2)), batch)
+    count = ops.maximum(sum_pixels(valid, batch), 1.0)
+    return sum_pixels(losses * valid, batch) / count
 
 
 def near_edges(y_true, theta: int, valid=None):
@@ -64,45 +66,47 @@ def near_edges(y_true, theta: int, valid=None):
     return near if valid is None else near * valid
 
 
-def soft_iou(y_true, y_pred, smooth: float = SMOOTH):
+def soft_iou(y_true, y_pred, smooth: float = SMOOTH, batch: bool = False):
     """Return the intersection over union, TP / (TP + FP + FN) (Section 2).
 
     Args:
         y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
         y_pred: Probabilities of the same shape, 0 where ignored.
         smooth: Pixels added to numerator and denominator.
+        batch: As in `sum_pixels`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
     """
     check_smooth(smooth)
-    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
-    union = ops.sum(y_true + y_pred, axis=(1, 2)) - intersection
+    intersection = sum_pixels(y_true * y_pred, batch)
+    union = sum_pixels(y_true + y_pred, batch) - intersection
     if smooth > 0.0:
         return (intersection + smooth) / (union + smooth)
     return _ratio(intersection, union)
 
 
-def soft_dice(y_true, y_pred, smooth: float = SMOOTH):
+def soft_dice(y_true, y_pred, smooth: float = SMOOTH, batch: bool = False):
     """Return the Dice score, 2 TP / (2 TP + FN + FP) (Section 2).
 
     Args:
         y_true: Mask of shape `(batch, height, width, classes)`, 0 where ignored.
         y_pred: Probabilities of the same shape, 0 where ignored.
         smooth: Pixels added to numerator and denominator.
+        batch: As in `sum_pixels`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]: 1 if both masks are empty.
     """
     check_smooth(smooth)
-    intersection = ops.sum(y_true * y_pred, axis=(1, 2))
-    total = ops.sum(y_true, axis=(1, 2)) + ops.sum(y_pred, axis=(1, 2))
+    intersection = sum_pixels(y_true * y_pred, batch)
+    total = sum_pixels(y_true, batch) + sum_pixels(y_pred, batch)
     if smooth > 0.0:
         return (2.0 * intersection + smooth) / (total + smooth)
     return _ratio(2.0 * intersection, total)
 
 
-def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
+def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None, batch: bool = False):
     """Return `lam * TN / (TN + FP) + (1 - lam) * TP / (TP + FN)`, SS of Section 2.
 
     Args:
@@ -110,6 +114,7 @@ def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
         y_pred: Probabilities of the same shape.
         lam: Weight of the specificity, in [0, 1].
         valid: As in `crossentropy`.
+        batch: As in `sum_pixels`.
 
     Returns:
         Score of shape `(batch, classes)` in [0, 1]. Without background the specificity
@@ -117,8 +122,8 @@ def soft_ss(y_true, y_pred, lam: float = 0.5, valid=None):
     """
     check_fraction("lam", lam)
     background = 1.0 - y_true if valid is None else (1.0 - y_true) * valid
-    specificity = _share(background, 1.0 - y_pred)
-    sensitivity = _share(y_true, y_pred)
+    specificity = _share(background, 1.0 - y_pred, batch)
+    sensitivity = _share(y_true, y_pred, batch)
     return lam * specificity + (1.0 - lam) * sensitivity
 
 
@@ -128,9 +133,9 @@ def check_fraction(name: str, fraction: float) -> None:
         raise InputError(f"{name} must lie in [0, 1], got {fraction}")
 
 
-def _share(region, right):
+def _share(region, right, batch: bool):
     """Return the share of a region that is predicted correctly."""
-    return _ratio(ops.sum(region * right, axis=(1, 2)), ops.sum(region, axis=(1, 2)))
+    return _ratio(sum_pixels(region * right, batch), sum_pixels(region, batch))
 
 
 def _ratio(numerator, denominator):

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from bdloss.errors import InputError
+from bdloss.losses.inputs import mean_over_images
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv4")
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))  # convolutions, filters
@@ -96,7 +97,7 @@ class VGGFeatures:
         return cls(**config)
 
 
-def feature_distance(y_true, y_pred, extractor: Callable):
+def feature_distance(y_true, y_pred, extractor: Callable, batch: bool = False):
     """Return the squared difference of features, of each image and class.
 
     Args:
@@ -104,17 +105,18 @@ def feature_distance(y_true, y_pred, extractor: Callable):
         y_pred: Map of the same shape.
         extractor: Takes maps of shape `(n, height, width, 1)`, returns a sequence of
             tensors `(n, rows, columns, filters)`.
+        batch: Whether the mean is over all images.
 
     Returns:
         Values of shape `(batch, classes)`: means over pixels and filters, summed over
         layers. Each class is a grey image of its own.
     """
-    batch, _, _, classes = ops.shape(y_true)
+    images, _, _, classes = ops.shape(y_true)
     features = (extractor(_as_pictures(y)) for y in (y_true, y_pred))
     distance = 0.0
     for true, pred in zip(*features, strict=True):
         distance = distance + ops.mean(ops.square(pred - true), axis=(1, 2, 3))
-    return ops.reshape(distance, (batch, classes))
+    return mean_over_images(ops.reshape(distance, (images, classes)), batch)
 
 
 def _as_pictures(maps):

@@ -25,6 +25,7 @@ class LossSettings(Settings):
     boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
     pool: Literal["shared", "first"] = "shared"  # who gets the gradient of a tie
     bce: bool = True  # whether BCE is added
+    batch: bool = False  # whether sums are over the batch, not over each patch
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
     # Of classes, or contact, in the mean over all; one that is not named has 1.
     class_weights: dict[str, NonNegative] = Field(default={})
@@ -64,5 +65,10 @@ def make_loss(
     if settings.class_weights:
         weights = [settings.class_weights.get(name, 1.0) for name in targets]
     return losses.CombinedLoss(
-        extra, w=w, bce=settings.bce, ignore=IGNORED, class_weights=weights
+        extra,
+        w=w,
+        bce=settings.bce,
+        ignore=IGNORED,
+        class_weights=weights,
+        batch=settings.batch,
     )

@@ -56,6 +56,7 @@ ALL = [
     EdgeCrossentropy(ignore=255),
     CombinedLoss(ignore=255),
     CombinedLoss(None, ignore=255),
+    CombinedLoss("oriented", batch=True, ignore=255, name="combined_of_a_batch"),
     CombinedLoss(VGG, w=0.1, ignore=255, name="combined_vgg"),
 ]
 EACH = pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.name)
@@ -405,8 +406,8 @@ def test_combined_loss_prepares_truth_and_prediction_once(monkeypatch):
     monkeypatch.setattr(classes, "prepare", counted)
     loss = CombinedLoss(BoundaryLoss(theta=7), w=0.3, ignore=255)
     loss(as_batch(HOUSE), as_batch(HOUSE))
-    options = {"from_logits": False, "ignore": 255, "data_format": "channels_last"}
-    assert calls == [{**options, "validate": False}]
+    assert calls == [loss.options]
+    assert loss.options["ignore"] == 255
 
 
 def test_a_part_may_say_what_the_combined_loss_says():
@@ -568,6 +569,52 @@ def test_ignored_pixels_have_no_gradient(loss):
     assert gradient.any()
 
 
+def of_batch(loss):
+    """The same loss, with sums over all images."""
+    return type(loss).from_config({**loss.get_config(), "batch": True})
+
+
+@pytest.mark.parametrize(
+    "loss",
+    # Features are of whole images, and Sobel's filter is told of the edge otherwise.
+    [loss for loss in ALL if "vgg" not in loss.name and loss.name != "sobel"],
+    ids=lambda loss: loss.name,
+)
+def test_a_batch_is_like_one_image_of_all_its_images(loss):
+    true, pred = random_masks(5, 3, 17, 20)
+    pred = ndimage.gaussian_filter(pred.astype("float32"), (0, 1, 1))
+    true[1] = 0  # nothing there
+    true[2, :9] = 255
+    gap = np.full((17, 8), 255)
+    true, pred, one_true, one_pred = (
+        y[..., None].astype("float32")
+        for y in (
+            true,
+            pred,
+            np.hstack([part for mask in true for part in (mask, gap)])[None],
+            np.hstack([part for mask in pred for part in (mask, gap / 510)])[None],
+        )
+    )
+    values = ops.convert_to_numpy(of_batch(loss).call(true, pred))
+    assert values == pytest.approx([float(of_batch(loss)(one_true, one_pred))] * 3)
+    alone = ops.convert_to_numpy(loss.call(true, pred))
+    assert loss.batch or np.ptp(alone) > 0.01
+
+
+def test_features_of_a_batch_have_one_distance():
+    true, pred = (mask[..., None] for mask in random_masks(5, 3, 17, 20))
+    alone = ops.convert_to_numpy(VGG.call(true, pred.astype("float32")))
+    values = ops.convert_to_numpy(of_batch(VGG).call(true, pred.astype("float32")))
+    assert values == pytest.approx([alone.mean()] * 3)
+
+
+@EACH_CLASS
+def test_one_image_is_a_batch(loss):
+    y_true, y_pred = as_batch(HALF_KNOWN), as_batch(0.2 + 0.6 * HOUSE)
+    plain = float(loss(y_true, y_pred))
+    assert float(of_batch(loss)(y_true, y_pred)) == pytest.approx(plain, abs=1e-7)
+
+
 def test_class_absent_from_both_costs_nothing():
     y_true = np.concatenate([as_batch(HOUSE), as_batch(FIELD)], -1)
     y_pred = np.concatenate([as_batch(FIELD), as_batch(FIELD)], -1)
@@ -717,8 +764,8 @@ def test_w_changes_a_compiled_loss_without_a_new_trace():
 @EACH
 def test_sample_weight_of_each_image(loss):
     y_true, y_pred = as_batch(HOUSE, HOUSE), as_batch(HOUSE / 2, FIELD)
-    first, second = (float(loss(y_true[i : i + 1], y_pred[i : i + 1])) for i in (0, 1))
-    assert abs(first - second) > 0.01
+    first, second = ops.convert_to_numpy(loss.call(y_true, y_pred))
+    assert (first == second) if loss.batch else abs(first - second) > 0.01
     weighted = float(loss(y_true, y_pred, np.array([0.5, 3.0])))
     assert weighted == pytest.approx((0.5 * first + 3 * second) / 2, rel=1e-5)
 
@@ -755,6 +802,11 @@ def test_combined_loss_knows_its_extras_by_name():
         (
             lambda: CombinedLoss(VGG, ignore=0),
             r"CombinedLoss\(..., ignore=255\); got it in extra alone",
+        ),
+        (
+            lambda: CombinedLoss(OrientedBoundaryLoss(batch=True)),
+            "batch is said to the combined loss, for all its parts: "
+            r"CombinedLoss\(..., batch=True\)",
         ),
         (lambda: CombinedLoss(CombinedLoss()), "extra must be one of boundary, "),
         (lambda: CombinedLoss(lambda a, b: a), "or None, got <function"),

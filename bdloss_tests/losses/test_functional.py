@@ -18,7 +18,14 @@ FUNCTIONS = {
     "ss": losses.ss_loss,
     "vgg": losses.vgg_loss,
 }
-SHARED = {"from_logits", "ignore", "class_weights", "data_format", "validate"}
+SHARED = {
+    "from_logits",
+    "ignore",
+    "class_weights",
+    "batch",
+    "data_format",
+    "validate",
+}
 OWN = {
     "boundary": {"theta0", "theta", "smooth", "boundary", "pool"},
     "oriented": {"theta", "smooth"},
