@@ -109,7 +109,11 @@ def sum_pixels(y, batch: bool = False):
         >>> ops.convert_to_numpy(sum_pixels(maps, batch=True)).ravel().tolist()
         [10.0, 10.0]
     """
-    sums = ops.sum(y, axis=(1, 2))
+    return sum_images(ops.sum(y, axis=(1, 2)), batch)
+
+
+def sum_images(sums, batch: bool = False):
+    """Return sums of shape `(batch, classes)`, or for each image that of all."""
     if not batch:
         return sums
     return ops.sum(sums, axis=0, keepdims=True) + ops.zeros_like(sums)

@@ -4,7 +4,12 @@ from keras import ops
 from scipy import ndimage
 
 from bdloss.losses import OrientedBoundaryLoss, boundary_loss, oriented_boundary_loss
-from bdloss.losses.oriented import extract_faces, soft_oriented_f1, spread
+from bdloss.losses.oriented import (
+    extract_faces,
+    overlap_faces,
+    soft_oriented_f1,
+    spread,
+)
 from bdloss_tests.drawing import FIELD, HOUSE, as_batch, draw, smooth_masks
 from bdloss_tests.gradients import gradient
 
@@ -83,6 +88,43 @@ def test_a_window_spreads_all_of_a_pixel():
     np.testing.assert_allclose(
         slope, ops.convert_to_numpy(spread(weights, 5)), atol=1e-6
     )
+
+
+def overlap_plainly(true, pred, theta, valid):
+    """The sums of faces, which the backend differentiates by itself."""
+    both = each = 0.0
+    faces = extract_faces(true, valid), extract_faces(pred, valid)
+    for a, b in zip(*faces, strict=True):
+        a, b = (
+            ops.multiply(spread(face, theta), 1 if valid is None else valid)
+            for face in (a, b)
+        )
+        both += ops.sum(a * b, axis=(1, 2))
+        each += ops.sum(a * a + b * b, axis=(1, 2))
+    return ops.stack([both, each])
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("of_truth", [False, True])
+def test_gradient_is_that_of_the_sums(classes, ignored, of_truth):
+    rng = np.random.default_rng(classes)
+    shape = (3, 11, 14, classes)
+    known, y = (rng.random(shape).astype("float32") for _ in range(2))
+    y[:, 4:7] = 0.5  # nothing falls there
+    valid = ops.cast(rng.random(shape) > 0.1, "float32") if ignored else None
+    weights = rng.random((2, 3, classes)).astype("float32")
+
+    def slope(sums):
+        def total(y):
+            maps = (y, known) if of_truth else (known, y)
+            return ops.sum(ops.multiply(sums(*maps, 5, valid), weights))
+
+        return gradient(total, y)
+
+    plain = slope(overlap_plainly)
+    np.testing.assert_allclose(slope(overlap_faces), plain, atol=1e-5)
+    assert np.abs(plain).max() > 0.01
 
 
 def loss(true, pred, **settings):
