@@ -120,6 +120,42 @@ def draw_comparison(
     figure.savefig(path, dpi=120)
 
 
+def draw_intervals(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    rows: Sequence[str],
+    centres: Mapping[str, float],
+    path: Path,
+) -> None:
+    """Draw means and their intervals, one panel a score.
+
+    Args:
+        panels: Of each score: mean, low and high of a row, or of some of them. One
+            without an interval (NaN) is a dot.
+        rows: All rows, the uppermost first.
+        centres: Where the line of each panel is drawn.
+        path: PNG file to write.
+    """
+    size = (1.6 + 2.1 * len(panels), 1.0 + 0.34 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (label, panel) in zip(
+        np.ravel(figure.subplots(1, len(panels), sharey=True)),
+        panels.items(),
+        strict=True,
+    ):
+        axes.axvline(centres[label], color="0.6", linewidth=1)
+        for name, (mean, low, high) in panel.items():
+            place = len(rows) - 1 - rows.index(name)
+            colour = f"C{rows.index(name)}"
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot(mean, place, "o", color=colour, markersize=5)
+        axes.set_title(label, fontsize=9)
+        axes.set_yticks(range(len(rows)), reversed(rows), fontsize=9)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.margins(y=0.15)
+        axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
 def draw_side_by_side(
     samples: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[np.ndarray]]],
     names: Sequence[str],

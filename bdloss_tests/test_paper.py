@@ -23,6 +23,7 @@ from paper.ablations import SPECIALS
 
 PAPER = Path(plan.__file__).with_name("paper.toml")
 TOWNS = PAPER.with_name("towns.toml")
+SCENES = PAPER.with_name("synthetic.toml")
 TINY = """
 seeds = [0, 1]
 threads = 1
@@ -41,9 +42,10 @@ label = "L_IoU"
 set = ["loss.extra=none"]
 [losses.boundary]
 label = "L_BF1,IoU"
+set = ["loss.extra=boundary"]
 [ablations.sobel]
 label = "Sobel"
-set = ["loss.boundary=sobel"]
+set = ["loss.extra=boundary", "loss.boundary=sobel"]
 seeds = [0]
 """
 
@@ -140,6 +142,22 @@ def test_folds_are_trained_alone_and_shown_together():
     assert table[1][2:] == ["3", "60.00 ± 10.00", ""]
     assert table[2][2:4] == ["2", "62.00 ± 12.73"]
     assert table[2][4].startswith("+2.00 [")
+
+
+def test_scenes_that_chose_nothing_are_of_another_seed():
+    study = plan.read_study(SCENES)
+    made = {
+        (run.variant.name, run.seed): make_experiment(
+            plan.make_settings(study, run, Path())
+        )
+        for run in plan.list_runs(study)
+    }
+    assert len(made) == 4 * 5
+    assert {one.dataset.seed for one in made.values()} == {1}
+    chosen = made["oriented", 4].loss
+    assert (chosen.extra, chosen.theta, chosen.batch) == ("oriented", 9, True)
+    papers = made["boundary", 0].loss
+    assert (papers.extra, papers.theta, papers.batch) == ("boundary", 5, False)
 
 
 def test_random_features_are_called_so(tmp_path):
@@ -249,14 +267,16 @@ def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     assert "Not finished: town/iou/seed1, " in text
     ratio = 100 * found["town", "boundary", 0].scores["boundary_ratio"]
     assert f"| {ratio:.2f} |" in text
+    assert "## L_BF1,IoU, beside the others, Town" in text
+    assert f"| L_IoU | 1 | {ours - iou:+.2f} |" in text
     assert "Sobel" not in text
     assert "(town_windows.png)\n\nImagery by a test." in text
     assert "Town: 1 test scenes, 0.01 megapixels." in text
     assert "a mean over the 1 scenes that have a boundary" in text
     assert "2 runs; 3 are not finished" in capsys.readouterr().out
-    for name in ("town_val_iou.png", "town_val_bf1.png", "town_windows.png"):
-        assert (tmp_path / name).stat().st_size > 5000
-        assert f"({name})" in text
+    for name in ("gains", "val_iou", "val_bf1", "windows"):
+        assert (tmp_path / f"town_{name}.png").stat().st_size > 5000
+        assert f"(town_{name}.png)" in text
 
 
 def test_study_is_drawn_again_from_what_was_kept(study, tmp_path, capsys):
@@ -369,6 +389,7 @@ def test_runs_are_trained_by_processes_of_their_own(tmp_path):
         + """
 [ablations.narrow]
 special = "narrowing theta"
+set = ["loss.extra=boundary"]
 seeds = [5]
 [ablations.even]
 set = ["loss.theta=4"]

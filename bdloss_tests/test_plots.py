@@ -105,6 +105,25 @@ def test_runs_are_compared_by_a_line_and_a_band(tmp_path, monkeypatch):
     assert {(1.0, 0.1), (1.0, 0.3), (2.0, 0.5), (2.0, 0.6)} <= set(map(tuple, band))
 
 
+def test_intervals_stand_in_the_rows_of_their_names(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure)
+    )
+    panels = {"IoU": {"b": (1.0, -2.0, 4.0)}, "F1": {"a": (3.0, np.nan, np.nan)}}
+    centres = {"IoU": 0.0, "F1": 100.0}
+    plots.draw_intervals(panels, ["a", "b"], centres, tmp_path / "a.png")
+    first, second = drawn[0].axes
+    line, interval, mean = first.lines
+    assert (first.get_title(), second.get_title()) == ("IoU", "F1")
+    assert [text.get_text() for text in first.get_yticklabels()] == ["b", "a"]
+    assert line.get_xdata() == [0, 0]
+    assert interval.get_xydata().tolist() == [[-2, 0], [4, 0]]
+    assert mean.get_xydata().tolist() == [[1, 0]]
+    assert second.lines[0].get_xdata() == [100, 100]
+    assert second.lines[2].get_xydata().tolist() == [[3, 1]]
+
+
 def test_models_stand_side_by_side_with_their_scores(tmp_path):
     moved, true = np.roll(MASK, 4, axis=1), MASK.copy()
     true[:3] = 255

@@ -98,6 +98,16 @@ def runs_of(
     }
 
 
+def compare(
+    study: Study, results: Results, dataset: str, name: str, other: str, measure: str
+) -> Difference:
+    """Return how much more one loss scores than another on a data set."""
+    ours, theirs = (
+        values_by_seed(study, results, dataset, one, measure) for one in (name, other)
+    )
+    return paired_difference(ours, theirs)
+
+
 def values_by_seed(
     study: Study, results: Results, dataset: str, name: str, measure: str
 ) -> dict[tuple[str, int], float]:
@@ -150,11 +160,17 @@ def tabulate(
         ]
         for dataset in datasets:
             for measure in measures:
-                ours, theirs = (
-                    values_by_seed(study, results, dataset, name, measure)
-                    for name in (variant.name, study.reference)
+                ours = values_by_seed(study, results, dataset, variant.name, measure)
+                gain = show_difference(
+                    compare(
+                        study,
+                        results,
+                        dataset,
+                        variant.name,
+                        study.reference,
+                        measure,
+                    )
                 )
-                gain = show_difference(paired_difference(ours, theirs))
                 ran = bool(runs_of(study, results, dataset, variant.name))
                 row += [
                     show_mean(ours) if ours or not ran else "not scored",
@@ -162,6 +178,23 @@ def tabulate(
                 ]
         if any(counts):
             table.append(row)
+    return table
+
+
+def tabulate_beside(
+    study: Study, results: Results, dataset: str, measures: Sequence[str]
+) -> list[list[str]]:
+    """Return a row for each other loss, with what the drawn one scores more than it."""
+    table = [["more than", "pairs", *(MEASURES[measure].label for measure in measures)]]
+    for variant in [*study.losses, *study.ablations]:
+        gains = [
+            compare(study, results, dataset, study.compared, variant.name, measure)
+            for measure in measures
+        ]
+        pairs = max(gain.pairs for gain in gains)
+        if pairs and variant.name != study.compared:
+            cells = [show_difference(gain) for gain in gains]
+            table.append([variant.label, str(pairs), *cells])
     return table
 
 
@@ -254,6 +287,7 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
     add_losses("Table 1: IoU", list(study.folds), ["iou"])
     add_losses("Table 2: BF1", list(study.folds), ["bf1_3", "bf1_5"])
     pair = [v for v in study.losses if v.name in (study.reference, study.compared)]
+    drawn = next(v.label for v in study.losses if v.name == study.compared)
     for dataset, label in study.labels.items():
         finished = runs_of(study, results, dataset).values()
         if not finished:
@@ -262,6 +296,8 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         add_losses(f"Boundaries, {label}", [dataset], BOUNDARIES)
         if any(MEASURES["matched_f1_3"].of(one) is not None for one in finished):
             add_losses(f"Scores that see teeth, {label}", [dataset], SHARPNESS)
+            beside = tabulate_beside(study, results, dataset, SHARPNESS)
+            add(f"{drawn}, beside the others, {label}", beside)
         add_losses(f"Convergence, noise, edges, neighbours, {label}", [dataset], CLAIMS)
         parts.append(f"{CLAIMS_NOTE} {near}")
         add(f"Buildings, {label}", tabulate_buildings(study, results, dataset))
@@ -270,7 +306,8 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
             study, results, [*pair, *study.ablations], [dataset], ABLATED
         )
         add(f"Ablations, {label}", ablated)
-        names = draw_curves(study, results, dataset, out)
+        names = draw_gains(study, results, dataset, out)
+        names += draw_curves(study, results, dataset, out)
         names += draw_windows(study, results, dataset, runs, out)
         parts += [f"![{name}]({name})" for name in names]
         if dataset in study.credits:
@@ -281,6 +318,39 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         parts.append(f"Not finished: {', '.join(missing)}")
     (out / "tables.md").write_text("\n\n".join(parts) + "\n")
     print(f"{out / 'tables.md'}: {len(results)} runs; {len(missing)} are not finished")
+
+
+def draw_gains(study: Study, results: Results, dataset: str, out: Path) -> list[str]:
+    """Draw what each loss scores more than the reference; return the file.
+
+    The length of the boundary is no gain: it is drawn as it is, of all losses.
+    """
+    from bdloss import plots
+
+    labels = {variant.name: variant.label for variant in study.losses}
+    panels: dict[str, dict[str, tuple[float, float, float]]] = {}
+    centres: dict[str, float] = {}
+    for measure in SHARPNESS:
+        length = measure == "boundary_ratio"
+        than = "100: as long" if length else f"more than {labels[study.reference]}"
+        title = f"{MEASURES[measure].label}\n{than}"
+        centres[title] = 100.0 if length else 0.0
+        panel = panels[title] = {}
+        for name, label in labels.items():
+            ours, theirs = (
+                values_by_seed(study, results, dataset, one, measure)
+                for one in (name, study.reference)
+            )
+            if length:
+                theirs = dict.fromkeys(ours, 0.0)
+            elif name == study.reference:
+                continue
+            gain = paired_difference(ours, theirs)
+            if gain.pairs:
+                panel[label] = (gain.mean, gain.low, gain.high)
+    file = f"{dataset}_gains.png"
+    plots.draw_intervals(panels, list(labels.values()), centres, out / file)
+    return [file]
 
 
 def draw_curves(study: Study, results: Results, dataset: str, out: Path) -> list[str]:

@@ -45,7 +45,8 @@ CANDIDATES: dict[str, Loss] = {
         )
         for theta in (3, 5, 9)
     },
-    "oriented, theta 5, w = 0.9": partial(losses.CombinedLoss, "oriented", w=0.9),
+    "oriented, theta 9, w = 0.9": partial(losses.CombinedLoss, "oriented", w=0.9),
+    "edge, theta 9, w = 0.5": partial(losses.CombinedLoss, "edge"),
 }
 
 

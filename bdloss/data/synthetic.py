@@ -13,11 +13,11 @@ import rasterio
 from rasterio.transform import from_origin
 
 from bdloss.data.aicd import IMAGE_FOLDERS, read_aicd
-from bdloss.data.scenes import DatasetSettings, Splits
+from bdloss.data.scenes import DatasetSettings, Splits, load_scene
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import atomic_folder
 from bdloss.geo import raster
-from bdloss.settings import Positive
+from bdloss.settings import Count, Positive
 
 HEIGHT, WIDTH = 600, 800  # pixels, as AICD
 RESOLUTION = 0.5  # metres a pixel, of scenes written as GeoTIFF
@@ -45,14 +45,15 @@ class SyntheticSettings(DatasetSettings):
     name: Literal["synthetic"] = "synthetic"
     scenes: Positive = 800  # how many are made
     height: Positive = HEIGHT  # rows of a scene, in pixels; columns are 4/3 of them
+    seed: Count = 0  # of what they show
 
     def read(self) -> Splits:
         """Find the scenes, or make them."""
-        return read_synthetic(self.root, self.scenes, self.height)
+        return read_synthetic(self.root, self.scenes, self.height, self.seed)
 
 
 def read_synthetic(
-    root: str | PathLike, scenes: int = 800, height: int = HEIGHT
+    root: str | PathLike, scenes: int = 800, height: int = HEIGHT, seed: int = 0
 ) -> Splits:
     """Find the synthetic scenes in a folder, and make them first if there is none.
 
@@ -60,6 +61,7 @@ def read_synthetic(
         root: The folder.
         scenes: How many there are, or are to be made.
         height: Their rows, in pixels; columns are four thirds of them.
+        seed: Of what they show.
 
     Returns:
         The scenes, split as those of AICD.
@@ -70,7 +72,7 @@ def read_synthetic(
     root = Path(root)
     size = height, height * WIDTH // HEIGHT
     if not root.exists():
-        write_archive(root, scenes, size=size)
+        write_archive(root, scenes, size=size, seed=seed)
     splits = read_aicd(root)
     found = sum(map(len, splits))
     with raster.open_raster(splits.train[0].image) as source:
@@ -79,6 +81,11 @@ def read_synthetic(
         raise InputError(
             f"{root} must hold the {scenes} scenes of {size} pixels that are wanted, "
             f"it holds {found} of {shape}; remove it or name another folder"
+        )
+    first = make_picture(np.random.default_rng((seed, 0, 0)), *size)
+    if not np.array_equal(load_scene(splits.train[0]).mask, first.mask):
+        raise InputError(
+            f"{root} must hold scenes of seed {seed}; remove it or name another folder"
         )
     return splits
 

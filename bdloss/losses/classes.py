@@ -460,7 +460,7 @@ class OrientedBoundaryLoss(ImageLoss):
 
     def __init__(
         self,
-        theta: int = 5,
+        theta: int = 9,
         smooth: float = SMOOTH,
         *,
         from_logits: bool = False,

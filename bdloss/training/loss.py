@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bdloss import losses
 from bdloss.constants import BUILDING, IGNORED
@@ -12,23 +12,46 @@ from bdloss.settings import Fraction, Settings
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+RECOMMENDED = "oriented"  # docs/results.md says why
+PAPERS = {
+    "theta": 5,
+    "batch": False,
+}  # Section 4.3; it says nothing of sums over batches
+
+
 class LossSettings(Settings):
-    """What is minimised: `BCE + w * extra + (1 - w) * IoU`."""
+    """What is minimised: `BCE + w * extra + (1 - w) * IoU`.
+
+    `theta` and `batch` are those of the recommended loss. Where another loss is named,
+    and they are not, they are the paper's; but theta of `edge` is 9 too.
+    """
 
     extra: Literal["boundary", "oriented", "edge", "dice", "ss", "vgg", "none"] = (
-        "boundary"
+        RECOMMENDED
     )
     theta0: int = 3  # window side, pixels (Eq. 1)
-    theta: int = 5  # window side, pixels (Eq. 2; oriented; edge)
+    theta: int = 9  # window side, pixels (Eq. 2; oriented; edge)
     smooth: float = 1.0  # pixels
     lam: Fraction = 0.5  # weight of the specificity, for the loss ss
     boundary: Literal["pooling", "sobel"] = "pooling"  # how it finds boundaries
     pool: Literal["shared", "first"] = "shared"  # who gets the gradient of a tie
     bce: bool = True  # whether BCE is added
-    batch: bool = False  # whether sums are over the batch, not over each patch
+    batch: bool = True  # whether sums are over the batch, not over each patch
     vgg: str = "imagenet"  # imagenet | a file of VGG19 weights, for the loss vgg
     # Of classes, or contact, in the mean over all; one that is not named has 1.
     class_weights: dict[str, NonNegative] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Add what goes with the loss that is named."""
+        if (
+            not isinstance(given, dict)
+            or given.get("extra", RECOMMENDED) == RECOMMENDED
+        ):
+            return given
+        papers = {**PAPERS, "theta": 9} if given["extra"] == "edge" else PAPERS
+        return {**papers, **given}
 
 
 def make_loss(

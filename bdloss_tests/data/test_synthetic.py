@@ -149,3 +149,7 @@ def test_synthetic_scenes_are_made_once(tmp_path):
         read_synthetic(root, scenes=30, height=60)
     with pytest.raises(ValueError, match=r"of \(90, 120\) .* of \(60, 80\); "):
         read_synthetic(root, scenes=20, height=90)
+    with pytest.raises(ValueError, match="must hold scenes of seed 1; remove it or "):
+        read_synthetic(root, scenes=20, height=60, seed=1)
+    others = read_synthetic(tmp_path / "others", scenes=20, height=60, seed=1)
+    assert read_synthetic(tmp_path / "others", 20, 60, seed=1) == others

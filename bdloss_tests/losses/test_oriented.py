@@ -183,7 +183,7 @@ def test_a_moved_house_by_hand():
     beside = (row(ahead[0]) * row(ahead[1])).sum()
     across = (5 - 2) * along + 5 * beside  # two walls of either kind
     expected = 1 - (2 * 2 * across / 125 + 1) / (2 * 2 * 2 * 5 * along / 125 + 1)
-    assert loss(BLOCK, moved) == pytest.approx(expected, abs=1e-5)
+    assert loss(BLOCK, moved, theta=5) == pytest.approx(expected, abs=1e-5)
     assert 0.2 < expected < 0.24
     assert float(boundary_loss(BLOCK[None], moved[None])[0]) == pytest.approx(0)
 
@@ -200,10 +200,11 @@ def with_teeth(width):
 def test_teeth_cost_where_the_boundary_loss_sees_none(width, least):
     toothed = with_teeth(width)
     assert float(boundary_loss(BLOCK[None], toothed[None])[0]) < 0.01
-    assert loss(BLOCK, toothed) > least
+    assert loss(BLOCK, toothed, theta=5) > least
     moved = BLOCK.copy()
     moved[8 - width : 8, 8:24] = 1
-    assert loss(BLOCK, toothed) > loss(BLOCK, moved) / 2  # half of the wall is
+    for theta in (5, 9):  # half of the wall is moved
+        assert loss(BLOCK, toothed, theta=theta) > loss(BLOCK, moved, theta=theta) / 2
 
 
 def test_a_hollow_house_has_twice_the_boundary():

@@ -335,7 +335,8 @@ def test_search_goes_on_with_the_best_branch(tmp_path, caplog):
 
 
 def test_loss_is_made_from_the_settings():
-    loss = make_loss(LossSettings(theta0=5, theta=7, pool="first"), 0.2)
+    wide = LossSettings(extra="boundary", theta0=5, theta=7, pool="first")
+    loss = make_loss(wide, 0.2)
     assert isinstance(loss.extra, losses.BoundaryLoss)
     assert (loss.extra.theta0, loss.extra.theta, loss.ignore) == (5, 7, 255)
     assert loss.extra.pool == "first"
@@ -347,6 +348,26 @@ def test_loss_is_made_from_the_settings():
     assert make_loss(LossSettings(extra="none"), 0.5).extra is None
     with pytest.raises(FileNotFoundError, match="no such file of VGG19 weights"):
         make_loss(LossSettings(extra="vgg", vgg="none.h5"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "theta", "batch"),
+    [
+        ({}, 9, True),  # the recommended loss
+        ({"extra": "oriented", "theta": 5}, 5, True),
+        ({"extra": "boundary"}, 5, False),  # the paper's
+        ({"extra": "boundary", "theta": 7, "batch": True}, 7, True),
+        ({"extra": "edge"}, 9, False),
+        ({"extra": "none"}, 5, False),
+    ],
+)
+def test_a_loss_brings_what_goes_with_it(given, theta, batch):
+    settings = LossSettings(**given)
+    loss = make_loss(settings, 0.2)
+    assert (settings.theta, settings.batch, loss.batch) == (theta, batch, batch)
+    assert settings.extra == given.get("extra", "oriented")
+    assert getattr(loss.extra, "theta", theta) == theta
+    assert LossSettings(**settings.model_dump()) == settings
 
 
 def test_history_may_have_more_columns_than_it_began_with(tmp_path):
