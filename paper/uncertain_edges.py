@@ -31,6 +31,11 @@ STEPS = 300
 LEARNING_RATE = 0.1
 SEEDS = (0, 1, 2)
 ZOOM = 4  # of the picture
+HEAD = """# What an uncertain edge makes of each loss
+
+Made by `python -m paper edges`; do not edit. One map is fitted to 24 rectangles whose
+sides move by 2 pixels, and scored on 24 others; mean of three seeds, in percent.
+"""
 
 Loss = Callable[[], keras.losses.Loss]
 CANDIDATES: dict[str, Loss] = {
@@ -162,6 +167,6 @@ def compare_losses(out: Path, candidates: Mapping[str, Loss] = CANDIDATES) -> st
     fitted = {name: fit_loss(loss) for name, loss in candidates.items()}
     table = tabulate(fitted)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "edges.md").write_text(table + "\n")
+    (out / "edges.md").write_text(f"{HEAD}\n{table}\n")
     plots.write_picture(draw_maps(fitted), out / "edges.png")
     return table
