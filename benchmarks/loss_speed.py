@@ -1,4 +1,4 @@
-"""The cost of the boundary loss, forward and backward, beside other losses.
+"""The cost of losses of boundaries, forward and backward, beside others.
 
     python benchmarks/loss_speed.py > table.md     (10 minutes on 2 cores)
     python benchmarks/loss_speed.py --combined     (the combined loss only)
@@ -28,7 +28,7 @@ from bdloss import losses
 from bdloss.models import build_model
 
 SHAPES = ((8, 256, 256), (8, 512, 512), (2, 1024, 1024))
-THETAS = (5, 7, 15)
+THETAS = (5, 9, 15)
 ROUNDS = 7
 MODES = {"graph": False, "jit_compile": True}
 TORCH = importlib.util.find_spec("torch") is not None
@@ -63,6 +63,9 @@ def tensorflow_losses(theta: int) -> dict[str, Callable]:
         "Dice": losses.dice_loss,
         "usual way": lambda true, pred: usual_way(true, pred, theta),
         "ours": lambda true, pred: losses.boundary_loss(true, pred, theta=theta),
+        "oriented": lambda true, pred: losses.oriented_boundary_loss(
+            true, pred, theta=theta
+        ),
     }
 
 
@@ -159,8 +162,10 @@ def main() -> None:
             print(f"combined loss, 8 x 256², {mode}: {ms:.2f} ms")
         return
     names = [*tensorflow_losses(5), *(["usual way, PyTorch"] if TORCH else [])]
-    print(f"| batch | theta | mode | {' | '.join(names)} | usual / ours | ours / BCE |")
-    print("|---|---|---" + "|---:" * (len(names) + 2) + "|")
+    ratios = (("usual way", "ours"), ("ours", "BCE"), ("oriented", "ours"))
+    headings = [*names, *(f"{a.split()[0]} / {b}" for a, b in ratios)]
+    print(f"| batch | theta | mode | {' | '.join(headings)} |")
+    print("|---|---|---" + "|---:" * len(headings) + "|")
     for shape in SHAPES:
         size = f"{shape[0]} x {shape[1]}²"
         for theta in THETAS:
@@ -173,8 +178,7 @@ def main() -> None:
                     steps["usual way, PyTorch"] = torch_step(shape, theta)
                 ms = time_steps(steps, ROUNDS)
                 cells = [f"{ms[name]:.1f}" for name in names]
-                cells.append(f"{ms['usual way'] / ms['ours']:.1f}")
-                cells.append(f"{ms['ours'] / ms['BCE']:.1f}")
+                cells += [f"{ms[a] / ms[b]:.1f}" for a, b in ratios]
                 print(
                     f"| {size} | {theta} | {mode} | {' | '.join(cells)} |", flush=True
                 )
@@ -186,7 +190,7 @@ def main() -> None:
                 cells.append(
                     f"{pool.apply(measure_memory, (name, SHAPES[1], 5, jit)):.0f}"
                 )
-        cells += [""] * (len(names) + 2 - len(cells))
+        cells += [""] * (len(headings) - len(cells))
         print(f"| 8 x 512², MB | 5 | {mode} | {' | '.join(cells)} |", flush=True)
     ms = time_training(SHAPES[0])
     print(f"\nTimes in ms, forward and backward. {describe_machine()}.")
