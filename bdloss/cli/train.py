@@ -11,7 +11,9 @@ from bdloss.cli.options import FOLDER, experiment_options
 @click.command(cls=Command)
 @experiment_options
 @click.option("--out", type=FOLDER, help="Run folder to write.  [runs/NAME]")
-@click.option("--loss", metavar="NAME", help="boundary, dice, ss, vgg or none.")
+@click.option(
+    "--loss", metavar="NAME", help="oriented, boundary (the paper's), none, ..."
+)
 @click.option(
     "--devices",
     default="1",

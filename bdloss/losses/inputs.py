@@ -113,10 +113,19 @@ def sum_pixels(y, batch: bool = False):
 
 
 def sum_images(sums, batch: bool = False):
-    """Return sums of shape `(batch, classes)`, or for each image that of all."""
+    """Return sums of shape `(batch, classes)`, or for each image that of all.
+
+    Where TensorFlow's replicas share a batch, the sum is over the images of all.
+    """
     if not batch:
         return sums
-    return ops.sum(sums, axis=0, keepdims=True) + ops.zeros_like(sums)
+    total = ops.sum(sums, axis=0, keepdims=True)
+    if keras.backend.backend() == "tensorflow":
+        distribute = sys.modules["tensorflow"].distribute
+        replica = distribute.get_replica_context()  # none outside of them
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            total = replica.all_reduce(distribute.ReduceOp.SUM, total)
+    return total + ops.zeros_like(sums)
 
 
 def mean_over_images(values, batch: bool = False):

@@ -264,7 +264,7 @@ class Trainer:
     def _end_epoch(self, logs: dict[str, Any]) -> None:
         row = {name: float(value) for name, value in logs.items()}
         row.pop("val_w", None)  # on JAX, where w is carried as a metric
-        if "val_loss" in row:
+        if "val_loss" in row and not self._loss.batch:  # else blanks have a share
             row["val_loss"] *= self.batches.padding
         if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss")):
             raise InputError(self._not_finite())

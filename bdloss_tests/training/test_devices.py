@@ -72,7 +72,7 @@ def settings(tmp_path_factory):
             "workers": 1,
             "augment": "none",
         },
-        "loss": {"extra": "dice"},  # which is traced faster
+        "loss": {"extra": "dice", "batch": True},  # which is traced faster
         "weight": {"policy": "constant", "start": 0.5},
         "stage": [{"epochs": 2}],
     }
@@ -112,7 +112,8 @@ def test_two_devices_train_as_one_when_stopped_too(settings, tmp_path):
 
 def same(one, two):
     (rows, weights), (rows2, weights2) = read(one), read(two)
-    for name in rows.dtype.names:
+    # The validation loss of a batch is that of blank patches too.
+    for name in set(rows.dtype.names) - {"val_loss"}:
         np.testing.assert_allclose(rows2[name], rows[name], atol=1e-5, err_msg=name)
     for one, two in zip(weights, weights2, strict=True):
         np.testing.assert_allclose(two, one, atol=1e-3)
