@@ -1,8 +1,10 @@
 """Patches: batches of windows of scenes, as Keras trains on them."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import cv2
 import keras
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,6 +19,7 @@ from bdloss.settings import Count, Fraction, Positive, Settings
 
 MAX_DRAWS = 10  # of a patch, before it is taken as it is
 SEED_RANGE = 2**32
+Scale = Annotated[float, Field(ge=0.125, le=8)]
 
 
 class PatchSettings(Settings):
@@ -28,6 +31,10 @@ class PatchSettings(Settings):
     steps: Count = 0  # batches an epoch; 0: as many pixels as there are, or the grid
     augment: Strength = "light"
     building_bias: Fraction = 0.0  # share drawn again until they show a building
+    # Least and most pixels of a scene, along a side, to one of a random patch.
+    scale: Annotated[list[Scale], Field(min_length=2, max_length=2)] = Field(
+        default=[1.0, 1.0]
+    )
     workers: Annotated[int, Field(gt=0, le=256)] = 2  # threads that load them
 
     @model_validator(mode="after")
@@ -41,7 +48,46 @@ class PatchSettings(Settings):
                 "patches.building_bias is of sampling = random: a grid takes all "
                 f"patches, got {self.building_bias}"
             )
+        low, high = self.scale
+        if low > high or (self.sampling == "grid" and self.scale != [1.0, 1.0]):
+            raise InputError(
+                "patches.scale is the least and the most, of sampling = random, got "
+                f"{self.scale} of {self.sampling}"
+            )
         return self
+
+
+def resize_patch(
+    pixels: np.ndarray, maps: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a patch to another size.
+
+    Args:
+        pixels: Array `(before, before, bands)`, uint8: averaged where it shrinks,
+            bilinear where it grows.
+        maps: Array `(before, before, maps)`, uint8. The first is the mask, of which a
+            pixel takes the value that most of it has; another, that of contact, is 1
+            wherever it was, so that thin lines do not go.
+        side: Side in pixels to bring it to.
+
+    Returns:
+        Pixels and maps of that size.
+    """
+    shrinks = side < len(pixels)
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+
+    def resize(layer: np.ndarray) -> np.ndarray:
+        return cv2.resize(layer, (side, side), interpolation=way)
+
+    bands = [resize(pixels[..., i]) for i in range(pixels.shape[-1])]
+    values = np.unique(maps[..., 0])
+    shares = [resize((maps[..., 0] == value).astype(np.float32)) for value in values]
+    resized = [values[np.argmax(shares, axis=0)]]
+    for i in range(1, maps.shape[-1]):
+        line = resize((maps[..., i] == 1).astype(np.float32)) > (0 if shrinks else 0.5)
+        unknown = resize((maps[..., i] == IGNORED).astype(np.float32)) > 0.5
+        resized.append(np.where(unknown, IGNORED, line).astype(np.uint8))
+    return np.dstack(bands), np.dstack(resized)
 
 
 class Patches(keras.utils.PyDataset):
@@ -77,6 +123,7 @@ class Patches(keras.utils.PyDataset):
         augment: Augment | None = None,
         seed: int = 0,
         building_bias: float = 0.0,
+        scale: tuple[float, float] = (1.0, 1.0),
         classes: int = 1,
         workers: int = 1,
         process: int = 0,
@@ -97,6 +144,9 @@ class Patches(keras.utils.PyDataset):
             building_bias: Share of the random patches that are drawn again, up to ten
                 times, until there is a building in them, or anything of the classes;
                 in [0, 1].
+            scale: Least and most pixels of a scene, along a side, to one of a random
+                patch: it is drawn in between, in the logarithm, and what is cut out is
+                as much larger than the patch and brought to its size.
             classes: How many classes the masks of the scenes tell apart.
             workers: Threads that prepare batches.
             process: Which of the `processes` this is, from 0.
@@ -131,6 +181,8 @@ class Patches(keras.utils.PyDataset):
             )
         if not 0 <= building_bias <= 1:
             raise InputError(f"building_bias must be in [0, 1], got {building_bias}")
+        if not 0 < scale[0] <= scale[1]:
+            raise InputError(f"scale must be least and most, above 0, got {scale}")
         if not 1 <= classes < IGNORED:
             raise InputError(f"classes must be from 1 to {IGNORED - 1}, got {classes}")
         self.epoch = 0
@@ -143,19 +195,17 @@ class Patches(keras.utils.PyDataset):
         self._augment = augment
         self._seed = seed
         self._building_bias = building_bias
+        self._scale = scale
         self._classes = np.arange(1, classes + 1, dtype=np.uint8)
         self._contact = with_contact.pop()
         self._process = process
         self._processes = processes
-        sizes = np.array([scene.mask.shape for scene in scenes])
+        self._sizes = np.array([scene.mask.shape for scene in scenes])
         self._grid = [
-            (scene, window)
-            for scene, (height, width) in enumerate(sizes.tolist())
+            (scene, Window(window.row, window.col, patch, patch))
+            for scene, (height, width) in enumerate(self._sizes.tolist())
             for window in sliding_windows(height, width, patch, patch)
         ]
-        # Along each axis of each scene, and up to the end of each scene.
-        self._positions = np.maximum(sizes - patch, 0) + 1
-        self._ends = self._positions.prod(axis=1).cumsum()
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -230,12 +280,18 @@ class Patches(keras.utils.PyDataset):
     def _draw(self, random: np.random.Generator) -> tuple[int, Window, np.ndarray]:
         """Draw a patch that is not wholly ignored, if ten draws find one."""
         needs_building = random.random() < self._building_bias
+        side = self._patch
+        if self._scale != (1.0, 1.0):
+            low, high = map(math.log, self._scale)
+            side = round(side * math.exp(random.uniform(low, high)))
+        # Along each axis of each scene, and up to the end of each scene.
+        positions = np.maximum(self._sizes - side, 0) + 1
+        ends = positions.prod(axis=1).cumsum()
         for _ in range(MAX_DRAWS):
-            position = int(random.integers(self._ends[-1]))
-            scene = int(np.searchsorted(self._ends, position, side="right"))
-            left = int(self._ends[scene]) - 1 - position
-            row, col = divmod(left, int(self._positions[scene, 1]))
-            window = Window(row, col, self._patch, self._patch)
+            position = int(random.integers(ends[-1]))
+            scene = int(np.searchsorted(ends, position, side="right"))
+            row, col = divmod(int(ends[scene]) - 1 - position, int(positions[scene, 1]))
+            window = Window(row, col, side, side)
             mask = self._scenes[scene].mask[window.slices]
             known = mask != IGNORED
             if (known & (mask > 0)).any() if needs_building else known.any():
@@ -252,12 +308,14 @@ class Patches(keras.utils.PyDataset):
         stacked = mask[..., np.newaxis]
         if data.contact is not None:
             stacked = np.dstack([mask, data.contact[window.slices]])
-        below, right = (self._patch - side for side in mask.shape)
+        below, right = window.height - mask.shape[0], window.width - mask.shape[1]
         if below or right:
             rim = ((0, below), (0, right), (0, 0))
             pixels = np.pad(pixels, rim, mode="reflect")
             stacked = np.pad(stacked, rim, constant_values=IGNORED)
-        return pixels, stacked
+        if window.height == self._patch:
+            return pixels, stacked
+        return resize_patch(pixels, stacked, self._patch)
 
     def _as_maps(self, stacked: np.ndarray) -> np.ndarray:
         """Return a map for each class, and that of contact, of what `_cut` returns."""

@@ -67,6 +67,7 @@ def make_batches(
         augment=augmentation(settings.augment),
         seed=seed,
         building_bias=settings.building_bias,
+        scale=(settings.scale[0], settings.scale[1]),
         **common,
     )
     if not validation:

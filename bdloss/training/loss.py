@@ -12,7 +12,7 @@ from bdloss.settings import Fraction, Settings
 NonNegative = Annotated[float, Field(ge=0)]
 
 
-RECOMMENDED = "oriented"  # docs/results.md says why
+RECOMMENDED: Literal["oriented"] = "oriented"  # docs/results.md says why
 PAPERS = {
     "theta": 5,
     "batch": False,

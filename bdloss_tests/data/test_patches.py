@@ -5,7 +5,7 @@ import pytest
 from bdloss.data.augment import augmentation
 from bdloss.data.cache import load_cached
 from bdloss.data.folder import read_folder
-from bdloss.data.patches import Patches
+from bdloss.data.patches import Patches, resize_patch
 from bdloss.data.scenes import SceneData, load_scene
 from bdloss_tests.scenes import write_folder
 
@@ -289,6 +289,53 @@ def test_a_building_bias_looks_for_any_class():
     )
 
 
+def test_a_scale_of_two_shows_the_mean_of_four_pixels():
+    scene = make_scene(40, 60)
+    line = np.zeros_like(scene.mask)
+    line[:, 21] = 1
+    scene = scene._replace(contact=line)
+    patches = Patches([scene], 8, 6, steps=1, scale=(2, 2))
+    pixels, maps = patches[0]
+    for number, (place, window) in enumerate(patches.windows(0)):
+        assert (place, window.height, window.width) == (0, 16, 16)
+        fours = scene.pixels[window.slices].reshape(8, 2, 8, 2, -1).astype(float)
+        np.testing.assert_allclose(pixels[number], fours.mean((1, 3)), atol=0.51)
+        share = scene.mask[window.slices].reshape(8, 2, 8, 2).mean((1, 3))
+        clear = share != 0.5
+        np.testing.assert_array_equal(maps[number, ..., 0][clear], (share > 0.5)[clear])
+        touching = line[window.slices].reshape(8, 2, 8, 2).max((1, 3))
+        np.testing.assert_array_equal(maps[number, ..., 1], touching)
+    assert maps[..., 1].any()
+
+
+def test_scales_are_drawn_in_between_and_with_the_batch():
+    random = np.random.default_rng(0)
+    mask = random.choice(np.array([0, 1, 255], np.uint8), (90, 90))
+    scene = SceneData(random.integers(0, 256, (90, 90, 4), np.uint8), mask)
+    options = {"steps": 2, "scale": (0.5, 2.0), "augment": augmentation("light")}
+    patches = Patches([scene], 16, 200, **options)
+    sides = np.array([window.height for _, window in patches.windows(0)])
+    assert 8 <= sides.min() < 9
+    assert 31 <= sides.max() <= 32
+    assert np.median(sides) == pytest.approx(16, abs=2)  # as many below as above
+    pixels, maps = patches[0]
+    assert (pixels.shape, maps.shape) == ((200, 16, 16, 4), (200, 16, 16, 1))
+    assert set(np.unique(maps)) == {0, 1, 255}
+    again = Patches([scene], 16, 200, **options)[0]
+    np.testing.assert_array_equal(again[0], pixels)
+    np.testing.assert_array_equal(again[1], maps)
+
+
+def test_what_grows_keeps_its_edges():
+    pixels = np.zeros((4, 4, 1), np.uint8)
+    maps = np.zeros((4, 4, 2), np.uint8)
+    maps[1:3, 1:3, 0], maps[0, :, 0] = 1, 255
+    maps[:, 1, 1], maps[0, :, 1] = 1, 255
+    _, grown = resize_patch(pixels, maps, 8)
+    np.testing.assert_array_equal(grown[..., 0], np.kron(maps[..., 0], np.ones((2, 2))))
+    np.testing.assert_array_equal(grown[..., 1], np.kron(maps[..., 1], np.ones((2, 2))))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -306,6 +353,7 @@ def test_a_building_bias_looks_for_any_class():
             {"scenes": [SCENE, SCENE._replace(contact=SCENE.mask)]},
             "all scenes must have a map of contact, or none",
         ),
+        ({"scale": (2, 1)}, r"scale must be least and most, above 0, got \(2, 1\)"),
         ({"processes": 3}, "share a batch of 4 equally .* got process 0 of 3"),
         ({"process": 2, "processes": 2}, "got process 2 of 2"),
     ],
