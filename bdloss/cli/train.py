@@ -5,12 +5,19 @@ from pathlib import Path
 import click
 
 from bdloss.cli.command import Command, one_line_errors, start_keras
-from bdloss.cli.options import FOLDER, experiment_options
+from bdloss.cli.options import EXISTING, FOLDER, experiment_options
 
 
 @click.command(cls=Command)
 @experiment_options
 @click.option("--out", type=FOLDER, help="Run folder to write.  [runs/NAME]")
+@click.option(
+    "--from",
+    "start",
+    type=EXISTING,
+    metavar="MODEL",
+    help="A model.keras to start from, in the place of [model].",
+)
 @click.option(
     "--loss", metavar="NAME", help="oriented, boundary (the paper's), none, ..."
 )
@@ -32,6 +39,7 @@ def train(
     config: Path | None,
     data: Path | None,
     out: Path | None,
+    start: Path | None,
     loss: str | None,
     changes: tuple[str, ...],
     seed: int | None,
@@ -56,7 +64,7 @@ def train(
             "fit.mixed_precision": mixed_precision,
             "loss.extra": loss,
         }
-        name, experiment = load_experiment(dataset, config, overrides, changes)
+        name, experiment = load_experiment(dataset, config, overrides, changes, start)
         folder = out or Path("runs") / name
         result = run.train(experiment, folder, devices=devices, fresh=fresh)
     if not result:  # another process of several tells

@@ -14,6 +14,7 @@ from bdloss.models.files import (
     Predictor,
     load_model,
     load_predictor,
+    read_metadata,
     save_model,
 )
 from bdloss.models.targets import class_names
@@ -43,6 +44,7 @@ __all__ = [
     "flatten_layers",
     "load_model",
     "load_predictor",
+    "read_metadata",
     "save_model",
     "set_trainable",
     "size_multiple",

@@ -30,7 +30,7 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
         model: Any Keras model.
         path: File that ends in `.keras`; replaced whole if it exists.
         metadata: What is known of the model: bands, classes, targets, colours, window,
-            resolution in metres, threshold, name.
+            resolution in metres, threshold, name, network (how it was built).
     """
     with atomic_path(path) as partial:
         model.save(partial)
@@ -155,6 +155,31 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model.
     """
+    metadata = read_metadata(path)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of an odd file Keras raises what it comes to
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"not a Keras model: {path} ({reason[0] if reason else error})"
+        ) from error
+    return model, metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a model, without the model.
+
+    Args:
+        path: A `.keras` file.
+
+    Returns:
+        The metadata, as `save_model` takes them, and what else `bdloss train` writes;
+        empty for a model that another program saved.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a Keras model.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     if not zipfile.is_zipfile(path):
@@ -164,26 +189,19 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
+            refuse_beyond_memory(size, f"the model {path}")
+            known = METADATA_FILE in archive.namelist()
+            text = archive.read(METADATA_FILE) if known else b"{}"
     except DAMAGED as error:
         raise DamagedFileError(f"not a Keras model: {path} ({error})") from error
-    refuse_beyond_memory(size, f"the model {path}")
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # of an odd file Keras raises what it comes to
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"not a Keras model: {path} ({reason[0] if reason else error})"
+        metadata = json.loads(text)
+    except DAMAGED as error:
+        raise DamagedFileError(
+            f"damaged {METADATA_FILE} in this model: {path}"
         ) from error
-    with zipfile.ZipFile(path) as archive:
-        known = METADATA_FILE in archive.namelist()
-        try:
-            metadata = json.loads(archive.read(METADATA_FILE)) if known else {}
-        except DAMAGED as error:
-            raise DamagedFileError(
-                f"damaged {METADATA_FILE} in this model: {path}"
-            ) from error
     _check_metadata(metadata, path)
-    return model, metadata
+    return metadata
 
 
 def _check_metadata(metadata: Any, path: Path) -> None:
@@ -202,6 +220,7 @@ def _check_metadata(metadata: Any, path: Path) -> None:
             "a number of metres above 0",
         ),
         "tta": (lambda v: isinstance(v, str), "a text"),
+        "network": (lambda v: isinstance(v, dict), "a table"),
         "classes": (_is_names, "a list of different names"),
         "targets": (
             lambda v: _is_names(v) and v in _possible_targets(metadata),

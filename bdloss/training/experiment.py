@@ -20,6 +20,7 @@ from bdloss.settings import Fraction, Settings, make_settings
 from bdloss.training.loss import LossSettings
 from bdloss.training.network import ModelSettings
 from bdloss.training.schedules import MOVED, StageSettings, WeightSettings
+from bdloss.training.start import network_of
 from bdloss.training.trainer import FitSettings
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,7 @@ def load_experiment(
     file: Path | None,
     overrides: Mapping[str, Any],
     assignments: Sequence[str] = (),
+    start: Path | None = None,
 ) -> tuple[str, Experiment]:
     """Read an experiment, change it as a command line says, and check it.
 
@@ -256,24 +258,30 @@ def load_experiment(
         file: A file of one's own, in its place.
         overrides: Values by the names of settings; those that are None are left out.
         assignments: As in `change`, after them.
+        start: A trained model to start from, in the place of `[model]`.
 
     Returns:
         Its name, and the experiment.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If both are given, or as `read_named`, `change` and
+        ValueError: If both are given, or as `read_named`, `change`, `network_of` and
             `make_experiment` say.
     """
     if named and file:
         raise InputError("give --dataset or --config, not both")
     name = file.stem if file else named or DEFAULT
     settings = read_file(file) if file else read_named(name)
+    if start:
+        settings["model"] = {"start": str(start)}
     for key, value in overrides.items():
         if value is not None:
             _put(settings, key, str(value) if isinstance(value, Path) else value)
     for assignment in assignments:
         change(settings, assignment)
+    model = settings.get("model")
+    if isinstance(model, dict) and model.get("start"):
+        settings["model"] = network_of(Path(str(model["start"])), model)
     return name, make_experiment(settings)
 
 

@@ -17,6 +17,7 @@ class ModelSettings(Settings):
 
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
+    start: str = ""  # a model.keras whose network and weights it begins with
     # Beyond these bounds no network would fit into any memory.
     filters: Annotated[int, Field(gt=0, le=1024)] = 16  # of the first block
     blocks: Annotated[int, Field(gt=0, le=10)] = 4  # times the image is halved
@@ -30,6 +31,11 @@ class ModelSettings(Settings):
             raise InputError(
                 "model.encoder_weights are of networks with an encoder, got "
                 f"{self.encoder_weights!r} for {self.backbone}"
+            )
+        if self.encoder_weights and self.start:
+            raise InputError(
+                "model.start has weights of the encoder too; leave out "
+                f"model.encoder_weights = {self.encoder_weights!r}"
             )
         if not self.skips and self.backbone != "convnn":
             raise InputError(

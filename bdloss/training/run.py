@@ -33,6 +33,7 @@ from bdloss.training.savers import (
     TensorBoardEpochs,
 )
 from bdloss.training.schedules import MOVED, weight_callback
+from bdloss.training.start import copy_weights
 from bdloss.training.trainer import Trainer
 from bdloss.training.weight_search import extra_epochs, search_weights
 
@@ -130,6 +131,11 @@ def _train(
             "mixed_float16" if experiment.fit.mixed_precision else "float32",
             experiment.model.encoder_weights if state is None else "",
         )
+        if experiment.model.start and state is None:
+            path, activation = Path(experiment.model.start), experiment.model.activation
+            new = ", ".join(copy_weights(model, targets, activation, path))
+            but = f", but new heads for {new}" if new else ""
+            logger.info("start: the weights of %s%s", path, but)
         if keras.backend.backend() == "tensorflow" and group.number > 1:
             _share_statistics(model)
         trainer = make_trainer(
@@ -357,6 +363,7 @@ def _model_metadata(
     colours = list(experiment.dataset.class_colours.values())
     return {
         "name": experiment.model.backbone,
+        "network": experiment.model.model_dump(exclude={"encoder_weights", "start"}),
         "bands": bands,
         "classes": classes,
         **({"targets": list(targets)} if len(targets) > len(classes) else {}),

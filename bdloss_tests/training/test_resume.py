@@ -99,6 +99,22 @@ def test_killed_training_ends_as_if_it_had_never_stopped(settings, tmp_path):
     same(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_killed_fine_tuning_ends_so_too(settings, tmp_path):
+    from bdloss.training.start import network_of
+
+    settings = {**settings, "weight": {"policy": "ramp", "first": 1, "last": 3}}
+    plain = {**settings, "stage": [{"epochs": 1}], "seed": 7}
+    training.train(make_experiment(plain), tmp_path / "first", verbose=0)
+    path = tmp_path / "first" / "model.keras"
+    settings["model"] = network_of(path, {"start": str(path)})
+    process = start(settings, tmp_path / "whole")
+    killed = train_and_kill(settings, tmp_path / "killed", (AFTER, EARLY, AFTER))
+    process.join()
+    assert process.exitcode == 0
+    assert killed == 3
+    same(tmp_path / "whole", tmp_path / "killed")
+
+
 def same(one, other):
     assert {path.name for path in one.iterdir()} == {
         path.name for path in other.iterdir()
@@ -106,8 +122,8 @@ def same(one, other):
     for run in ("train", "validation"):  # each epoch is logged once
         epochs = sorted(path.suffix for path in (other / "logs" / run).iterdir())
         assert epochs == [f".epoch-{n:05d}" for n in (1, 2, 3, 4, 5)]
-    for name in ("history.csv", "search.csv"):
-        assert (one / name).read_text() == (other / name).read_text()
+    for path in one.glob("*.csv"):
+        assert path.read_text() == (other / path.name).read_text()
     first, second = (
         models.load_model(out / "model.keras")[0].get_weights() for out in (one, other)
     )
