@@ -63,6 +63,24 @@ class Finite(click.FloatRange):
         return number
 
 
+class Resolution(click.ParamType):
+    """Metres, or which of two to take."""
+
+    name = "metres"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        """Return the number or the name of a text."""
+        if value in ("auto", "native"):
+            return value
+        try:
+            metres = float(value)
+        except ValueError:
+            metres = 0.0
+        if not 0 < metres < math.inf:
+            self.fail(f"{value!r} is neither auto, native nor metres", param, ctx)
+        return metres
+
+
 class Length(click.ParamType):
     """A length in pixels, as in 3, or in metres, as in 0.9m."""
 

@@ -22,6 +22,7 @@ from bdloss.cli.options import (
     Finite,
     Numbers,
     Raster,
+    Resolution,
     Shard,
     output_options,
 )
@@ -46,9 +47,11 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 @click.option("--bands", type=Numbers(), help="Bands to read, as in 3,2,1.")
 @click.option(
     "--resolution",
-    type=Finite(0, min_open=True),
+    type=Resolution(),
     metavar="METRES",
-    help="Resample to this for the model; outputs stay on the input's grid.",
+    default="auto",
+    show_default=True,
+    help="Of what the model sees, or native; auto: the model's, if another.",
 )
 @click.option(
     "--nodata",

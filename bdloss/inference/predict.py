@@ -28,7 +28,12 @@ from bdloss.inference.products import (
     RegularizedCounts,
     write_products,
 )
-from bdloss.inference.settings import InferenceSettings, settings_for
+from bdloss.inference.settings import (
+    AUTO,
+    InferenceSettings,
+    is_familiar,
+    settings_for,
+)
 from bdloss.inference.strip_prediction import predict_strips
 from bdloss.inference.strips import StripStore
 from bdloss.models import Predictor, class_names
@@ -36,7 +41,6 @@ from bdloss.models import Predictor, class_names
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")
-UNFAMILIAR = 1.2  # ratio of resolutions, from which a model may not know what it sees
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,8 @@ def predict_raster(
         tags: Tags of the rasters, beside the settings used here.
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.
-        **settings: As in `InferenceSettings`; what is not given is the model's own.
+        **settings: As in `InferenceSettings`; what is not given is the model's own, so
+            that an image of another resolution is resampled to that (`settings_for`).
 
     Returns:
         What was made.
@@ -181,7 +186,7 @@ def predict_raster(
     colours: Sequence[str] = ()
     if isinstance(predict, Predictor):
         model, predict = predict, predict.predict
-        inference = settings_for(model, **settings)
+        inference = settings_for(model, orthophoto.ground.resolution, **settings)
         own = {"model": model.name, "model_sha256": model.digest}
         tags, band_count = {**own, **(tags or {})}, model.band_count
         targets, colours = model.targets, model.colours
@@ -192,9 +197,11 @@ def predict_raster(
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     if colours:
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
-    trained = model.resolution if model else None
-    for line in input_warnings(orthophoto, inference.resolution, trained):
+    for line in input_warnings(orthophoto, inference.resolution, model):
         logger.warning("%s: %s", orthophoto.path.name, line)
+    if model and settings.get("resolution") in (None, AUTO):
+        for line in resolution_notes(orthophoto.ground.resolution, model.resolution):
+            logger.info("%s: %s", orthophoto.path.name, line)
     refuse_overlap(products.paths, [orthophoto.path])
     store, folder = products.store, products.mask.parent
     known = {
@@ -297,14 +304,14 @@ def merge_shards(
 
 
 def input_warnings(
-    orthophoto: Orthophoto, wanted: float | None, trained: float | None
+    orthophoto: Orthophoto, wanted: float | None, model: Predictor | None
 ) -> Iterator[str]:
     """Yield what a person should know of an image before trusting its map.
 
     Args:
         orthophoto: The image.
         wanted: Resolution that it is resampled to, in metres; None for its own.
-        trained: Resolution that the model was trained at; None if nobody knows.
+        model: What predicts; None if nothing is known of it.
     """
     misfit, ground = orthophoto.misfit, orthophoto.ground
     if misfit is not None:
@@ -314,12 +321,30 @@ def input_warnings(
         )
     elif ground.crs is None:
         yield "has no CRS, so its mask and outlines have none"
-    given = wanted or ground.resolution
-    if given and trained and not 1 / UNFAMILIAR <= given / trained <= UNFAMILIAR:
+    given, trained = wanted or ground.resolution, model.resolution if model else None
+    if not is_familiar(given, trained):
         yield (
             f"has {given:g} m a pixel, the model was trained at {trained:g}; "
-            f"--resolution {trained:g} resamples"
+            "--resolution auto resamples"
         )
+
+
+def resolution_notes(ground: float | None, trained: float | None) -> Iterator[str]:
+    """Yield what became of the resolution of an image that was left to us.
+
+    Args:
+        ground: That of the image, in metres; None if unknown.
+        trained: That of the model; None if unknown.
+    """
+    if not is_familiar(ground, trained):
+        yield (
+            f"resampled from {ground:g} to the {trained:g} m a pixel that the model "
+            "knows; --resolution native does not"
+        )
+    elif ground is None and trained is not None:
+        yield f"not brought to the model's {trained:g} m a pixel: its own is unknown"
+    elif trained is None:
+        yield "not resampled: the model knows no resolution"
 
 
 def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from bdloss.models import Predictor
 
 
+AUTO, NATIVE = "auto", "native"  # resolutions that are no number
+FAMILIAR = 1.2  # ratio of resolutions up to which a model knows what it sees
+
+
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
     """How a map is predicted, whatever the raster.
@@ -73,12 +77,18 @@ class InferenceSettings:
         }
 
 
-def settings_for(predictor: "Predictor", **given: Any) -> InferenceSettings:
+def settings_for(
+    predictor: "Predictor", ground: float | None = None, **given: Any
+) -> InferenceSettings:
     """Return settings with the model's own in the place of what is not given.
 
     Args:
-        predictor: The model: its patch size, threshold and augmentation are used.
-        **given: As in `InferenceSettings`; None is not given.
+        predictor: The model: its patch size, threshold, augmentation and resolution are
+            used.
+        ground: Side of a pixel of the image, in metres; None if unknown.
+        **given: As in `InferenceSettings`; None is not given. `resolution` may also be
+            "auto", as when it is not given: the model's, if it knows one and that of
+            the image is another by more than `FAMILIAR`; or "native", the image's.
 
     Raises:
         ValueError: If a setting is out of its range, or the model cannot take windows
@@ -93,4 +103,22 @@ def settings_for(predictor: "Predictor", **given: Any) -> InferenceSettings:
         "threshold": predictor.threshold,
         "tta": predictor.tta,
     }
-    return InferenceSettings(**{**own, **said})
+    resolution = said.get("resolution", AUTO)
+    if resolution == AUTO:
+        trained = predictor.resolution
+        resolution = None if is_familiar(ground, trained) else trained
+    if resolution == NATIVE:
+        resolution = None
+    return InferenceSettings(**{**own, **said, "resolution": resolution})
+
+
+def is_familiar(ground: float | None, trained: float | None) -> bool:
+    """Return whether a model may know what it sees, or nobody can say.
+
+    Example:
+        >>> is_familiar(0.3, 0.3), is_familiar(0.03, 0.3), is_familiar(None, 0.3)
+        (True, False, True)
+    """
+    if ground is None or trained is None:
+        return True
+    return 1 / FAMILIAR <= ground / trained <= FAMILIAR

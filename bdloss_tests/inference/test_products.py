@@ -1,4 +1,5 @@
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -499,10 +500,43 @@ def test_what_is_odd_with_an_image_is_said(
 ):
     image = write_raster(tmp_path / "town.tif", PIXELS, **profile)
     predictor = replace(PREDICTOR, resolution=trained)
-    predict(image, tmp_path / "out", predictor)
+    predict(image, tmp_path / "out", predictor, resolution="native")
     assert len(warnings_of(caplog)) == len(expected)
     for line, start in zip(warnings_of(caplog), expected, strict=True):
         assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("placed", "trained", "wanted", "resampled", "says"),
+    [
+        (0.3, 0.3, None, "no", None),
+        (0.3, 0.35, "auto", "no", None),
+        (0.3, 0.6, None, "0.6", "resampled from 0.3 to the 0.6 m a pixel that the mod"),
+        (0.3, 0.15, "auto", "0.15", "resampled from 0.3 to the 0.15 m a pixel"),
+        (0.3, 0.15, "native", "no", None),
+        (0.3, 0.15, 0.2, "0.2", None),
+        (0.3, None, None, "no", "not resampled: the model knows no resolution"),
+        (None, 0.3, None, "no", "not brought to the model's 0.3 m a pixel: its own is"),
+        (None, None, None, "no", "not resampled: the model knows no resolution"),
+    ],
+)
+def test_an_image_is_brought_to_the_resolution_of_the_model(
+    tmp_path, caplog, placed, trained, wanted, resampled, says
+):
+    place = {} if placed else {"crs": None, "transform": None}
+    image = write_raster(tmp_path / "town.tif", PIXELS, **place)
+    caplog.set_level(logging.INFO, "bdloss")
+    predictor = replace(PREDICTOR, resolution=trained)
+    settings = {} if wanted is None else {"resolution": wanted}
+    made = predict(image, tmp_path / "out", predictor, **settings)
+    with rasterio.open(made.files[0]) as source:
+        assert source.tags()["resampled"] == resampled
+        assert source.shape == PIXELS.shape[:2]
+    told = [
+        line for line in caplog.messages if "resampled" in line or "brought" in line
+    ]
+    assert len(told) == (says is not None)
+    assert not told or told[0].startswith(f"town.tif: {says}")
 
 
 def test_points_on_one_line_place_nothing(tmp_path, caplog):
