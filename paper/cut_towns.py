@@ -2,12 +2,15 @@
 
     python -m paper.cut_towns FOLDER --out runs/towns
     python -m paper.cut_towns FOLDER --parts 8 --out runs/town_parts
+    python -m paper.cut_towns FOLDER --sites --out runs/sites
 
 FOLDER holds `banepa/banepa_0p30m.tif`, `zanzibar/zanzibar_A_0p30m.tif`,
 `zanzibar/zanzibar_B_0p30m.tif`, beside each its `_mask.tif` and the `buildings.geojson`
 of its town: drone imagery of OpenAerialMap at 0.30 m with outlines of OpenStreetMap.
 The blocks `train`, `validation` and `test` have masks; those of `--parts`, of which a
-study takes turns to test each, have the outlines of all.
+study takes turns to test each, have the outlines of all. `--sites` are whole and at
+0.15 m (`_0p15m.tif`), with outlines; of Banepa the south, which the sample that comes
+with the project tests on, is apart.
 """
 
 import argparse
@@ -24,7 +27,14 @@ SITES = ("banepa/banepa", "zanzibar/zanzibar_A", "zanzibar/zanzibar_B")
 Blocks = Mapping[str, tuple[float, float]]
 # Parts of the longer side of a site. Strips lie between, so that no roof is in two.
 BLOCKS: Blocks = {"train": (0.0, 0.6), "validation": (0.6, 0.75), "test": (0.75, 1.0)}
-STRIP = 33  # pixels, 10 m
+STRIP = 10  # metres
+# The sample's test scene begins at row 1181 of the 1814 of Banepa at 0.30 m.
+SOUTH = (1181 - STRIP / 0.3) / 1814
+WHOLE: Mapping[str, Blocks] = {
+    "banepa": {"north": (0.0, SOUTH), "south": (SOUTH, 1.0)},
+    "zanzibar_A": {"all": (0.0, 1.0)},
+    "zanzibar_B": {"all": (0.0, 1.0)},
+}
 DEGREES = CRS.from_epsg(4326)
 
 
@@ -42,7 +52,8 @@ def cut_site(
     files = [(image, "images", 0), (mask, "masks", None)]
     for path, folder, nodata in files if masks else files[:1]:
         with rasterio.open(path) as source:
-            found = find_blocks(source.height, source.width, blocks)
+            strip = round(STRIP / source.res[0])
+            found = find_blocks(source.height, source.width, blocks, strip)
             for block, window in found.items():
                 place = {
                     "height": window.height,
@@ -62,12 +73,14 @@ def cut_site(
                     file.write(source.read(window=window))
 
 
-def find_blocks(height: int, width: int, blocks: Blocks = BLOCKS) -> dict[str, Window]:
+def find_blocks(
+    height: int, width: int, blocks: Blocks, strip: int
+) -> dict[str, Window]:
     """Return the window of each block, along the longer side of a site."""
     length = max(height, width)
     windows = {}
     for block, (first, last) in blocks.items():
-        start = round(first * length) + (STRIP if first else 0)
+        start = round(first * length) + (strip if first else 0)
         side = round(last * length) - start
         windows[block] = (
             Window(0, start, width, side)
@@ -83,17 +96,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the sites are")
     parser.add_argument("--out", type=Path, default=Path("runs/towns"))
     parser.add_argument("--parts", type=int, help="so many blocks, all alike")
+    parser.add_argument("--sites", action="store_true", help="whole, at 0.15 m")
     given = parser.parse_args()
-    blocks = equal_parts(given.parts) if given.parts else BLOCKS
+    masks = not (given.parts or given.sites)
     for site in SITES:
-        image, name = given.folder / f"{site}_0p30m.tif", Path(site).name
-        cut_site(image, name, given.out, blocks, masks=not given.parts)
-    if given.parts:
+        name = Path(site).name
+        blocks = equal_parts(given.parts) if given.parts else BLOCKS
+        blocks = WHOLE[name] if given.sites else blocks
+        resolution = "0p15m" if given.sites else "0p30m"
+        image = given.folder / f"{site}_{resolution}.tif"
+        cut_site(image, name, given.out, blocks, masks)
+    if not masks:
         towns = dict.fromkeys(Path(site).parent for site in SITES)
         files = [given.folder / town / "buildings.geojson" for town in towns]
         outlines = [one for file in files for one in read_outlines(file, DEGREES)]
         write_outlines(given.out / "buildings.geojson", outlines, DEGREES)
-    print(f"{given.out}: {len(SITES)} sites, each in {len(blocks)} blocks")
+    images = list((given.out / "images").glob("*.tif"))
+    print(f"{given.out}: {len(images)} scenes of {len(SITES)} sites")
 
 
 if __name__ == "__main__":
