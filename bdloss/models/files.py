@@ -30,7 +30,8 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
         model: Any Keras model.
         path: File that ends in `.keras`; replaced whole if it exists.
         metadata: What is known of the model: bands, classes, targets, colours, window,
-            resolution in metres, threshold, name, network (how it was built).
+            resolution in metres, threshold, name, network (how it was built), scenes
+            (digests of the images that it has seen, by name).
     """
     with atomic_path(path) as partial:
         model.save(partial)
@@ -221,6 +222,7 @@ def _check_metadata(metadata: Any, path: Path) -> None:
         ),
         "tta": (lambda v: isinstance(v, str), "a text"),
         "network": (lambda v: isinstance(v, dict), "a table"),
+        "scenes": (lambda v: isinstance(v, dict), "a table"),
         "classes": (_is_names, "a list of different names"),
         "targets": (
             lambda v: _is_names(v) and v in _possible_targets(metadata),

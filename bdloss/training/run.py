@@ -18,6 +18,7 @@ from bdloss.errors import InputError
 from bdloss.evaluation import scoring
 from bdloss.evaluation.scores import ClassScores, Scores
 from bdloss.files import locked
+from bdloss.geo import raster
 from bdloss.inference.class_choice import choose_class
 from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
@@ -375,6 +376,10 @@ def _model_metadata(
         "threshold": experiment.prediction.threshold,
         "tta": experiment.prediction.tta,
         "resolution": resolution_of(splits.train[0]),
+        "scenes": {
+            scene.name: raster.identify(scene.image)["image"]
+            for scene in (*splits.train, *splits.validation)
+        },
         "bdloss": bdloss.__version__,
     }
 

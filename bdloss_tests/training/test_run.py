@@ -2,6 +2,7 @@ import contextlib
 import csv
 import json
 import logging
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import bdloss
 from bdloss import models
 from bdloss.evaluation import scoring
 from bdloss.files import locked
+from bdloss.geo import raster
 from bdloss.inference.sliding_window import predict_array
 from bdloss.training import checkpoints
 from bdloss.training import run as training
@@ -107,13 +109,17 @@ def test_history_covers_all_stages(run):
     assert 0 < float(rows[-1]["val_bf1"]) <= 1
 
 
-def test_model_knows_what_it_was_trained_on(run):
+def test_model_knows_what_it_was_trained_on(run, small):
     predictor = models.load_predictor(run[0] / "model.keras")
     assert (predictor.name, predictor.band_count) == ("plain", 3)
     assert predictor.patch_size == 32
     assert predictor.resolution == pytest.approx(0.3, rel=0.01)
     assert predictor.multiple == 4
     assert predictor.tta == "flips"
+    metadata = models.read_metadata(run[0] / "model.keras")
+    image = Path(small["dataset"]["root"]) / "images" / "a.tif"
+    assert metadata["scenes"] == {"a": raster.identify(image)["image"]}
+    assert metadata["network"]["filters"] == 4
 
 
 def test_scores_are_of_what_flips_give_on_average(run):
