@@ -7,7 +7,8 @@ import click
 from bdloss.cli.command import Group, one_line_errors, start_keras
 from bdloss.cli.options import EXISTING, FOLDER, Shard
 
-RESULTS = Path("docs/results/runs.json")  # what is not trained again
+RESULTS = Path("docs/results")  # a folder for each study, called after its file
+STORE = "runs.json"  # there: what is not trained again
 RUNS = Path("runs/study")
 STUDY = click.argument("study", type=EXISTING)
 FINISHED = click.option(
@@ -43,10 +44,9 @@ def main() -> None:
 @click.option(
     "--kept",
     type=EXISTING,
-    default=RESULTS,
-    show_default=True,
     metavar="FILE",
-    help="Results of runs that are not trained again, or none.",
+    help="Results of runs that are not trained again, or none.  "
+    f"[{RESULTS}/STUDY/{STORE}]",
 )
 @click.option(
     "--shard",
@@ -60,7 +60,7 @@ def run(
     out: Path,
     only: tuple[str, ...],
     seed: int | None,
-    kept: Path,
+    kept: Path | None,
     shard: tuple[int, int],
 ) -> None:
     """Train what is not trained yet, a process a run.
@@ -74,7 +74,8 @@ def run(
 
         plan = read_study(study)
         runs = choose_runs(plan, only, seed, shard)
-        failed = run_study(plan, runs, out, kept_runs(plan, kept))
+        store = kept or RESULTS / study.stem / STORE
+        failed = run_study(plan, runs, out, kept_runs(plan, store))
         if failed:
             names = ", ".join(str(run.folder(out)) for run in failed)
             raise click.ClickException(f"these runs failed: {names}")
@@ -97,21 +98,15 @@ def cost(study: Path, out: Path) -> None:
 @main.command()
 @STUDY
 @FINISHED
-@click.option(
-    "--out",
-    type=FOLDER,
-    default=RESULTS.parent,
-    show_default=True,
-    help="Folder to write to.",
-)
-def draw(study: Path, runs: Path, out: Path) -> None:
+@click.option("--out", type=FOLDER, help=f"Folder to write to.  [{RESULTS}/STUDY]")
+def draw(study: Path, runs: Path, out: Path | None) -> None:
     """Make tables and figures of the runs that are finished."""
     with one_line_errors():
         start_keras()
         from paper.plan import read_study
         from paper.summary import draw_study
 
-        draw_study(read_study(study), runs, out)
+        draw_study(read_study(study), runs, out or RESULTS / study.stem)
 
 
 @main.command()
@@ -120,7 +115,7 @@ def draw(study: Path, runs: Path, out: Path) -> None:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS.with_name("outlines.md"),
+    default=RESULTS / "outlines.md",
     show_default=True,
     help="File to write the table to.",
 )
@@ -138,7 +133,7 @@ def outlines(study: Path, runs: Path, out: Path) -> None:
 @click.option(
     "--out",
     type=FOLDER,
-    default=Path("runs/edges"),
+    default=RESULTS,
     show_default=True,
     help="Folder to write the table and the picture to.",
 )

@@ -1,6 +1,6 @@
 """What an uncertain edge makes of each loss: a toy without a network.
 
-    python -m paper edges --out runs/edges
+    python -m paper edges
 
 One map of free logits is fitted to houses of which nobody can know where the walls are:
 rectangles whose four sides move. What a loss makes of that is its answer to an edge
