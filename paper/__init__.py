@@ -9,10 +9,10 @@
 The first trains, a process a run, and goes on where it was stopped; `--only synthetic
 --only boundary --seed 0` does a part of it, `--shard 2/8` one of eight equal parts; on
 one machine, give the command once for each core. What is kept of a study, in
-`docs/results/STUDY/runs.json`, is not trained again; `--kept none` does. The second, on a
-machine with nothing else to do, measures the seconds a step of each loss. The third
-makes Tables 1 and 2, curves, gains and windows side by side out of what is finished, the
-fourth a table of what becomes of outlines that are split and get right angles
+`docs/results/STUDY/runs.json`, is not trained again; `--kept none` does. The second, on
+a machine with nothing else to do, measures the seconds a step of each loss. The third
+makes Tables 1 and 2, curves, gains and windows side by side out of what is finished,
+the fourth a table of what becomes of outlines that are split and get right angles
 (`outlines`). The last shows in minutes, without any network, what each loss makes of an
 edge that nobody can know (`uncertain_edges`).
 
