@@ -138,6 +138,7 @@ def test_folds_are_trained_alone_and_shown_together():
         ("towns_3", "iou", 0): finished(0.60),  # its partner is not finished
     }
     table = summary.tabulate(study, scores, study.losses, ["towns"], ["iou"])
+    assert table[0][2] == "runs"
     assert [row[0] for row in table[1:]] == ["L_IoU", "L_Oriented,IoU"]
     assert table[1][2:] == ["3", "60.00 ± 10.00", ""]
     assert table[2][2:4] == ["2", "62.00 ± 12.73"]

@@ -144,7 +144,8 @@ def tabulate(
         datasets: Data sets to show beside each other.
         measures: What to show, some of `MEASURES`.
     """
-    head = ["", "network", "seeds"]
+    folded = any(len(study.folds[dataset]) > 1 for dataset in datasets)
+    head = ["", "network", "runs" if folded else "seeds"]
     for dataset in datasets:
         place = f"{study.labels[dataset]}: " if len(datasets) > 1 else ""
         for measure in measures:
@@ -267,10 +268,14 @@ def draw_study(study: Study, runs: Path, out: Path) -> None:
         raise InputError(f"no finished run of the study in {runs} or {out}")
     out.mkdir(parents=True, exist_ok=True)
     write_results(results, out / "runs.json")
+    folded = any(len(folds) > 1 for folds in study.folds.values())
+    over, by = "seeds", "seed by seed"
+    if folded:
+        over, by = "folds and seeds", "fold by fold and seed by seed"
     parts = [
         "Made by `python -m paper draw`; do not edit. Scores are of the test "
-        "scenes, in percent: mean ± standard deviation over seeds. A difference is "
-        "that to the first row, taken seed by seed, with the 95 % interval of "
+        f"scenes, in percent: mean ± standard deviation over {over}. A difference is "
+        f"that to the first row, taken {by}, with the 95 % interval of "
         "Student's t; a single seed has none."
     ]
     near = f"Near the edge is within {EDGE} pixels of the edge of a test scene."
