@@ -95,8 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the sites are")
     parser.add_argument("--out", type=Path, default=Path("runs/towns"))
-    parser.add_argument("--parts", type=int, help="so many blocks, all alike")
-    parser.add_argument("--sites", action="store_true", help="whole, at 0.15 m")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--parts", type=int, help="so many blocks, all alike")
+    how.add_argument("--sites", action="store_true", help="whole, at 0.15 m")
     given = parser.parse_args()
     masks = not (given.parts or given.sites)
     for site in SITES:

@@ -98,16 +98,6 @@ def runs_of(
     }
 
 
-def compare(
-    study: Study, results: Results, dataset: str, name: str, other: str, measure: str
-) -> Difference:
-    """Return how much more one loss scores than another on a data set."""
-    ours, theirs = (
-        values_by_seed(study, results, dataset, one, measure) for one in (name, other)
-    )
-    return paired_difference(ours, theirs)
-
-
 def values_by_seed(
     study: Study, results: Results, dataset: str, name: str, measure: str
 ) -> dict[tuple[str, int], float]:
@@ -161,17 +151,11 @@ def tabulate(
         ]
         for dataset in datasets:
             for measure in measures:
-                ours = values_by_seed(study, results, dataset, variant.name, measure)
-                gain = show_difference(
-                    compare(
-                        study,
-                        results,
-                        dataset,
-                        variant.name,
-                        study.reference,
-                        measure,
-                    )
+                ours, theirs = (
+                    values_by_seed(study, results, dataset, name, measure)
+                    for name in (variant.name, study.reference)
                 )
+                gain = show_difference(paired_difference(ours, theirs))
                 ran = bool(runs_of(study, results, dataset, variant.name))
                 row += [
                     show_mean(ours) if ours or not ran else "not scored",
@@ -188,10 +172,13 @@ def tabulate_beside(
     """Return a row for each other loss, with what the drawn one scores more than it."""
     table = [["more than", "pairs", *(MEASURES[measure].label for measure in measures)]]
     for variant in [*study.losses, *study.ablations]:
-        gains = [
-            compare(study, results, dataset, study.compared, variant.name, measure)
-            for measure in measures
-        ]
+        gains = []
+        for measure in measures:
+            ours, theirs = (
+                values_by_seed(study, results, dataset, name, measure)
+                for name in (study.compared, variant.name)
+            )
+            gains.append(paired_difference(ours, theirs))
         pairs = max(gain.pairs for gain in gains)
         if pairs and variant.name != study.compared:
             cells = [show_difference(gain) for gain in gains]

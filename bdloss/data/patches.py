@@ -79,6 +79,7 @@ def resize_patch(
     def resize(layer: np.ndarray) -> np.ndarray:
         return cv2.resize(layer, (side, side), interpolation=way)
 
+    # One by one: of more than four OpenCV makes something else.
     bands = [resize(pixels[..., i]) for i in range(pixels.shape[-1])]
     values = np.unique(maps[..., 0])
     shares = [resize((maps[..., 0] == value).astype(np.float32)) for value in values]

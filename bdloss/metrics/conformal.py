@@ -17,8 +17,6 @@ import shapely
 from bdloss.errors import InputError
 from bdloss.metrics.polygons import Outline
 
-STEP = 0.5  # pixels between the points of a true boundary
-
 
 def fewest_units(alpha: float) -> int:
     """Return how many units a promise needs: fewer cannot keep it at any radius.

@@ -13,10 +13,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 RECOMMENDED: Literal["oriented"] = "oriented"  # docs/results.md says why
-PAPERS = {
-    "theta": 5,
-    "batch": False,
-}  # Section 4.3; it says nothing of sums over batches
+PAPERS = {"theta": 5, "batch": False}  # Section 4.3; of batches it says nothing
 
 
 class LossSettings(Settings):
@@ -45,13 +42,10 @@ class LossSettings(Settings):
     @classmethod
     def _fill(cls, given: Any) -> Any:
         """Add what goes with the loss that is named."""
-        if (
-            not isinstance(given, dict)
-            or given.get("extra", RECOMMENDED) == RECOMMENDED
-        ):
+        if not isinstance(given, dict):
             return given
-        papers = {**PAPERS, "theta": 9} if given["extra"] == "edge" else PAPERS
-        return {**papers, **given}
+        own: dict[str, dict] = {RECOMMENDED: {}, "edge": {"batch": False}}
+        return {**own.get(str(given.get("extra", RECOMMENDED)), PAPERS), **given}
 
 
 def make_loss(

@@ -68,7 +68,7 @@ def copy_weights(
             "some"
         )
     known = metadata.get("targets", metadata.get("classes", [BUILDING]))
-    if metadata["network"]["activation"] != activation:
+    if metadata.get("network", {}).get("activation") != activation:
         known = []
     ours, others = (
         [BACKGROUND, *names] if activation == "softmax" else list(names)
