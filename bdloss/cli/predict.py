@@ -37,7 +37,13 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 
 @click.command(cls=Command)
 @click.argument("rasters", nargs=-1, required=True, type=Raster())
-@click.option("--model", required=True, type=EXISTING, help="A model.keras.")
+@click.option(
+    "--model",
+    type=EXISTING,
+    default=Path("buildings"),
+    show_default=True,
+    help="A model.keras; buildings comes with bdloss: docs/model.md.",
+)
 @click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
 @click.option(
     "--threshold",
@@ -132,11 +138,12 @@ def predict(
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
-        from bdloss.models import load_predictor
+        from bdloss.models import find_model, load_predictor
 
         images = front.find_images(rasters)
         how = {name: options.pop(name) for name in HOW}
-        read = [path for path in (model, masks, aoi) if isinstance(path, Path)]
+        files = (find_model(model), masks, aoi)
+        read = [path for path in files if isinstance(path, Path)]
         _check_outputs(images, out, options, read)
         if aoi_crs and not isinstance(aoi, tuple):
             raise InputError("--aoi-crs is the CRS of an --aoi of four numbers")

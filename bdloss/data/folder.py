@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from bdloss.files import visible_files
 from bdloss.geo import raster
 from bdloss.geo.windows import Window
 
+BandIndex = Annotated[int, Field(ge=1)]
 SOURCE = (
     "put orthophotos into images/ and beside it masks of the same names into "
     "masks/ or one file of outlines"
@@ -36,6 +37,7 @@ class FolderSettings(DatasetSettings):
     validation: float | list[str] = 0.2  # fraction of each scene, or names of scenes
     test: list[str] = Field(default=[])  # names of scenes
     resolution: Resolution = 0.0
+    bands: list[BandIndex] = Field(default=[])  # from 1; none: all but alpha
     classes: Classes = Field(default={})  # name = value | "#rrggbb" | attribute's value
     attribute: str = ATTRIBUTE  # of outlines, that has these values
     contact: Contact = 0
@@ -47,6 +49,7 @@ class FolderSettings(DatasetSettings):
             self.validation,
             self.test,
             self.resolution,
+            bands=self.bands,
             contact=self.contact,
             classes=self.class_table,
         )
@@ -63,6 +66,7 @@ def read_folder(
     test: Sequence[str] = (),
     resolution: float = 0.0,
     *,
+    bands: Sequence[int] = (),
     contact: int = 0,
     classes: ClassTable | None = None,
 ) -> Splits:
@@ -79,6 +83,8 @@ def read_folder(
         test: Names of the scenes kept for testing; a name is that of the file without
             suffix.
         resolution: Metres a pixel to bring the scenes to; 0 leaves them as they are.
+        bands: Bands of the images to use, counted from 1; empty for the picture without
+            alpha.
         contact: Pixels, of the scenes once they are loaded, within which two buildings
             are in contact; 0 for no map of it.
         classes: What tells several classes apart in the truth; None for buildings.
@@ -108,7 +114,14 @@ def read_folder(
     else:
         truths = dict.fromkeys(images, _only_outlines(root))
     scenes = {
-        name: Scene(name, images[name], truths[name], contact=contact, classes=classes)
+        name: Scene(
+            name,
+            images[name],
+            truths[name],
+            bands=tuple(bands) or None,
+            contact=contact,
+            classes=classes,
+        )
         for name in sorted(images)
     }
 

@@ -230,11 +230,16 @@ def _resampled(scene: Scene, resolution: float) -> Scene:
     native = resolution_of(scene)
     if native is None:
         raise InputError(f"a resolution needs an image with a CRS: {scene.image}")
-    scale = resolution / native
+    ratio = resolution / native
+    scale = scene.scale * ratio
     with raster.open_raster(scene.image) as source:
         height, width = (max(1, round(side / scale)) for side in source.shape)
-    whole = Window(0, 0, height, width)
-    return scene._replace(area=whole, scale=scale, resolution=resolution)
+    area = scene.area or Window(0, 0, round(height * ratio), round(width * ratio))
+    top, left = int(area.row / ratio), int(area.col / ratio)
+    bottom = min(height, max(top + 1, round((area.row + area.height) / ratio)))
+    right = min(width, max(left + 1, round((area.col + area.width) / ratio)))
+    part = Window(top, left, bottom - top, right - left)
+    return scene._replace(area=part, scale=scale, resolution=resolution)
 
 
 def _area_of(scene: Scene, shape: tuple[int, int]) -> tuple[Window, tuple[int, int]]:

@@ -11,7 +11,9 @@ of ResNet for these. `files` saves a model with the metadata that prediction nee
 from bdloss.models.encoders import Caffe, ScaledSum, encoder_names
 from bdloss.models.files import (
     METADATA_FILE,
+    SHIPPED,
     Predictor,
+    find_model,
     load_model,
     load_predictor,
     read_metadata,
@@ -32,6 +34,7 @@ from bdloss.models.unet import (
 __all__ = [
     "BATCH_NORM_MOMENTUM",
     "METADATA_FILE",
+    "SHIPPED",
     "TRAINABLE",
     "WITHOUT_ENCODER_WEIGHTS",
     "Caffe",
@@ -41,6 +44,7 @@ __all__ = [
     "build_model",
     "class_names",
     "encoder_names",
+    "find_model",
     "flatten_layers",
     "load_model",
     "load_predictor",

@@ -6,6 +6,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bdloss.memory import refuse_beyond_memory
 from bdloss.models.targets import class_names
 
 METADATA_FILE = "bdloss.json"  # inside the .keras file, which is a zip
+SHIPPED = "buildings"  # the model that comes with the package
 DEFAULT_PATCH_SIZE = 512  # pixels, for a model that does not say what it was trained on
 
 
@@ -39,6 +41,21 @@ def save_model(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None
             archive.writestr(METADATA_FILE, json.dumps(metadata, indent=2))
 
 
+def find_model(path: str | PathLike) -> Path:
+    """Return the file of a model.
+
+    Args:
+        path: Its path, or `buildings` for the model that comes with the package.
+
+    Example:
+        >>> find_model("runs/town/model.keras").name, find_model("buildings").name
+        ('model.keras', 'buildings.keras')
+    """
+    if Path(path) == Path(SHIPPED):
+        return Path(__file__).parents[1] / "weights" / f"{SHIPPED}.keras"
+    return Path(path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A model ready to predict, and what must be known of it.
@@ -51,7 +68,9 @@ class Predictor:
         patch_size: Side of the patches that it was trained on, in pixels.
         multiple: What the side of a patch must be a multiple of.
         threshold: Probability from which a pixel is of a class.
-        resolution: Side of a pixel that it was trained on, in metres; None if unknown.
+        resolution: Side of a pixel that it is best at, in metres; None if unknown.
+        needs_resolution: Whether it refuses an image of which that is unknown, unless
+            it is told how to take it.
         tta: Test-time augmentation that it was scored with, a name in `tta.MODES`.
         targets: Names of its maps: the classes, then `contact` if it has that map.
         colours: The colour of each class, `#rrggbb`; empty for none of its own.
@@ -66,6 +85,7 @@ class Predictor:
     multiple: int
     threshold: float
     resolution: float | None
+    needs_resolution: bool = False
     tta: str = "none"
     targets: tuple[str, ...] = (BUILDING,)
     colours: tuple[str, ...] = ()
@@ -101,13 +121,13 @@ class Predictor:
         refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
 
 
-def load_predictor(path: Path) -> Predictor:
+def load_predictor(path: str | PathLike) -> Predictor:
     """Load a model to predict with.
 
     Args:
-        path: A `.keras` file of this package, or any other of a network from
-            `(batch, height, width, bands)` to one map of probabilities, or to those
-            that its metadata name.
+        path: A `.keras` file, or a name, as `find_model` takes it: of this package, or
+            any other of a network from `(batch, height, width, bands)` to one map of
+            probabilities, or to those that its metadata name.
 
     Returns:
         The predictor.
@@ -116,6 +136,7 @@ def load_predictor(path: Path) -> Predictor:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model, or not such a network.
     """
+    shipped, path = Path(path) == Path(SHIPPED), find_model(path)
     model, metadata = load_model(path)
     taken, given = model.input_shape, model.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
@@ -127,13 +148,14 @@ def load_predictor(path: Path) -> Predictor:
         wanted = "one map of buildings" if len(targets) == 1 else f"maps of {targets}"
         raise InputError(f"a model must give {wanted}, got {given}: {path}")
     return Predictor(
-        name=metadata.get("name", path.stem),
+        name=SHIPPED if shipped else metadata.get("name", path.stem),
         predict=model.predict_on_batch,
         band_count=taken[-1],
         patch_size=metadata.get("window") or taken[1] or DEFAULT_PATCH_SIZE,
         multiple=metadata.get("multiple", 1),
         threshold=metadata.get("threshold", 0.5),
         resolution=metadata.get("resolution"),
+        needs_resolution=shipped,
         tta=metadata.get("tta", "none"),
         targets=targets,
         colours=tuple(metadata.get("colours", ())),
@@ -142,11 +164,11 @@ def load_predictor(path: Path) -> Predictor:
     )
 
 
-def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
+def load_model(path: str | PathLike) -> tuple[keras.Model, dict[str, Any]]:
     """Load a model, in Keras's safe mode, and its metadata.
 
     Args:
-        path: A `.keras` file.
+        path: A `.keras` file, or a name, as `find_model` takes it.
 
     Returns:
         The model, not compiled, and its metadata (empty for a model that another
@@ -156,6 +178,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model.
     """
+    path = find_model(path)
     metadata = read_metadata(path)
     try:
         model = keras.saving.load_model(path, compile=False)
@@ -167,11 +190,11 @@ def load_model(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     return model, metadata
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: str | PathLike) -> dict[str, Any]:
     """Read the metadata of a model, without the model.
 
     Args:
-        path: A `.keras` file.
+        path: A `.keras` file, or a name, as `find_model` takes it.
 
     Returns:
         The metadata, as `save_model` takes them, and what else `bdloss train` writes;
@@ -181,6 +204,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model.
     """
+    path = find_model(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     if not zipfile.is_zipfile(path):

@@ -15,6 +15,7 @@ from bdloss.constants import CONTACT
 from bdloss.data.datasets import DATASETS, AnyDataset, settings_of
 from bdloss.data.folder import FolderSettings
 from bdloss.data.patches import PatchSettings
+from bdloss.data.scenes import Resolution
 from bdloss.errors import InputError
 from bdloss.settings import Fraction, Settings, make_settings
 from bdloss.training.loss import LossSettings
@@ -69,6 +70,7 @@ class PredictionSettings(Settings):
 
     threshold: Fraction = 0.5  # probability from which a pixel is building
     tta: Literal["none", "flips", "d4"] = "none"
+    resolution: Resolution = 0.0  # metres a pixel that it is best at; 0: the scenes'
 
 
 class Experiment(Settings):

@@ -13,7 +13,13 @@ import bdloss
 from bdloss import models, plots
 from bdloss.constants import BUILDING, CONTACT
 from bdloss.data import cache, check
-from bdloss.data.scenes import Scene, SceneData, Splits, resolution_of
+from bdloss.data.scenes import (
+    Scene,
+    SceneData,
+    Splits,
+    at_resolution,
+    resolution_of,
+)
 from bdloss.errors import InputError
 from bdloss.evaluation import scoring
 from bdloss.evaluation.scores import ClassScores, Scores
@@ -115,6 +121,7 @@ def _train(
     splits = read_splits(experiment)
     for fault in check.refuse_faults(splits, experiment.dataset.name):
         logger.warning("%s: %s", fault.kind, fault.text)
+    scored = at_resolution(splits, experiment.prediction.resolution)
     cached = cache.default_folder()
     training = [cache.load_cached(scene, cached) for scene in splits.train]
     validation = [cache.load_cached(scene, cached) for scene in splits.validation]
@@ -176,7 +183,7 @@ def _train(
     metadata = _model_metadata(experiment, bands, targets, splits)
     models.save_model(model, run.path / "model.keras", metadata)
     plots.draw_curves(rows, run.path / "curves.png")
-    named = {"validation": splits.validation, "test": splits.test}
+    named = {"validation": scored.validation, "test": scored.test}
     scores = {
         name: _score(model, targets, experiment, scenes, cached, run.samples)
         for name, scenes in named.items()
@@ -375,7 +382,8 @@ def _model_metadata(
         ),
         "threshold": experiment.prediction.threshold,
         "tta": experiment.prediction.tta,
-        "resolution": resolution_of(splits.train[0]),
+        "resolution": experiment.prediction.resolution
+        or resolution_of(splits.train[0]),
         "scenes": {
             scene.name: raster.identify(scene.image)["image"]
             for scene in (*splits.train, *splits.validation)

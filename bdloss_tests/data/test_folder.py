@@ -5,7 +5,7 @@ import pytest
 
 from bdloss.data.datasets import read_dataset
 from bdloss.data.folder import read_folder
-from bdloss.data.scenes import load_scene
+from bdloss.data.scenes import Scene, load_scene
 from bdloss.geo.vector import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.data.town import (
@@ -37,6 +37,22 @@ def test_names_validate_on_whole_scenes(tmp_path):
     splits = read_folder(write_town(tmp_path, "a", "b", "c"), ["c"], ["a"])
     assert [names_of(scenes) for scenes in splits] == [["b"], ["c"], ["a"]]
     assert {scene.area for scenes in splits for scene in scenes} == {None}
+
+
+def test_bands_are_chosen(tmp_path):
+    root = write_town(tmp_path, "a")
+    (scene,) = read_folder(root, 0, bands=[3, 1]).train
+    pixels = load_scene(scene).pixels
+    np.testing.assert_array_equal(
+        pixels, load_scene(Scene("a", *scene[1:3])).pixels[..., [2, 0]]
+    )
+    (scene,) = read_dataset("folder", root, bands=[1, 7], validation=0).train
+    with pytest.raises(ValueError, match="bands must be from 1 to 3, got"):
+        load_scene(scene)
+    with pytest.raises(
+        ValueError, match="bands.0 must be greater than or equal to 1, got 0"
+    ):
+        read_dataset("folder", root, bands=[0])
 
 
 def test_without_validation_everything_trains(tmp_path):

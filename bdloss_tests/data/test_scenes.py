@@ -6,7 +6,13 @@ import shapely
 from bdloss.data.contact import contact_map
 from bdloss.data.folder import read_folder
 from bdloss.data.inria import read_inria
-from bdloss.data.scenes import Scene, load_mask, load_scene, resolution_of
+from bdloss.data.scenes import (
+    Scene,
+    at_resolution,
+    load_mask,
+    load_scene,
+    resolution_of,
+)
 from bdloss.geo.vector import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests import archives
@@ -147,6 +153,21 @@ def test_any_resolution_keeps_mask_and_image_together(tmp_path):
     image = write_raster(image, PIXELS, crs=None)
     with pytest.raises(ValueError, match=f"needs an image with a CRS: {image}$"):
         read_folder(tmp_path, 0, resolution=0.7)
+
+
+@pytest.mark.parametrize("before", [0.0, 0.15])
+def test_parts_of_scenes_are_brought_to_another_resolution(tmp_path, before):
+    """Where they lie stays: the lower rows of a town whose rows are all different."""
+    rows = np.repeat(np.arange(40, dtype=np.uint8)[:, None], 70, axis=1)
+    write_raster(tmp_path / "images" / "a.tif", np.dstack([rows] * 3))
+    write_raster(tmp_path / "masks" / "a.png", (rows % 4 == 0).astype(np.uint8))
+    splits = read_folder(tmp_path, 0.25, resolution=before)
+    (lower,) = at_resolution(splits, 0.6).validation
+    pixels, mask, _ = load_scene(lower)
+    assert mask.shape == (5, 35)
+    np.testing.assert_allclose(pixels[:, 0, 0], np.arange(30, 40, 2) + 0.5, atol=0.6)
+    assert (lower.resolution, lower.scale) == (0.6, 2.0)
+    assert at_resolution(splits, 0) is splits
 
 
 @pytest.mark.parametrize("bright", [1, 255])

@@ -61,7 +61,7 @@ def test_changes_of_the_command_line():
             {"stage": [{}, {"epoch": 7}]},
             "'stage.1.epoch'; did you mean 'stage.1.epochs",
         ),
-        ({"dataset": {"bands": "rgb"}}, "unknown setting 'dataset.bands'; did you"),
+        ({"dataset": {"shadows": 1}}, "unknown setting 'dataset.shadows'"),
         (
             {"dataset": {"name": "mars"}},
             "dataset.name must be one of 'folder', 'inria'",
