@@ -1,9 +1,11 @@
-"""Draw the README's picture: orthophoto, truth and prediction of a sample scene.
+"""Draw a part of a sample scene: orthophoto, true outlines, predicted ones.
 
-python docs/make_picture.py runs/demo/prediction/banepa_south_buildings.gpkg
+    python docs/make_picture.py banepa_south_buildings.gpkg --out docs/banepa.jpg
+
+draws the README's picture; with several files of outlines, these side by side.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -25,18 +27,19 @@ SHIFT = 4  # bits behind the point of a coordinate of OpenCV
 YELLOW, RED = (255, 220, 0), (255, 40, 40)
 
 
-def main(outlines: Path) -> None:
-    """Write docs/banepa.jpg."""
+def main(outlines: list[Path], out: Path) -> None:
+    """Write the picture."""
     image, truth = SAMPLE / "images" / "banepa_south.tif", SAMPLE / "buildings.geojson"
     pixels = load_scene(Scene("south", image, truth, PART)).pixels
     panels = [
         draw_polygons(pixels, image, None, YELLOW),
         draw_polygons(pixels, image, truth, YELLOW),
-        draw_polygons(pixels, image, outlines, RED),
+        *(draw_polygons(pixels, image, file, RED) for file in outlines),
     ]
     gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
-    picture = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
-    cv2.imwrite("docs/banepa.jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    parts = [part for panel in panels for part in (gap, panel)]
+    picture = np.hstack(parts[1:])[..., ::-1]
+    cv2.imwrite(str(out), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 def draw_polygons(
@@ -57,4 +60,8 @@ def draw_polygons(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("outlines", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    main(args.outlines, args.out)
