@@ -38,7 +38,8 @@ def network_of(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in network.items():
         if key in given and key != "activation" and given[key] != value:
             raise InputError(
-                f"{path} has model.{key} = {value!r}, not {given[key]!r}; leave it out"
+                f"{path} has model.{key} = {value!r}, not {given[key]!r}; leave it "
+                "out, or begin anew with model.start = ''"
             )
     return {**network, **given}
 
@@ -65,7 +66,7 @@ def copy_weights(
     if bands != taken:
         raise InputError(
             f"{path} takes {taken} bands, the data have {bands}; dataset.bands chooses "
-            "some"
+            "some, model.start = '' begins anew"
         )
     known = metadata.get("targets", metadata.get("classes", [BUILDING]))
     if metadata.get("network", {}).get("activation") != activation:
