@@ -81,7 +81,15 @@ def test_train_predict_and_score(tmp_path):
     ]
     sets = [word for setting in settings for word in ("--set", setting)]
     done = invoke(
-        *("train", "--dataset", "folder", "--data", folder, "--out", tmp_path / "run"),
+        *(
+            "train",
+            "--dataset",
+            "folder_from_nothing",
+            "--data",
+            folder,
+            "--out",
+            tmp_path / "run",
+        ),
         *(*sets, "--set", "stage.0.epochs=1", "--loss", "none", "--seed", 3),
     )
     assert done.exit_code == 0, done.output
@@ -118,7 +126,7 @@ def test_a_network_that_learns_contact_tells_touching_houses_apart(tmp_path):
         *("stage.0.epochs=2", "stage.0.learning_rate=1e-2"),
     ]
     done = invoke(
-        *("train", "--dataset", "folder", "--data", tmp_path / "town"),
+        *("train", "--dataset", "folder_from_nothing", "--data", tmp_path / "town"),
         *("--out", tmp_path / "run"),
         *(word for setting in settings for word in ("--set", setting)),
     )

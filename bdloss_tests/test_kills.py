@@ -35,6 +35,7 @@ TRAINING = {
     "patches.augment": "none",
     "stage": "[{epochs=3, learning_rate=1e-2}]",
 }
+TUNING = {key: TRAINING[key] for key in TRAINING if "model." not in key}
 SEARCH = {
     "weight.policy": "search",
     "weight.first": "2",
@@ -73,7 +74,7 @@ def set_all(settings):
 def words_of(command, town, model, out):
     """Return the words of a command that writes into a folder and nowhere else."""
     predict = ("--model", model, "--out", out, "--window", 32, "--overlap", 8)
-    data = ("--dataset", "folder", "--data", town / "small")
+    data = ("--dataset", "folder_from_nothing", "--data", town / "small")
     return {
         "predict": [
             *("predict", town / "town.tif", *predict, "--prob", "--overlay"),
@@ -89,6 +90,10 @@ def words_of(command, town, model, out):
         "data check": ["data", "check", *data],
         "export": ["export", model, "--out", out / "model.onnx", "--window", 32],
         "train": ["train", *data, "--out", out / "run", *set_all(TRAINING)],
+        "fine-tune": [
+            *("train", "--dataset", "folder", "--data", town / "small"),
+            *("--out", out / "run", *set_all(TUNING)),
+        ],
         "search": ["train", *data, "--out", out / "run", *set_all(TRAINING | SEARCH)],
     }[command]
 
@@ -143,7 +148,7 @@ def tree(out):
     "command",
     [
         *("predict", "predict --cog", "merge", "score", "data check", "export"),
-        *("train", "search"),
+        *("train", "fine-tune", "search"),
     ],
 )
 def test_killed_at_random_it_ends_as_if_it_never_was(

@@ -2,12 +2,13 @@
 
     python benchmarks/finetune.py MODEL --out runs/finetune > table.md
 
-MODEL knows houses of other towns, and has not seen Banepa. Squares of the sample's
-training scene that show so many houses are what is labelled: at a place drawn anew for
-each seed (for the smallest number at several). A network begins there from MODEL, by
-`configs/folder.toml`; from ImageNet weights of its encoder; and from nothing, these two
-with the learning rate of a training from nothing and as many steps. Scores are of the
-sample's test scene. Runs that are there are kept, so it goes on when it was stopped.
+MODEL knows houses of other towns and has not seen Banepa. What is labelled is a square
+of the sample's training scene that shows so many houses, at a place drawn anew for each
+seed (with the fewest houses at several). A network begins there with MODEL, by
+`configs/folder.toml`; with ImageNet weights of its encoder; and with nothing, these two
+at the learning rate of a training from nothing, with as many steps. Scores are of the
+sample's test scene, in percent: mean and 95 % interval. Runs that are there are kept,
+so it goes on when it was stopped.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import json
 import os
 import shutil
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,134 +30,153 @@ from scipy import stats
 from bdloss.data.folder import read_folder
 from bdloss.data.scenes import load_scene
 from bdloss.evaluation import scoring
-from bdloss.files import atomic_path
-from bdloss.geo.geobox import geobox_of
 from bdloss.geo.vector import read_outlines
 from bdloss.geo.windows import Window
 from bdloss.models import load_predictor
-from bdloss.training import run
+from bdloss.training import run as training
 from bdloss.training.experiment import Experiment, load_experiment
 
 SAMPLE = Path("samples/banepa")
 TRAIN, TEST = "banepa_north", "banepa_south"
-HOUSES = (10, 30, 100, None)  # None: all of the scene
+HOUSES = (10, 30, 100, 0)  # 0: all of the scene
 SEEDS = (0, 1, 2)
 DRAWS = 5  # places of the fewest houses
-STEP = 16  # pixels that a square grows by
-BEGINNINGS = {
+MARGIN = 16  # pixels around the houses
+COMMON = [f"dataset.test=['{TEST}']", "dataset.contact=2", "prediction.tta=flips"]
+FROM_NOTHING = ["model.start=", "model.backbone=lite", "stage.0.learning_rate=2e-3"]
+BEGINNINGS = {  # what is set
     "MODEL": [],
-    "ImageNet": ["model.encoder_weights=imagenet"],
-    "nothing": [],
+    "ImageNet": [*FROM_NOTHING, "model.encoder_weights=imagenet"],
+    "nothing": FROM_NOTHING,
 }
-FROM_NOTHING = ["model.backbone=lite", "stage.0.learning_rate=2e-3"]
 SHOWN = {
     "iou": "IoU",
     "boundary_iou": "Boundary IoU, 3 px",
-    "matched_f1": "one-to-one F, 3 px",
+    "matched_f1_3": "one-to-one F, 3 px",
     "building_f1": "F1 of buildings",
 }
 
 
-def write_labelled(houses: int | None, seed: int, folder: Path) -> None:
-    """Write a folder of a square of the training scene, and of the test scene."""
+class Run(NamedTuple):
+    """A training: from what, on how many houses, where, and its seed."""
+
+    beginning: str
+    houses: int
+    seed: int
+    draw: int
+
+    def folder(self, out: Path) -> Path:
+        """Return its run folder."""
+        return out / "_".join(map(str, self))
+
+
+def plan() -> Iterator[Run]:
+    """Yield all trainings, those of few houses first."""
+    for houses in HOUSES:
+        for beginning in BEGINNINGS:
+            several = houses == HOUSES[0] and beginning == "MODEL"
+            for draw in range(DRAWS if several else 1):
+                yield from (Run(beginning, houses, seed, draw) for seed in SEEDS)
+
+
+def draw_square(source: rasterio.DatasetReader, run: Run) -> Window:
+    """Return the smallest square around a place that shows so many houses."""
+    if not run.houses:
+        return Window(0, 0, source.height, source.width)
+    polygons = read_outlines(SAMPLE / "buildings.geojson", source.crs)
+    middles = shapely.get_coordinates(shapely.centroid(polygons))
+    columns, rows = ~source.transform @ middles.T
+    inside = (columns >= 0) & (columns < source.width)
+    inside &= (rows >= 0) & (rows < source.height)
+    random = np.random.default_rng((run.seed, run.houses, run.draw))
+    row, column = (int(side) for side in random.random(2) * source.shape)
+    reach = np.maximum(abs(rows[inside] - row), abs(columns[inside] - column))
+    half = int(np.sort(reach)[run.houses - 1]) + MARGIN
+    top, left = max(0, row - half), max(0, column - half)
+    bottom, right = min(source.height, row + half), min(source.width, column + half)
+    return Window(top, left, bottom - top, right - left)
+
+
+def write_labelled(run: Run, folder: Path) -> None:
+    """Write a folder of what is labelled, and of the test scene."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
     with rasterio.open(SAMPLE / "images" / f"{TRAIN}.tif") as source:
-        pixels, profile, transform = source.read(), source.profile, source.transform
-        box = geobox_of(source)
-    height, width = pixels.shape[1:]
-    window = Window(0, 0, height, width)
-    if houses is not None:
-        polygons = read_outlines(SAMPLE / "buildings.geojson", box.crs)
-        middles = shapely.get_coordinates(shapely.centroid(polygons))
-        columns, rows = ~transform @ middles.T
-        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        random = np.random.default_rng((seed, houses))
-        row, column = random.random() * height, random.random() * width
-        reach = np.maximum(abs(rows[inside] - row), abs(columns[inside] - column))
-        half = int(np.sort(reach)[houses - 1]) + STEP
-        top, left = max(0, int(row) - half), max(0, int(column) - half)
-        bottom, right = min(height, int(row) + half), min(width, int(column) + half)
-        window = Window(top, left, bottom - top, right - left)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    profile.update(
-        width=window.width,
-        height=window.height,
-        transform=transform @ rasterio.Affine.translation(window.col, window.row),
-        compress="deflate",
-        photometric="rgb",
-    )
-    with rasterio.open(folder / "images" / "labelled.tif", "w", **profile) as target:
-        target.write(pixels[:, *window.slices])
-    shutil.copy(SAMPLE / "images" / f"{TEST}.tif", folder / "images")
+        square = draw_square(source, run)
+        place = {
+            "driver": "GTiff",
+            "dtype": "uint8",
+            "count": source.count,
+            "height": square.height,
+            "width": square.width,
+            "crs": source.crs,
+            "transform": source.transform
+            @ rasterio.Affine.translation(square.col, square.row),
+        }
+        pixels = source.read()[:, *square.slices]
+    with rasterio.open(images / "labelled.tif", "w", **place) as target:
+        target.write(pixels)
+    shutil.copy(SAMPLE / "images" / f"{TEST}.tif", images)
     shutil.copy(SAMPLE / "buildings.geojson", folder)
 
 
-def make_experiment(beginning: str, data: Path, model: Path, seed: int) -> Experiment:
-    """Return the experiment of a beginning."""
-    sets = ["dataset.test=['banepa_south']", "dataset.contact=2", "prediction.tta=flips"]
-    start = model if beginning == "MODEL" else None
-    if start is None:
-        sets += ["model={}", *FROM_NOTHING, *BEGINNINGS[beginning]]
-    overrides = {"dataset.root": data, "seed": seed}
-    return load_experiment("folder", None, overrides, sets, start)[1]
+def make_experiment(run: Run, data: Path, model: Path) -> Experiment:
+    """Return the experiment of a run."""
+    sets = [*COMMON, *BEGINNINGS[run.beginning]]
+    if run.beginning == "MODEL":
+        sets.append(f"model.start={model}")
+    overrides = {"dataset.root": data, "seed": run.seed}
+    return load_experiment("folder", None, overrides, sets)[1]
 
 
 def score_start(model: Path) -> dict:
     """Score the model as it is on the test scene."""
-    _, experiment = load_experiment("folder", None, {"dataset.root": SAMPLE}, start=model)
+    experiment = make_experiment(Run("MODEL", 0, 0, 0), SAMPLE, model)
     predictor = load_predictor(model)
     (scene,) = read_folder(SAMPLE, 0, [TEST]).test
     data = load_scene(scene)
-    settings = experiment.prediction.model_copy(update={"tta": "flips"})
-    experiment = experiment.model_copy(update={"prediction": settings})
-    targets = predictor.targets
-    pred = run.predict_mask(experiment, predictor.predict, targets, data.pixels)
-    return scoring.score_masks([(data.mask, pred)]).as_json()
+    maps = predictor.targets
+    mask = training.predict_mask(experiment, predictor.predict, maps, data.pixels)
+    return scoring.score_masks([(data.mask, mask)]).as_json()
+
+
+def show_mean(values: list[float]) -> str:
+    """Return a mean, and its 95 % interval if there are several."""
+    mean, number = statistics.fmean(values), len(values)
+    if number < 2:
+        return f"{mean:.1f}"
+    error = statistics.stdev(values) / number**0.5
+    return f"{mean:.1f} ± {stats.t.ppf(0.975, number - 1) * error:.1f}"
 
 
 def main() -> None:
     """Train what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", type=Path, help="a model that has not seen Banepa")
+    parser.add_argument("model", type=Path, help="one that has not seen Banepa")
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"))
-    parser.add_argument("--only", choices=BEGINNINGS, help="train this beginning only")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="of the runs")
     args = parser.parse_args()
-    found: dict[tuple[str, int | None], list[dict]] = {}
-    for houses in HOUSES:
-        draws = DRAWS if houses == min(filter(None, HOUSES)) else 1
-        for beginning in BEGINNINGS:
-            for seed in SEEDS:
-                for draw in range(draws):
-                    name = f"{houses or 'all'}_{beginning}_{seed}_{draw}"
-                    folder = args.out / name
-                    if draw and beginning != "MODEL":
-                        continue
-                    result = folder / "metrics.json"
-                    if not result.exists() and args.only in (None, beginning):
-                        data = args.out / f"data_{houses or 'all'}_{seed}_{draw}"
-                        write_labelled(houses, 100 * draw + seed, data)
-                        made = make_experiment(beginning, data, args.model, seed)
-                        run.train(made, folder, verbose=0)
-                    if result.exists():
-                        test = json.loads(result.read_text())["test"]
-                        found.setdefault((beginning, houses), []).append(test)
-    start = score_start(args.model)
+    part, parts = map(int, args.part.split("/"))
+    for run in list(plan())[part - 1 :: parts]:
+        folder = run.folder(args.out)
+        if not (folder / "metrics.json").exists():
+            data = args.out / "data" / folder.name
+            write_labelled(run, data)
+            training.train(make_experiment(run, data, args.model), folder, verbose=0)
+    rows = {("none", 0): [score_start(args.model)]}
+    for run in plan():
+        result = run.folder(args.out) / "metrics.json"
+        if result.exists():  # else of another part
+            test = json.loads(result.read_text())["test"]
+            rows.setdefault((run.beginning, run.houses), []).append(test)
     print("| houses | from | runs |", " | ".join(SHOWN.values()), "|")
     print("| ---: | --- | ---: |", " | ".join("---:" for _ in SHOWN), "|")
-    values = " | ".join(f"{100 * start[key]:.1f}" for key in SHOWN)
-    print(f"| 0 | MODEL | 1 | {values} |")
-    for (beginning, houses), rows in found.items():
-        cells = []
-        for key in SHOWN:
-            values = [100 * row[key] for row in rows]
-            reach = (
-                stats.t.ppf(0.975, len(values) - 1)
-                * statistics.stdev(values)
-                / len(values) ** 0.5
-                if len(values) > 1
-                else float("nan")
-            )
-            cells.append(f"{statistics.fmean(values):.1f} ± {reach:.1f}")
-        print(f"| {houses or 'all'} | {beginning} | {len(rows)} | {' | '.join(cells)} |")
+    for (beginning, houses), tests in rows.items():
+        values = [[100 * test[key] for test in tests] for key in SHOWN]
+        labelled = "0" if beginning == "none" else houses or "all"
+        start = "MODEL as it is" if beginning == "none" else beginning
+        cells = " | ".join(map(show_mean, values))
+        print(f"| {labelled} | {start} | {len(tests)} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
     _bdloss("score", out / "flips" / "town_mask.tif", folder / "truth.tif")
     _bdloss("score", folder / "masks", folder / "truths", "--out", out / "scores")
     sets = [word for each in TRAINING for word in ("--set", each)]
-    data = ("--dataset", "folder", "--data", folder / "scenes")
+    data = ("--dataset", "folder_from_nothing", "--data", folder / "scenes")
     words = ["train", *data, "--out", out / "run", *sets]
     draw = random.Random(3)
     for _ in range(3):  # killed some time after it has begun to learn

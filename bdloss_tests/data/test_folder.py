@@ -50,7 +50,7 @@ def test_bands_are_chosen(tmp_path):
     with pytest.raises(ValueError, match="bands must be from 1 to 3, got"):
         load_scene(scene)
     with pytest.raises(
-        ValueError, match="bands.0 must be greater than or equal to 1, got 0"
+        ValueError, match=r"bands\.0 must be greater than or equal to 1, got 0"
     ):
         read_dataset("folder", root, bands=[0])
 
