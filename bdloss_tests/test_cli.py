@@ -34,6 +34,7 @@ HEAVY = ("tensorflow", "keras", "rasterio", "albumentations", "cv2", "matplotlib
 
 
 PREDICT = ("predict", "IMAGE", "--model", "MODEL")
+BANEPA = Path(__file__).parents[1] / "samples" / "banepa"
 
 
 def invoke(*words):
@@ -113,6 +114,91 @@ def test_train_predict_and_score(tmp_path):
     scores = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert set(scores) == {"a", "b", "all"}
     assert scores["all"]["images"] == 2
+
+
+@pytest.fixture
+def suburb(tmp_path):
+    """A folder of a part of the sample, with its outlines."""
+    with rasterio.open(BANEPA / "images" / "banepa_south.tif") as source:
+        window = rasterio.windows.Window(400, 200, 160, 128)
+        pixels, place = source.read(window=window), source.window_transform(window)
+        crs = source.crs
+    pixels = np.moveaxis(pixels, 0, -1)
+    image = tmp_path / "suburb" / "images" / "a.tif"
+    write_raster(image, pixels, crs=crs, transform=place)
+    shutil.copy(BANEPA / "buildings.geojson", tmp_path / "suburb")
+    return image, pixels, {"crs": crs, "transform": place}
+
+
+def test_the_model_that_comes_with_us_predicts_and_is_gone_on_with(suburb, tmp_path):
+    image, _, _ = suburb
+    town = image.parents[1]
+    truth = ("--masks", town / "buildings.geojson", "--tta", "none")
+    done = invoke("predict", image, *truth, "--out", tmp_path / "before")
+    assert done.exit_code == 0, done.output
+    with rasterio.open(tmp_path / "before" / "a_mask.tif") as source:
+        assert source.tags()["model"] == "buildings"
+    scores = json.loads((tmp_path / "before" / "metrics.json").read_text())
+    assert scores["all"]["iou"] > 0.6
+
+    sets = ("stage.0.epochs=1", "patches.steps=1", "dataset.contact=2")
+    done = invoke(
+        *("train", "--dataset", "folder", "--data", town, "--out", tmp_path / "run"),
+        *(word for setting in sets for word in ("--set", setting)),
+        *("--set", "dataset.validation=0.0"),
+    )
+    assert done.exit_code == 0, done.output
+    model = ("--model", tmp_path / "run" / "model.keras")
+    done = invoke("predict", image, *model, *truth, "--out", tmp_path / "after")
+    assert done.exit_code == 0, done.output
+
+
+def test_images_that_the_model_that_comes_with_us_knows_nothing_of(suburb, tmp_path):
+    _, pixels, place = suburb
+    image = write_raster(tmp_path / "plain.png", pixels, crs=None, transform=None)
+    done = invoke("predict", image, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "Error: the size of its pixels is unknown without a CRS" in done.stderr
+    assert str(image) in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = invoke("predict", image, "--out", tmp_path / "out", "--resolution", "native")
+    assert done.exit_code == 0, done.output
+
+    four = write_raster(
+        tmp_path / "four.tif",
+        np.dstack([pixels, pixels[..., 0]]),
+        **place,
+        photometric="minisblack",
+    )
+    done = invoke("predict", four, "--out", tmp_path / "four")
+    assert done.exit_code == 2
+    assert "bands" in done.stderr and "--bands" in done.stderr
+    done = invoke("predict", four, "--bands", "1,2,3", "--out", tmp_path / "four")
+    assert done.exit_code == 0, done.output
+    deep = write_raster(tmp_path / "deep.tif", pixels.astype(np.uint16) * 64, **place)
+    done = invoke("predict", deep, "--out", tmp_path / "deep")
+    assert done.exit_code == 0, done.output
+
+
+def test_four_bands_begin_with_three_of_them_or_anew(suburb, tmp_path):
+    image, pixels, place = suburb
+    write_raster(
+        image, np.dstack([pixels, pixels[..., 0]]), **place, photometric="minisblack"
+    )
+    sets = ("stage.0.epochs=1", "patches.steps=1", "dataset.validation=0.0")
+    words = (
+        *("train", "--dataset", "folder", "--data", image.parents[1]),
+        *(word for setting in sets for word in ("--set", setting)),
+    )
+    done = invoke(*words, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith("Error")]
+    assert "buildings takes 3 bands, the data have 4; dataset.bands" in line
+    assert not (tmp_path / "run").exists()
+    done = invoke(
+        *(*words, "--out", tmp_path / "three", "--set", "dataset.bands=[1, 2, 3]")
+    )
+    assert done.exit_code == 0, done.output
 
 
 def test_a_network_that_learns_contact_tells_touching_houses_apart(tmp_path):

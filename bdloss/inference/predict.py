@@ -171,8 +171,9 @@ def predict_raster(
         FileNotFoundError: If there is no such raster.
         FileExistsError: If an output exists, may not be replaced, and is not what would
             be made.
-        ValueError: If raster, model and settings do not go together, or a file would be
-            written over the raster.
+        ValueError: If raster, model and settings do not go together, a file would be
+            written over the raster, or its resolution is unknown to a model that needs
+            it.
     """
     began = time.perf_counter()
     orthophoto = image
@@ -186,7 +187,14 @@ def predict_raster(
     colours: Sequence[str] = ()
     if isinstance(predict, Predictor):
         model, predict = predict, predict.predict
-        inference = settings_for(model, orthophoto.ground.resolution, **settings)
+        ground = orthophoto.ground.resolution
+        auto = settings.get("resolution") in (None, AUTO)
+        if auto and ground is None and model.needs_resolution:
+            raise InputError(
+                "the size of its pixels is unknown without a CRS; --resolution native "
+                f"takes it as {model.resolution:g} m a pixel: {orthophoto.path}"
+            )
+        inference = settings_for(model, ground, **settings)
         own = {"model": model.name, "model_sha256": model.digest}
         tags, band_count = {**own, **(tags or {})}, model.band_count
         targets, colours = model.targets, model.colours
@@ -199,8 +207,8 @@ def predict_raster(
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
     for line in input_warnings(orthophoto, inference.resolution, model):
         logger.warning("%s: %s", orthophoto.path.name, line)
-    if model and settings.get("resolution") in (None, AUTO):
-        for line in resolution_notes(orthophoto.ground.resolution, model.resolution):
+    if model and auto:
+        for line in resolution_notes(ground, model.resolution):
             logger.info("%s: %s", orthophoto.path.name, line)
     refuse_overlap(products.paths, [orthophoto.path])
     store, folder = products.store, products.mask.parent

@@ -91,8 +91,8 @@ def settings_for(
             the image is another by more than `FAMILIAR`; or "native", the image's.
 
     Raises:
-        ValueError: If a setting is out of its range, the model cannot take windows of
-            this size, or asks for the resolution of the image, which is unknown.
+        ValueError: If a setting is out of its range, or the model cannot take windows
+            of this size.
     """
     said = {name: value for name, value in given.items() if value is not None}
     window = said.get("window", predictor.patch_size)
@@ -106,11 +106,6 @@ def settings_for(
     resolution = said.get("resolution", AUTO)
     if resolution == AUTO:
         trained = predictor.resolution
-        if ground is None and predictor.needs_resolution:
-            raise InputError(
-                "the size of its pixels is unknown without a CRS; --resolution native "
-                f"takes it as one of {trained:g} m a pixel"
-            )
         resolution = None if is_familiar(ground, trained) else trained
     if resolution == NATIVE:
         resolution = None

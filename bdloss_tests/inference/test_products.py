@@ -568,6 +568,19 @@ def test_jpeg_2000_with_and_without_georeference(tmp_path, crs):
     assert mapped.polygons > 1
 
 
+@pytest.mark.parametrize("wanted", [None, "auto"])
+def test_a_model_may_ask_for_the_resolution_of_an_image_without_one(tmp_path, wanted):
+    image = write_raster(tmp_path / "town.tif", PIXELS, crs=None, transform=None)
+    asks = replace(PREDICTOR, resolution=0.3, needs_resolution=True)
+    settings = {} if wanted is None else {"resolution": wanted}
+    with pytest.raises(ValueError, match="unknown without a CRS; --resolution native"):
+        predict(image, tmp_path / "out", asks, **settings)
+    assert not (tmp_path / "out").exists()
+    assert predict(image, tmp_path / "out", asks, resolution="native").polygons
+    placed = write_raster(tmp_path / "placed.tif", PIXELS)
+    assert predict(placed, tmp_path / "out", asks).polygons
+
+
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path):
     noise = np.random.default_rng(3).integers(0, 256, (300, 200, 3), np.uint8)
     image = write_raster(tmp_path / "town.tif", noise)

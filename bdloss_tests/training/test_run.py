@@ -135,6 +135,19 @@ def test_scores_are_of_what_flips_give_on_average(run):
     assert scores["none"]["iou"] != scores["flips"]["iou"]
 
 
+def test_scores_are_at_the_resolution_that_a_model_is_best_at(small, tmp_path):
+    settings = changed(
+        small,
+        model={"blocks": 1},
+        patches={"steps": 1},
+        prediction={"resolution": 0.6},
+        stage=[{"epochs": 1}],
+    )
+    result = training.train(make_experiment(settings), tmp_path / "out", verbose=0)
+    assert models.load_predictor(tmp_path / "out" / "model.keras").resolution == 0.6
+    assert result["test"]["pixels"] == 35 * 42  # of 70 * 84 at 0.3 m
+
+
 def test_weight_of_a_baseline_stays_and_is_said(small, tmp_path):
     settings = changed(
         small,
