@@ -2,6 +2,7 @@
 
 import click
 
+from bdloss.cli.calibrate import calibrate
 from bdloss.cli.command import Group
 from bdloss.cli.data import data
 from bdloss.cli.evaluate import figure, score, theta
@@ -16,5 +17,8 @@ def main() -> None:
     """Sharp building edges from orthophotos."""
 
 
-for command in (data, theta, train, predict, merge, score, figure, export):
+for command in (
+    *(data, theta, train, calibrate, predict, merge),
+    *(score, figure, export),
+):
     main.add_command(command)

@@ -114,18 +114,9 @@ class Shard(click.ParamType):
         return part, parts
 
 
-def output_options(command: Callable) -> Callable:
-    """Add the options that say what is written of a map."""
+def outline_options(command: Callable) -> Callable:
+    """Add the options that say how outlines are made."""
     options = [
-        click.option("--prob", is_flag=True, help="Write probabilities (0..254) too."),
-        click.option("--polygons/--no-polygons", default=True, help="Write outlines."),
-        click.option(
-            "--vector",
-            type=click.Choice(["gpkg", "geojson", "fgb", "parquet"]),
-            default="gpkg",
-            show_default=True,
-            help="Format of the outlines.",
-        ),
         click.option(
             "--min-area",
             type=Finite(0),
@@ -167,6 +158,22 @@ def output_options(command: Callable) -> Callable:
             default=True,
             help="Outline touching buildings one by one, if the model knows contact.",
         ),
+    ]
+    return _add(options, command)
+
+
+def output_options(command: Callable) -> Callable:
+    """Add the options that say what is written of a map, and how."""
+    options = [
+        click.option("--prob", is_flag=True, help="Write probabilities (0..254) too."),
+        click.option("--polygons/--no-polygons", default=True, help="Write outlines."),
+        click.option(
+            "--vector",
+            type=click.Choice(["gpkg", "geojson", "fgb", "parquet"]),
+            default="gpkg",
+            show_default=True,
+            help="Format of the outlines.",
+        ),
         click.option(
             "--format",
             type=click.Choice(["geotiff", "inria"]),
@@ -181,7 +188,7 @@ def output_options(command: Callable) -> Callable:
         ),
         click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
     ]
-    return _add(options, command)
+    return outline_options(_add(options, command))
 
 
 class_option = click.option(

@@ -96,6 +96,11 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 )
 @output_options
 @click.option(
+    "--margin",
+    type=click.Choice(["distance", "probability"]),
+    help="Write where true walls lie, as bdloss calibrate found it.",
+)
+@click.option(
     "--masks",
     type=EXISTING,
     help="Truth to score against: a folder of masks, a mask, or a file of outlines.",
@@ -121,6 +126,7 @@ def predict(
     aoi: Path | tuple[float, ...] | None,
     aoi_crs: str | None,
     aoi_edge: str,
+    margin: str | None,
     masks: Path | None,
     shard: tuple[int, int],
     resume: bool,
@@ -138,8 +144,11 @@ def predict(
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
+        from bdloss.inference.margin import read_margin
         from bdloss.models import find_model, load_predictor
 
+        if margin:
+            options |= {"margin": read_margin(model), "margin_by": margin}
         images = front.find_images(rasters)
         how = {name: options.pop(name) for name in HOW}
         files = (find_model(model), masks, aoi)
@@ -148,6 +157,8 @@ def predict(
         if aoi_crs and not isinstance(aoi, tuple):
             raise InputError("--aoi-crs is the CRS of an --aoi of four numbers")
         several = len(images) > 1
+        if margin and shard != (1, 1) and not several:
+            raise InputError("--margin is of whole rasters, not of --shard")
         if several:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
@@ -156,6 +167,8 @@ def predict(
                 "--masks scores one class, the model has "
                 f"{', '.join(predictor.classes)}; score --class takes one of them"
             )
+        if margin:
+            click.echo(f"margin: {options['margin'].promise}")
         scores = PredictionScores(masks)
         irregular = PredictionScores(masks)
 

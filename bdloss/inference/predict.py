@@ -205,6 +205,9 @@ def predict_raster(
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     if colours:
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
+    if products.margin is not None:
+        digest = model.digest if model else ""
+        products.margin.check(digest, {**inference.way, **products.way})
     for line in input_warnings(orthophoto, inference.resolution, model):
         logger.warning("%s: %s", orthophoto.path.name, line)
     if model and auto:

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 import shapely
+from rasterio import Affine
 
 from bdloss import plots
 from bdloss.colours import default_colours
 from bdloss.constants import BUILDING, CONTACT, IGNORED, PROBABILITY_SCALE
+from bdloss.data.ground_truth import OutlineReader
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox
@@ -25,12 +27,24 @@ from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced
 from bdloss.geo.regularize import MIN_IOU
 from bdloss.geo.vector import check_format, count_outlines, write_outlines
 from bdloss.geo.windows import Window
+from bdloss.inference.margin import (
+    DISTANCE,
+    PROBABILITY,
+    Margin,
+    doubt_of_strips,
+    rings_of,
+)
 from bdloss.inference.strips import IDENTITY, StripStore
 from bdloss.models import class_names
 
 logger = logging.getLogger(__name__)
 
-RASTER_PRODUCTS = ("mask", "prob", "overlay")  # written beside an image, no images
+RASTER_PRODUCTS = (
+    "mask",
+    "prob",
+    "overlay",
+    "margin",
+)  # written beside an image, no images
 LARGEST_PICTURE = 3000  # pixels: the most of the longer side of an overlay
 FORMATS = ("geotiff", "inria")
 
@@ -59,6 +73,10 @@ class Products:
         min_iou: With the pixels of a building, that it must keep then.
         irregular: Outlines as they would be without `regularize`, to compare with, of a
             suffix in `vector.FORMATS`; None for none.
+        margin: What lies near walls, as `bdloss calibrate` found it; None for none.
+        band: GeoTIFF of it: 1 there, 0 elsewhere, 255 no data; None for none.
+        rings: Its inner and outer outline around each building, by the `id` of this,
+            of a suffix in `vector.FORMATS`; None for none.
         split: Whether buildings that touch are outlined one by one, where the rows have
             a map of contact.
         format: Of the mask: `geotiff`, or `inria`, as INRIA's benchmark takes it: 255
@@ -78,6 +96,9 @@ class Products:
     regularize: bool = False
     min_iou: float = MIN_IOU
     irregular: Path | None = None
+    margin: Margin | None = None
+    band: Path | None = None
+    rings: Path | None = None
     split: bool = True
     format: str = "geotiff"
     cog: bool = False
@@ -94,6 +115,8 @@ class Products:
         vector: str = "gpkg",
         overlay: bool = False,
         format: str = "geotiff",
+        margin: Margin | None = None,
+        margin_by: str = DISTANCE,
         **settings: Any,
     ) -> "Products":
         """Name the files of a raster in a folder.
@@ -108,6 +131,10 @@ class Products:
             vector: Format of the outlines: `gpkg`, `geojson`, `fgb` or `parquet`.
             overlay: Whether they are drawn on the image.
             format: As of the products.
+            margin: As of the products: `NAME_margin.tif` and, by distance, its outlines
+                too.
+            margin_by: Whether it lies around walls, `distance`, or where the model is
+                in doubt, `probability`.
             **settings: The other attributes.
         """
         folder = Path(folder)
@@ -118,6 +145,11 @@ class Products:
             polygons=buildings if polygons else None,
             overlay=folder / f"{name}_overlay.png" if overlay else None,
             format=format,
+            margin=margin,
+            band=folder / f"{name}_margin.tif" if margin else None,
+            rings=folder / f"{name}_margin.{vector}"
+            if margin and margin_by == DISTANCE
+            else None,
             **settings,
         )
 
@@ -130,7 +162,10 @@ class Products:
     @property
     def paths(self) -> list[Path]:
         """All files that are written, the mask first."""
-        named = self.mask, self.probabilities, self.polygons, self.overlay
+        named = (
+            *(self.mask, self.probabilities, self.polygons, self.overlay),
+            *(self.band, self.rings),
+        )
         return [path for path in named if path is not None]
 
     @property
@@ -142,10 +177,23 @@ class Products:
         """Return the tags that a mask has of what was made of its rows."""
         tags: dict[str, Any] = {"cog": self.cog, "overviews": self.overviews}
         if self.polygons is not None:
-            tags |= {"min_area": self.min_area, "simplify": self.simplify}
-            tags |= {"min_hole": self.min_hole, "split": self.split}
-            tags["regularize"] = self.min_iou if self.regularize else False
+            tags |= self.way
+        if self.margin is not None:
+            tags |= {"margin_m": self.margin.radius, "margin_doubt": self.margin.doubt}
+            tags["margin_alpha"] = self.margin.alpha
+            tags["margin_by"] = PROBABILITY if self.rings is None else DISTANCE
         return tags
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """How outlines are made, by the names of tags."""
+        return {
+            "min_area": self.min_area,
+            "simplify": self.simplify,
+            "min_hole": self.min_hole,
+            "split": self.split,
+            "regularize": self.min_iou if self.regularize else False,
+        }
 
     def are_finished(
         self, known: dict[str, Any], *, overwrite: bool = False, resume: bool = True
@@ -204,12 +252,17 @@ class Products:
                 raise InputError(
                     "min_hole is in square metres, which a raster without CRS lacks"
                 )
+        if self.margin is not None and (
+            ground.resolution is None or self.polygons is None
+        ):
+            raise InputError("a margin needs outlines, and a raster with a CRS")
         classes = class_names(targets)
         if len(classes) > 1:
             for name, wanted in (
                 ("the format inria", self.format == "inria"),
                 ("min_hole", self.min_hole > 0),
                 ("regularize", self.regularize),
+                ("a margin", self.margin is not None),
             ):
                 if wanted:
                     names = ", ".join(classes)
@@ -276,17 +329,20 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
         masked, building = _write_rasters(orthophoto, strips, products, tags)
         for path in products.paths:
             undo.callback(path.unlink, missing_ok=True)
-        number = regularized = None
+        polygons = regularized = None
         if products.polygons is not None:
-            number, regularized = _write_polygons(
+            polygons, regularized = _write_polygons(
                 products.polygons, orthophoto, products, tags
             )
+        if products.margin is not None and polygons is not None:
+            _write_margin(polygons, orthophoto, products, tags)
         if products.irregular is not None:
             plain = replace(products, regularize=False)
             _write_polygons(products.irregular, orthophoto, plain, tags)
         if products.overlay is not None:
             _draw_overlay(products.overlay, orthophoto, products)
         undo.pop_all()
+    number = None if polygons is None else len(polygons)
     return Made(masked, building, number, tuple(class_names(targets)), regularized)
 
 
@@ -341,11 +397,11 @@ def _write_rasters(
 
 def _write_polygons(
     path: Path, orthophoto: Orthophoto, products: Products, tags: dict[str, Any]
-) -> tuple[int, RegularizedCounts | None]:
+) -> tuple[np.ndarray, RegularizedCounts | None]:
     """Write the outlines of a mask with what is known of them.
 
-    In memory are a few rows of the mask, and the outlines. Returns how many there are,
-    and what became of them by right angles.
+    In memory are a few rows of the mask, and the outlines. Returns these, and what
+    became of them by right angles.
     """
     geobox, area = orthophoto.ground, orthophoto.area
     metres = geobox.resolution  # None without a CRS: then areas are unknown
@@ -390,8 +446,58 @@ def _write_polygons(
         attributes["area_m2"] = np.round(areas, 1)[order]
     means = np.concatenate([np.empty(0), *(each.probability for each in outlined)])
     attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
-    write_outlines(path, polygons[order].tolist(), geobox.crs, tags, **attributes)
-    return len(polygons), _count_regular(outlined) if products.regularize else None
+    polygons = polygons[order]
+    write_outlines(path, polygons.tolist(), geobox.crs, tags, **attributes)
+    return polygons, _count_regular(outlined) if products.regularize else None
+
+
+def _write_margin(
+    polygons: np.ndarray,
+    orthophoto: Orthophoto,
+    products: Products,
+    tags: dict[str, Any],
+) -> None:
+    """Write the margin of outlines, and where it lies in the raster."""
+    margin, ground = products.margin, orthophoto.ground
+    assert margin is not None and ground.resolution is not None
+    # In pixels, whose sides are known in metres in any CRS.
+    pixels = ground._replace(transform=Affine.identity())
+    rings = rings_of(to_pixels(polygons, ground), margin.radius / ground.resolution)
+    if products.rings is not None:
+        matrix = np.array(ground.transform[:6]).reshape(2, 3)
+        placed = shapely.transform(
+            rings, lambda xy: xy @ matrix[:, :2].T + matrix[:, 2]
+        )
+        facts = {
+            "id": np.arange(1, len(rings) + 1),
+            "margin_m": np.full(len(rings), margin.radius),
+            "confidence": np.full(len(rings), 1 - margin.alpha),
+        }
+        write_outlines(products.rings, placed.tolist(), ground.crs, tags, **facts)
+    if products.band is None:
+        return
+    drawn = OutlineReader(rings.tolist(), pixels)
+    doubts = doubt_of_strips(products.store.read())
+    with create_mask(
+        products.band,
+        orthophoto.geobox,
+        tags,
+        cog=products.cog,
+        overviews=products.overviews,
+        gcps=orthophoto.gcps,
+    ) as writer:
+        for (row, layers), (_, doubt) in zip(
+            products.store.read(), doubts, strict=True
+        ):
+            window = Window(row, orthophoto.window.col, *layers.shape[1:])
+            if products.rings is None:
+                inside = doubt >= margin.doubt
+            else:
+                inside = drawn.read(window) == 1
+            unknown = layers[0] == IGNORED
+            if orthophoto.area is not None:
+                unknown |= ~orthophoto.area.mask(window)
+            writer.write(np.where(unknown, IGNORED, inside).astype(np.uint8), window)
 
 
 def _count_regular(outlined: Sequence[Outlines]) -> RegularizedCounts:

@@ -61,15 +61,17 @@ class InferenceSettings:
         refuse_beyond_memory(needed, what)
         check_modes(self.tta, self.mean)
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """How any image is predicted, by the names of these settings."""
+        names = ("window", "overlap", "threshold", "tta", "mean")
+        return {name: getattr(self, name) for name in names}
+
     def tags(self, orthophoto: Orthophoto) -> dict[str, Any]:
         """Return what a mask must remember, so that it is not taken for another."""
         resolution, nodata, area = self.resolution, orthophoto.nodata, orthophoto.area
         return {
-            "window": self.window,
-            "overlap": self.overlap,
-            "threshold": self.threshold,
-            "tta": self.tta,
-            "mean": self.mean,
+            **self.way,
             "bands": ",".join(str(index) for index in orthophoto.band_indexes),
             "resampled": "no" if resolution is None else resolution,
             "declared_nodata": "no" if nodata is None else f"{nodata:g}",

@@ -82,44 +82,52 @@ def risk(distances: np.ndarray, radius: float) -> float:
     return float(np.mean(distances > radius))
 
 
-def distances_to_outlines(
-    y_true: Sequence[Outline],
-    y_pred: Sequence[Outline],
-    step: float,
-    extent: shapely.Polygon | None = None,
+def points_on_walls(
+    outlines: Sequence[Outline], step: float, extent: shapely.Polygon | None = None
 ) -> np.ndarray:
-    """Return how far the true walls are from the nearest predicted one.
+    """Return points that lie evenly on the walls of outlines.
 
     Args:
-        y_true: True polygons.
-        y_pred: Predicted ones, in the same coordinates.
+        outlines: Polygons.
         step: Most that points of a wall are apart, in the unit of the coordinates.
-        extent: Where both are known: what lies on its edge is no wall, but where the
-            image ends. None for everywhere.
+        extent: Where outlines are known: what lies on its edge is no wall, but where
+            the image ends, and nothing beyond it is seen. None for everywhere.
 
     Returns:
-        Distances of points that lie evenly on the true walls, in the unit of the
-        coordinates; infinite if nothing is predicted.
+        Array of shape `(points, 2)`; empty without walls.
 
     Example:
-        >>> true, pred = [shapely.box(0, 0, 4, 4)], [shapely.box(-1, -1, 5, 5)]
-        >>> set(distances_to_outlines(true, pred, step=0.5).tolist())
-        {1.0}
+        >>> points_on_walls([shapely.box(0, 0, 2, 2)], step=2).tolist()
+        [[2.0, 1.0], [1.0, 2.0], [0.0, 1.0], [1.0, 0.0]]
     """
-    walls = shapely.boundary(np.array(list(y_true), object))
+    walls = shapely.boundary(np.array(list(outlines), object))
     if extent is not None:
-        edge = shapely.buffer(extent.boundary, step / 2)
-        walls = shapely.difference(walls, edge)
+        inside = shapely.buffer(extent, -step / 2)
+        walls = shapely.intersection(walls, inside)
     lines = shapely.get_parts(shapely.get_parts(walls))
-    points = [_points_on(line, step) for line in lines if not line.is_empty]
-    if not points:
-        return np.zeros(0)
-    found = shapely.points(np.concatenate(points))
-    others = shapely.get_parts(shapely.boundary(np.array(list(y_pred), object)))
-    if not len(others):
-        return np.full(len(found), math.inf)
-    _, distances = shapely.STRtree(others).query_nearest(
-        found, return_distance=True, all_matches=False
+    points = [_points_on(line, step) for line in lines if line.length > 0]
+    return np.concatenate([np.empty((0, 2)), *points])
+
+
+def distances_to_walls(points: np.ndarray, outlines: Sequence[Outline]) -> np.ndarray:
+    """Return how far points are from the nearest wall of outlines.
+
+    Args:
+        points: Array of shape `(points, 2)`.
+        outlines: Polygons, in the same coordinates.
+
+    Returns:
+        Distances in the unit of the coordinates; infinite without outlines.
+
+    Example:
+        >>> distances_to_walls(np.array([[3.0, 3.0]]), [shapely.box(0, 0, 4, 4)])
+        array([1.])
+    """
+    walls = shapely.get_parts(shapely.boundary(np.array(list(outlines), object)))
+    if not len(walls) or not len(points):
+        return np.full(len(points), math.inf)
+    _, distances = shapely.STRtree(walls).query_nearest(
+        shapely.points(points), return_distance=True, all_matches=False
     )
     return distances
 

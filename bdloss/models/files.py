@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Predictor:
         targets: Names of its maps: the classes, then `contact` if it has that map.
         colours: The colour of each class, `#rrggbb`; empty for none of its own.
         digest: What changes whenever the file changes; empty for no file.
+        scenes: Digests of the images that it has learned from, by their names.
         network: The Keras model that predicts; None for another callable.
     """
 
@@ -90,6 +91,7 @@ class Predictor:
     targets: tuple[str, ...] = (BUILDING,)
     colours: tuple[str, ...] = ()
     digest: str = ""
+    scenes: Mapping[str, str] = field(default_factory=dict)
     network: keras.Model | None = None
 
     @property
@@ -160,6 +162,7 @@ def load_predictor(path: str | PathLike) -> Predictor:
         targets=targets,
         colours=tuple(metadata.get("colours", ())),
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        scenes=metadata.get("scenes", {}),
         network=model,
     )
 

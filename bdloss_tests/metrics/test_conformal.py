@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from bdloss.metrics.conformal import (
     conformal_radius,
-    distances_to_outlines,
+    distances_to_walls,
     fewest_units,
+    points_on_walls,
     risk,
 )
 
@@ -90,6 +91,10 @@ def test_each_unit_weighs_the_same():
     long, short = np.full(1000, 9.0), np.array([1.0])
     assert conformal_radius([short] * 3 + [long], 0.4) == 1.0
     assert conformal_radius([short] + [long] * 3, 0.4) == 9.0
+
+
+def distances_to_outlines(true, pred, step, extent=None):
+    return distances_to_walls(points_on_walls(true, step, extent), pred)
 
 
 def test_walls_are_measured_to_the_nearest_outline():

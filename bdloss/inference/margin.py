@@ -1,0 +1,206 @@
+"""A margin around outlines that true walls lie in, as `bdloss calibrate` found it."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+
+from bdloss.constants import IGNORED, PROBABILITY_SCALE
+from bdloss.errors import DamagedFileError, InputError
+from bdloss.files import DAMAGED, atomic_path
+from bdloss.models import find_model
+
+SUFFIX = ".margin.json"  # in the place of that of the model
+DISTANCE, PROBABILITY = "distance", "probability"
+MOST_DOUBT = 0.5  # of a pixel that is as likely building as not
+MITRE_LIMIT = 5.0  # beyond it a corner of the margin is cut, further out than its width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """Which share of true walls lies near predicted ones, and how near.
+
+    Attributes:
+        radius: Of the margin by distance: its half width, in metres.
+        doubt: Of that by probability: the least `doubt_of` a pixel in it, in [0, 0.5].
+        alpha: Share of a true wall that lies beyond the margin, on average over units.
+        unit: What the promise is about: `scene` or `site`.
+        units: How many there were.
+        scenes: Digests of the images, by their names.
+        left_out: Names of scenes without a wall.
+        model: Digest of the model's file.
+        made: How the outlines were made: settings of inference and products by name.
+        date: When it was found, as `2026-11-27`.
+        bdloss: Version that found it.
+
+    Example:
+        >>> town = Margin(radius=0.9, doubt=0.1, alpha=0.1, unit="scene", units=12)
+        >>> town.promise
+        '90 % of the true walls of a scene, on average, lie within 0.9 m'
+    """
+
+    radius: float
+    doubt: float
+    alpha: float
+    unit: str
+    units: int
+    scenes: Mapping[str, str] | None = None
+    left_out: tuple[str, ...] = ()
+    model: str = ""
+    made: Mapping[str, Any] | None = None
+    date: str = ""
+    bdloss: str = ""
+
+    @property
+    def promise(self) -> str:
+        """What is promised, in a line."""
+        share = f"{100 * (1 - self.alpha):g} %"
+        return (
+            f"{share} of the true walls of a {self.unit}, on average, lie within "
+            f"{self.radius:g} m"
+        )
+
+    def check(self, model: str, made: Mapping[str, Any]) -> None:
+        """Refuse outlines of another model, or made in another way.
+
+        Args:
+            model: Digest of its file.
+            made: How the outlines are made.
+
+        Raises:
+            ValueError: If the promise is not about them.
+        """
+        if model != self.model:
+            raise InputError(
+                "the margin is of another model; bdloss calibrate makes one for this"
+            )
+        for key, value in (self.made or {}).items():
+            if made.get(key) != value:
+                raise InputError(
+                    f"the margin was calibrated with {key} = {value}, not "
+                    f"{made.get(key)}"
+                )
+
+
+def margin_path(model: str | PathLike) -> Path:
+    """Return where the margin of a model lies: beside it.
+
+    Example:
+        >>> margin_path("runs/town/model.keras").as_posix()
+        'runs/town/model.margin.json'
+    """
+    return find_model(model).with_suffix(SUFFIX)
+
+
+def write_margin(margin: Margin, model: str | PathLike) -> Path:
+    """Write a margin beside its model; one that is there is replaced."""
+    path = margin_path(model)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(asdict(margin), indent=2) + "\n")
+    return path
+
+
+def read_margin(model: str | PathLike) -> Margin:
+    """Read the margin of a model.
+
+    Raises:
+        FileNotFoundError: If it has none.
+        ValueError: If the file is damaged.
+    """
+    path = margin_path(model)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no margin for this model; bdloss calibrate makes it: {path}"
+        )
+    try:
+        margin = Margin(**json.loads(path.read_text()))
+        numbers = np.array([margin.radius, margin.doubt, margin.alpha], float)
+    except DAMAGED as error:
+        raise DamagedFileError(f"damaged margin: {path} ({error})") from error
+    if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
+        raise InputError(f"a margin must have finite numbers: {path}")
+    return margin
+
+
+def rings_of(polygons: np.ndarray, radius: float) -> np.ndarray:
+    """Return what lies within a distance of the walls of each polygon.
+
+    Its corners are mitred, so it is never less than that, and has few vertices.
+
+    Args:
+        polygons: Polygons.
+        radius: The distance, in the unit of their coordinates, at least 0.
+
+    Returns:
+        Polygons, each with the inner outline as a hole where there is one.
+
+    Example:
+        >>> ring, = rings_of(np.array([shapely.box(0, 0, 10, 10)]), 1.0)
+        >>> float(ring.area), len(ring.interiors)
+        (80.0, 1)
+    """
+    grown, shrunk = (
+        shapely.buffer(
+            polygons, side, join_style="mitre", mitre_limit=MITRE_LIMIT, quad_segs=1
+        )
+        for side in (radius, -radius)
+    )
+    return shapely.difference(grown, shrunk)
+
+
+def doubt_of(mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return how near to a change between building and not each pixel lies.
+
+    Args:
+        mask: Array of shape `(height, width)`, uint8: 1 building, 0 not, 255 unknown.
+        probabilities: Array of the same shape, uint8, 0 to `PROBABILITY_SCALE`.
+
+    Returns:
+        Array of the same shape, float32: the most of `min(p, 1 - p)` of the pixel and
+        its eight neighbours, and 0.5 where these are not all building or all not.
+    """
+    known = mask != IGNORED
+    p = probabilities.astype(np.float32) / PROBABILITY_SCALE
+    doubt = np.where(known, np.minimum(p, 1 - p), 0)
+    square = np.ones((3, 3), np.uint8)
+    most = cv2.dilate(doubt, square)
+    building = cv2.dilate((mask == 1).astype(np.uint8), square)
+    ground = cv2.dilate((mask == 0).astype(np.uint8), square)
+    return np.where((building == 1) & (ground == 1), np.float32(MOST_DOUBT), most)
+
+
+def doubt_of_strips(
+    strips: Iterable[tuple[int, np.ndarray]],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield `doubt_of` strips of rows, as if they were one.
+
+    Args:
+        strips: From the top: the row that each begins with, and mask and probabilities,
+            `(2 or more, rows, width)`.
+    """
+    above: np.ndarray | None = None  # the row over `held`
+    held: tuple[int, np.ndarray] | None = None
+    for row, layers in strips:
+        layers = layers[:2]
+        if held is not None:
+            yield _doubt_between(above, held, layers[:, :1])
+            above = held[1][:, -1:]
+        held = row, layers
+    if held is not None:
+        yield _doubt_between(above, held, None)
+
+
+def _doubt_between(
+    above: np.ndarray | None, held: tuple[int, np.ndarray], below: np.ndarray | None
+) -> tuple[int, np.ndarray]:
+    row, layers = held
+    parts = [part for part in (above, layers, below) if part is not None]
+    doubt = doubt_of(*np.concatenate(parts, axis=1))
+    first = 0 if above is None else 1
+    return row, doubt[first : first + layers.shape[1]]
