@@ -180,6 +180,46 @@ def test_images_that_the_model_that_comes_with_us_knows_nothing_of(suburb, tmp_p
     assert done.exit_code == 0, done.output
 
 
+def test_a_margin_is_found_and_drawn(model, tmp_path):
+    """The model calls bright pixels building: of these scenes it is never wrong."""
+    town = tmp_path / "town"
+    write_folder(town, [(64, 70)] * 4)
+    done = invoke("calibrate", model, "--data", town)
+    assert done.exit_code == 2
+    assert "Error: a risk of 0.1 needs 9 scenes or more, got 4" in done.stderr
+    words = ("calibrate", model, "--data", town, "--alpha", 0.4)
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert {"a", "b", "c", "d"} <= set(done.stdout.splitlines())
+    assert "60 % of the true walls of a scene, on average, lie within" in done.stdout
+    assert (tmp_path / "bright.margin.json").is_file()
+    done = invoke(*words)
+    assert done.exit_code == 2 and "exists; give --overwrite" in done.stderr
+
+    image, out = town / "images" / "a.tif", tmp_path / "out"
+    truth = ("--masks", town / "masks")
+    words = ("predict", image, "--model", model, "--out", out, *truth)
+    done = invoke(*words, "--margin", "distance")
+    assert done.exit_code == 0, done.output
+    assert "margin: 60 % of the true walls of a scene" in done.stdout
+    assert {path.name for path in out.iterdir()} == {
+        *("a_mask.tif", "a_buildings.gpkg", "a_margin.tif", "a_margin.gpkg"),
+        "metrics.json",
+    }
+    for more, says in (
+        (("--margin", "distance", "--simplify", 3), "calibrated with simplify = 1.0"),
+        (("--margin", "distance", "--tta", "flips"), "calibrated with tta = none, not"),
+        (("--margin", "probability", "--shard", "1/2"), "not of --shard"),
+    ):
+        done = invoke(*words, *more, "--overwrite")
+        assert done.exit_code == 2 and says in done.stderr, done.output
+    margin = tmp_path / "bright.margin.json"
+    margin.unlink()
+    done = invoke(*words, "--margin", "distance", "--overwrite")
+    assert done.exit_code == 2
+    assert f"bdloss calibrate makes it: {margin}" in done.stderr
+
+
 def test_four_bands_begin_with_three_of_them_or_anew(suburb, tmp_path):
     image, pixels, place = suburb
     write_raster(

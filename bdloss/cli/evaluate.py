@@ -30,6 +30,12 @@ from bdloss.errors import InputError, OutputExistsError
     show_default=True,
     help="Metres a pixel, where both sides are outlines.",
 )
+@click.option(
+    "--margin",
+    type=Finite(0, min_open=True),
+    metavar="METRES",
+    help="Count true walls so near to predicted outlines, as of predict --margin.",
+)
 @class_option
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def score(
@@ -39,6 +45,7 @@ def score(
     images: Path | None,
     distance: dict[str, Any],
     resolution: float,
+    margin: float | None,
     value: int | None,
     overwrite: bool,
 ) -> None:
@@ -59,6 +66,7 @@ def score(
             images,
             overwrite=overwrite,
             resolution=resolution,
+            margin=margin,
             value=value,
             **distance,
         )

@@ -169,7 +169,7 @@ def predict(
             )
         if margin:
             click.echo(f"margin: {options['margin'].promise}")
-        scores = PredictionScores(masks)
+        scores = PredictionScores(masks, options["margin"].radius if margin else None)
         irregular = PredictionScores(masks)
 
         def predict_one(image: Path) -> None:

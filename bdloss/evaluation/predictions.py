@@ -9,7 +9,7 @@ import numpy as np
 from bdloss.data.ground_truth import GroundTruth, find_truth
 from bdloss.evaluation.pairs import Pair, check_geoboxes, open_pair
 from bdloss.evaluation.scores import Scores
-from bdloss.evaluation.scoring import ImageCounts, count_pair, summarise
+from bdloss.evaluation.scoring import ImageCounts, count_pair, note_margin, summarise
 from bdloss.evaluation.tables import line_of_change, one_line
 from bdloss.files import atomic_path
 from bdloss.geo.orthophoto import Orthophoto
@@ -21,10 +21,12 @@ class PredictionScores:
     Args:
         truths: A mask, a folder of masks of the same names as the orthophotos, or a
             file of outlines; None for nothing, which scores nothing.
+        margin: Metres around outlines in which true walls are counted; None for none.
     """
 
-    def __init__(self, truths: Path | None):
+    def __init__(self, truths: Path | None, margin: float | None = None):
         self._truths = truths
+        self._margin = margin
         self._found: dict[Path, Path] = {}
         self._counts: dict[str, ImageCounts] = {}
 
@@ -72,7 +74,9 @@ class PredictionScores:
         truth = self.find(orthophoto)
         if truth is not None:
             name = orthophoto.path.stem
-            self._counts[name] = count_prediction(orthophoto, mask, truth, outlines)
+            self._counts[name] = count_prediction(
+                orthophoto, mask, truth, outlines, self._margin
+            )
 
     def write(self, path: Path) -> None:
         """Write the scores as JSON, if there are any."""
@@ -85,7 +89,8 @@ class PredictionScores:
         """Return the scores as lines for a person."""
         scores = self._scores()
         width = max((len(name) for name in scores), default=0)
-        return [f"{name:<{width}}  {one_line(one)}" for name, one in scores.items()]
+        lines = [f"{name:<{width}}  {one_line(one)}" for name, one in scores.items()]
+        return [*lines, *note_margin(self._margin, self._counts.values())]
 
     def lines_of_change(self, before: "PredictionScores") -> list[str]:
         """Return what scores of outlines were before, and are now, as lines.
@@ -105,7 +110,11 @@ class PredictionScores:
 
 
 def count_prediction(
-    orthophoto: Orthophoto, mask: Path, truth: Path, outlines: Path | None = None
+    orthophoto: Orthophoto,
+    mask: Path,
+    truth: Path,
+    outlines: Path | None = None,
+    margin: float | None = None,
 ) -> ImageCounts:
     """Count a mask against its ground truth where the orthophoto has data.
 
@@ -115,6 +124,7 @@ def count_prediction(
         truth: A mask or a file of outlines.
         outlines: The buildings of the mask, a vector file; None for its connected
             parts, which are also taken of an image that only control points place.
+        margin: As in `count_pair`.
 
     Raises:
         ValueError: If mask and truth do not go together.
@@ -127,4 +137,5 @@ def count_prediction(
         orthophoto.open() as image,
     ):
         area = orthophoto.area
-        return count_pair(reader, image.wanted, area.keep if area else None)
+        keep = area.keep if area else None
+        return count_pair(reader, image.wanted, keep, margin=margin)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bdloss.metrics.boundary_iou import BOUNDARY_DISTANCE
 from bdloss.metrics.buildings import MIN_BUILDING_AREA, InstanceCounts
+from bdloss.metrics.conformal import MarginCounts
 from bdloss.metrics.distances import SurfaceDistances
 from bdloss.metrics.polygons import PolygonCounts
 from bdloss.metrics.scores import BoundaryScore
@@ -41,6 +42,7 @@ class Scores:
         pixels: How many are not ignored.
         instances: Buildings, summed.
         polygons: Outlines, summed; None if truth or prediction has none.
+        margin: True walls near predicted ones, summed; None if not asked for.
     """
 
     iou: float
@@ -57,6 +59,7 @@ class Scores:
     distances: SurfaceDistances = NO_DISTANCES
     distances_m: SurfaceDistances = NO_DISTANCES
     polygons: PolygonCounts | None = None
+    margin: MarginCounts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what stands in `scores.json` and `metrics.json`."""
@@ -78,6 +81,9 @@ class Scores:
             "images_with_boundary": self.images_with_boundary,
             "pixels": self.pixels,
         }
+        if self.margin is not None:
+            values["margin_coverage"] = self.margin.coverage
+            values["margin_width_m"] = self.margin.width
         return {key: None if v != v else v for key, v in values.items()}  # NaN
 
     @classmethod

@@ -54,6 +54,7 @@ from bdloss.metrics.boundary_iou import (
     count_boundary_iou,
 )
 from bdloss.metrics.buildings import InstanceCounter, InstanceCounts
+from bdloss.metrics.conformal import MarginCounts, count_margin
 from bdloss.metrics.distances import (
     DistanceCounts,
     MatchedDistances,
@@ -72,6 +73,7 @@ from bdloss.metrics.scores import (
 
 Keep = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
+WALL_STEP = 0.5  # pixels that points on a wall are apart at most
 NO_BUILDING = -1  # marks ignored pixels beside the numbers of buildings
 STRIP_PIXELS = 5_000_000  # in memory at a time, about
 MIN_STRIP_HEIGHT = 64  # rows, of which each strip sees some of its neighbours again
@@ -89,6 +91,7 @@ class ImageCounts(NamedTuple):
         distances: Distances of matched buildings, in pixels.
         polygons: Outlines; None if truth or prediction is a mask.
         resolution: Metres a pixel; NaN if nobody knows.
+        margin: True walls near predicted ones, in metres; None if not asked for.
     """
 
     pixels: Counts
@@ -99,6 +102,7 @@ class ImageCounts(NamedTuple):
     distances: DistanceCounts
     polygons: PolygonCounts | None = None
     resolution: float = math.nan
+    margin: MarginCounts | None = None
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
@@ -179,6 +183,7 @@ def summarise(images: Iterable[ImageCounts], depth: str = DEPTH) -> Scores:
     seen = [image for image in images if not math.isnan(image.boundaries[0].score.f1)]
     outlined = [image.polygons for image in images if image.polygons is not None]
     polygons = add_counts(PolygonCounts(), *outlined) if outlined else None
+    margins = [image.margin for image in images if image.margin is not None]
     return Scores(
         iou=pixels.iou,
         accuracy=pixels.accuracy,
@@ -197,6 +202,7 @@ def summarise(images: Iterable[ImageCounts], depth: str = DEPTH) -> Scores:
         pixels=pixels.total,
         instances=add_counts(InstanceCounts(), *(image.instances for image in images)),
         polygons=polygons,
+        margin=add_counts(MarginCounts(), *margins) if margins else None,
     )
 
 
@@ -229,6 +235,7 @@ def score_rasters(
     distance: int = BOUNDARY_DISTANCE,
     distance_m: float | None = None,
     resolution: float = RESOLUTION,
+    margin: float | None = None,
     value: int | None = None,
     strip_height: int | None = None,
     picture_side: int = PICTURE_SIDE,
@@ -249,6 +256,8 @@ def score_rasters(
         distance: Depth of the regions of Boundary IoU, in pixels.
         distance_m: The same in metres, in its place, rounded to pixels of each image.
         resolution: Metres a pixel, where truth and prediction are outlines.
+        margin: Metres around predicted outlines in which true walls are counted; None
+            for none.
         value: In masks, that of the class to score; None for all but 0.
         strip_height: As in `count_image`.
         picture_side: Pixels of the longer side of an error map at most.
@@ -292,6 +301,7 @@ def score_rasters(
                     see=errors.add if errors else None,
                     strip_height=strip_height,
                     distance=_depth_in_pixels(distance, distance_m, reader.geobox),
+                    margin=margin,
                 )
                 kinds.add(reader.are_outlines)
                 without_crs |= reader.geobox.crs is None
@@ -307,7 +317,10 @@ def score_rasters(
             cities=_score_cities(counted, depth),
             all=summarise(counted.values(), depth),
             without_prediction=[path.name for path in left],
-            notes=note_kinds(kinds, without_crs, counted.values()),
+            notes=[
+                *note_kinds(kinds, without_crs, counted.values()),
+                *note_margin(margin, counted.values()),
+            ],
         )
         if folder and out is not None:
             for name, chosen in worst_and_best(windows).items():
@@ -337,6 +350,7 @@ def count_pair(
     see: Callable[[Strip, int], None] | None = None,
     strip_height: int | None = None,
     distance: int = BOUNDARY_DISTANCE,
+    margin: float | None = None,
 ) -> ImageCounts:
     """Count a prediction against its ground truth.
 
@@ -349,6 +363,7 @@ def count_pair(
         see: As in `count_image`.
         strip_height: As in `count_image`.
         distance: As in `count_image`.
+        margin: As in `score_rasters`.
 
     Returns:
         The counts, for `summarise`.
@@ -374,6 +389,7 @@ def count_pair(
     return counts._replace(
         polygons=_count_outlines(*reader.outlines(), geobox, keep),
         resolution=geobox.resolution or math.nan,
+        margin=None if margin is None else _count_margin(reader, margin),
     )
 
 
@@ -476,6 +492,21 @@ def _count_outlines(
     return counts._replace(polis_sum=side * counts.polis_sum)
 
 
+def _count_margin(reader: PairReader, radius: float) -> MarginCounts | None:
+    """Count true walls in a margin of metres; None if a side has no outlines."""
+    true, pred = reader.outlines()
+    metres = reader.geobox.resolution
+    if true is None or pred is None or metres is None:
+        return None
+    true, pred = (
+        to_pixels(np.array(side, object), reader.geobox).tolist()
+        for side in (true, pred)
+    )
+    extent = shapely.box(0, 0, reader.geobox.width, reader.geobox.height)
+    counts = count_margin(true, pred, radius / metres, WALL_STEP, extent)
+    return counts._replace(area=metres**2 * counts.area, length=metres * counts.length)
+
+
 def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:
     """Return the depth of the regions of Boundary IoU on a grid."""
     if metres is None:
@@ -521,6 +552,25 @@ def note_kinds(
     if invalid:
         notes.append(f"{invalid} outlines were not valid, and were mended.")
     return notes
+
+
+def note_margin(radius: float | None, counts: Iterable[ImageCounts]) -> list[str]:
+    """Return how many true walls lie in a margin, and how wide it is, in a line.
+
+    Args:
+        radius: How far it reaches on either side, in metres; None for no margin.
+        counts: Those of all images.
+    """
+    counts = list(counts)
+    if radius is None or not counts:
+        return []
+    margin = summarise(counts).margin
+    if margin is None:
+        return ["No margin: it needs outlines on both sides, and a CRS."]
+    return [
+        f"{100 * margin.coverage:.1f} % of the true walls lie within {radius:g} m of "
+        f"predicted ones; the margin is {margin.width:.2f} m wide on average."
+    ]
 
 
 def _score_cities(counted: Mapping[str, ImageCounts], depth: str) -> dict[str, Scores]:

@@ -17,6 +17,7 @@ from bdloss.constants import BUILDING, IGNORED
 from bdloss.data.ground_truth import GroundTruth, OutlineReader
 from bdloss.data.scenes import Scene
 from bdloss.errors import InputError
+from bdloss.evaluation.scoring import WALL_STEP
 from bdloss.geo import raster
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import geobox_of
@@ -38,7 +39,6 @@ from bdloss.models import Predictor
 
 logger = logging.getLogger(__name__)
 
-STEP = 0.5  # pixels that points on a wall are apart at most
 DIGITS = 4  # of a margin, which is rounded up
 
 
@@ -219,7 +219,7 @@ def score_walls(
         to_pixels(np.array(side, object), box).tolist() for side in (true, pred)
     )
     extent = shapely.box(0, 0, box.width, box.height)
-    points = points_on_walls(walls, STEP, extent)
+    points = points_on_walls(walls, WALL_STEP, extent)
     col, row = np.minimum(points.astype(int), (box.width - 1, box.height - 1)).T
     seen = known[row, col] != IGNORED
     points, row, col = points[seen], row[seen], col[seen]

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import shapely
 
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import DamagedFileError, InputError
@@ -19,7 +18,6 @@ from bdloss.models import find_model
 SUFFIX = ".margin.json"  # in the place of that of the model
 DISTANCE, PROBABILITY = "distance", "probability"
 MOST_DOUBT = 0.5  # of a pixel that is as likely building as not
-MITRE_LIMIT = 5.0  # beyond it a corner of the margin is cut, further out than its width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,32 +124,6 @@ def read_margin(model: str | PathLike) -> Margin:
     if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
         raise InputError(f"a margin must have finite numbers: {path}")
     return margin
-
-
-def rings_of(polygons: np.ndarray, radius: float) -> np.ndarray:
-    """Return what lies within a distance of the walls of each polygon.
-
-    Its corners are mitred, so it is never less than that, and has few vertices.
-
-    Args:
-        polygons: Polygons.
-        radius: The distance, in the unit of their coordinates, at least 0.
-
-    Returns:
-        Polygons, each with the inner outline as a hole where there is one.
-
-    Example:
-        >>> ring, = rings_of(np.array([shapely.box(0, 0, 10, 10)]), 1.0)
-        >>> float(ring.area), len(ring.interiors)
-        (80.0, 1)
-    """
-    grown, shrunk = (
-        shapely.buffer(
-            polygons, side, join_style="mitre", mitre_limit=MITRE_LIMIT, quad_segs=1
-        )
-        for side in (radius, -radius)
-    )
-    return shapely.difference(grown, shrunk)
 
 
 def doubt_of(mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

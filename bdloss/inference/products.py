@@ -32,9 +32,9 @@ from bdloss.inference.margin import (
     PROBABILITY,
     Margin,
     doubt_of_strips,
-    rings_of,
 )
 from bdloss.inference.strips import IDENTITY, StripStore
+from bdloss.metrics.conformal import rings_of
 from bdloss.models import class_names
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,15 @@ kind as these**: of another town, camera or season it promises nothing.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from bdloss.errors import InputError
 from bdloss.metrics.polygons import Outline
+
+MITRE_LIMIT = 5.0  # beyond it a corner of a margin is cut, further out than it reaches
 
 
 def fewest_units(alpha: float) -> int:
@@ -130,6 +133,89 @@ def distances_to_walls(points: np.ndarray, outlines: Sequence[Outline]) -> np.nd
         shapely.points(points), return_distance=True, all_matches=False
     )
     return distances
+
+
+def rings_of(polygons: np.ndarray, radius: float) -> np.ndarray:
+    """Return what lies within a distance of the walls of each polygon.
+
+    Its corners are mitred, so it is never less than that, and has few vertices.
+
+    Args:
+        polygons: Polygons.
+        radius: The distance, in the unit of their coordinates, at least 0.
+
+    Returns:
+        Polygons, each with the inner outline as a hole where there is one.
+
+    Example:
+        >>> ring, = rings_of(np.array([shapely.box(0, 0, 10, 10)]), 1.0)
+        >>> float(ring.area), len(ring.interiors)
+        (80.0, 1)
+    """
+    grown, shrunk = (
+        shapely.buffer(
+            polygons, side, join_style="mitre", mitre_limit=MITRE_LIMIT, quad_segs=1
+        )
+        for side in (radius, -radius)
+    )
+    return shapely.difference(grown, shrunk)
+
+
+class MarginCounts(NamedTuple):
+    """How a margin holds true walls, added up over images: see `add_counts`.
+
+    Attributes:
+        covered: Points of true walls in it.
+        points: Points of true walls.
+        area: Of the margin of each building, in the square of the unit of `length`.
+        length: Of the walls that it lies around.
+    """
+
+    covered: int = 0
+    points: int = 0
+    area: float = 0.0
+    length: float = 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the true walls that lie in it; NaN without any."""
+        return self.covered / self.points if self.points else math.nan
+
+    @property
+    def width(self) -> float:
+        """Its mean width; NaN without any."""
+        return self.area / self.length if self.length else math.nan
+
+
+def count_margin(
+    y_true: Sequence[Outline],
+    y_pred: Sequence[Outline],
+    radius: float,
+    step: float,
+    extent: shapely.Polygon | None = None,
+) -> MarginCounts:
+    """Count true walls in the margin of predicted ones.
+
+    Args:
+        y_true: True polygons.
+        y_pred: Predicted ones, in the same coordinates.
+        radius: How far the margin reaches on either side, in their unit.
+        step: As in `points_on_walls`.
+        extent: As in `points_on_walls`.
+
+    Example:
+        >>> true, pred = [shapely.box(0, 0, 8, 8)], [shapely.box(0, 0, 8, 9)]
+        >>> count_margin(true, pred, radius=0.5, step=1.0).coverage
+        0.75
+    """
+    points = points_on_walls(y_true, step, extent)
+    found = np.array(list(y_pred), object)
+    return MarginCounts(
+        covered=int((distances_to_walls(points, y_pred) <= radius).sum()),
+        points=len(points),
+        area=float(shapely.area(rings_of(found, radius)).sum()),
+        length=float(shapely.length(found).sum()),
+    )
 
 
 def _points_on(line: shapely.LineString, step: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from shapely.affinity import affine_transform
 
 from bdloss.data.folder import read_folder
+from bdloss.evaluation.scoring import score_rasters
 from bdloss.geo.vector import read_outlines, write_outlines
 from bdloss.inference.calibration import calibrate, site_of
 from bdloss.inference.margin import (
@@ -23,11 +24,11 @@ from bdloss.inference.margin import (
     doubt_of_strips,
     margin_path,
     read_margin,
-    rings_of,
     write_margin,
 )
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
+from bdloss.metrics.conformal import rings_of
 from bdloss.models import Predictor
 from bdloss_tests.scenes import CORNER, UTM, write_raster
 
@@ -167,6 +168,29 @@ def test_a_margin_by_distance_is_drawn_and_outlined(tmp_path):
         "margin_m": [0.8],
         "confidence": [0.8],
     }
+
+
+def test_true_walls_in_a_margin_are_counted(tmp_path):
+    """The house is predicted 2 pixels too large: its walls lie 0.6 m from the true."""
+    (scene,) = write_scenes(tmp_path / "town", {"a": 2})
+    products = Products.in_folder(tmp_path / "out", "a")
+    predict_raster(scene.image, PREDICTOR, products)
+    for metres, coverage in ((0.5, 0.0), (0.7, 1.0)):
+        for pred in (products.polygons, products.mask):
+            found = score_rasters(pred, scene.truth, margin=metres)
+            if pred == products.mask:
+                assert found.all.margin is None
+                assert "No margin: it needs outlines on both sides" in found.notes[-1]
+                continue
+            assert found.all.margin.coverage == coverage
+            around = 2 * (34 + 44) * 0.3
+            wide = found.all.as_json()["margin_width_m"]
+            assert wide == pytest.approx(2 * metres, rel=1e-6)  # mitred, so exactly
+            assert found.all.margin.length == pytest.approx(around)
+            assert f"{100 * coverage:.1f} % of the true walls lie within" in "".join(
+                found.notes
+            )
+    assert score_rasters(products.polygons, scene.truth).all.margin is None
 
 
 def test_a_margin_by_probability_is_where_the_model_doubts(tmp_path):
