@@ -205,7 +205,7 @@ def count_margin(
 
     Example:
         >>> true, pred = [shapely.box(0, 0, 8, 8)], [shapely.box(0, 0, 8, 9)]
-        >>> count_margin(true, pred, radius=0.5, step=1.0).coverage
+        >>> count_margin(true, pred, radius=0.4, step=1.0).coverage
         0.75
     """
     points = points_on_walls(y_true, step, extent)
