@@ -92,7 +92,7 @@ def calibrate(
     made: dict[str, Any] = {}
     for scene in scenes:
         progress(scene.name)
-        found, made = _score_walls(predictor, scene, dict(outlines or {}), settings)
+        found, made = predict_walls(predictor, scene, outlines or {}, settings)
         if not len(found.distance):
             left_out.append(scene.name)
             continue
@@ -170,13 +170,26 @@ def _check_scenes(predictor: Predictor, scenes: Sequence[Scene]) -> dict[str, st
     return digests
 
 
-def _score_walls(
+def predict_walls(
     predictor: Predictor,
     scene: Scene,
-    outlines: dict[str, Any],
-    settings: dict[str, Any],
+    outlines: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> tuple[WallScores, dict[str, Any]]:
-    """Predict a scene; return how its true walls lie, and how outlines were made."""
+    """Predict a scene, and see how its true walls lie.
+
+    Args:
+        predictor: The model.
+        scene: The scene; it has a CRS.
+        outlines: As in `calibrate`.
+        settings: As in `settings_for`.
+
+    Returns:
+        How they lie, and how outlines were made.
+
+    Raises:
+        ValueError: If the scene has no CRS.
+    """
     orthophoto = Orthophoto.read(scene.image)
     resolution = orthophoto.ground.resolution
     if resolution is None:

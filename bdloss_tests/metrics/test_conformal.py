@@ -124,3 +124,30 @@ def test_holes_have_walls_too():
     distances = distances_to_outlines([ring], filled, step=0.5)
     assert len(distances) == 80 + 32
     assert (distances > 2.9).sum() == 32
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mapie_finds_the_same_radius(seed):
+    """Its risk control of recall: walls are labels, as likely as they are near."""
+    control = pytest.importorskip("mapie.risk_control")
+    random, alpha = np.random.default_rng(seed), 0.137
+    units = [
+        random.geometric(random.uniform(0.1, 0.4), random.integers(5, 40)) / 10
+        for _ in range(12)
+    ]
+    width = max(map(len, units))
+    near = np.zeros((len(units), width))
+    true = np.zeros((len(units), width), int)
+    for i, distances in enumerate(units):
+        near[i, : len(distances)] = np.exp(-distances)
+        true[i, : len(distances)] = 1
+    radii = np.arange(60) / 10
+    controller = control.MultiLabelClassificationController(
+        lambda rows: np.stack([1 - near[rows[:, 0]], near[rows[:, 0]]], axis=-1),
+        method="crc",
+        target_level=1 - alpha,
+        predict_params=np.sort(np.exp(-(radii + 0.05))),
+    )
+    controller.calibrate(np.arange(len(units))[:, np.newaxis], true)
+    (best,) = controller.best_predict_param
+    assert -math.log(best) == pytest.approx(conformal_radius(units, alpha) + 0.05)
