@@ -3,10 +3,10 @@
     python -m paper.cut_towns FOLDER --parts 8 --out runs/town_parts
     python benchmarks/margin.py RUN RUN RUN > table.md
 
-The three runs, in the order of `SITES`, have each not seen one of the sites. Of each site
-eight blocks are predicted by the model that has not seen it; the blocks of two sites are
-units, and the margin that they give is tried on the third. Blocks of a town are no draws
-of towns, so nothing is promised: the table says what that is worth.
+The three runs, in the order of `SITES`, have each not seen one of the sites. Of each
+site eight blocks are predicted by the model that has not seen it; the blocks of two
+sites are units, and the margin that they give is tried on the third. Blocks of a town
+are no draws of towns, so nothing is promised: the table says what that is worth.
 """
 
 import argparse
