@@ -7,7 +7,7 @@ DRAWN := --masks $(SAMPLE)/buildings.geojson --min-hole 4 --regularize --tta fli
 	--overlay --overwrite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test test-slow fuzz test-backends test-legacy lint docs lock clean
+.PHONY: help demo train-demo test test-slow fuzz test-browser test-backends test-legacy lint docs lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,11 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	    bdloss_tests/data/test_patches.py bdloss_tests/training/test_devices.py \
 	    bdloss_tests/models/test_torchvision.py || exit 1; \
 	done
+
+test-browser: .venv/ready  ## look at reports in a headless browser
+	command -v chromium || apt-get install -y chromium
+	$(BIN)/pip install -q 'playwright >= 1.50'
+	$(BIN)/python -m pytest -q -rs bdloss_tests/report/test_browser.py
 
 test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)
 	.venv-legacy/bin/python -m pytest -q bdloss_tests/test_legacy.py

@@ -220,6 +220,48 @@ def test_a_margin_is_found_and_drawn(model, tmp_path):
     assert f"bdloss calibrate makes it: {margin}" in done.stderr
 
 
+def test_reports_are_written_and_compared(model, image, tmp_path):
+    out = tmp_path / "out"
+    words = ("predict", image, "--model", model, "--out", out, "--report")
+    done = invoke(*words, "--masks", tmp_path / "truth")
+    assert done.exit_code == 0, done.output
+    page = out / "town_report.html"
+    assert str(page) in done.stdout and "IoU" in page.read_text()
+    written = page.stat().st_mtime_ns
+    done = invoke(*words, "--masks", tmp_path / "truth")  # all of it is kept
+    assert done.exit_code == 0 and page.stat().st_mtime_ns == written
+    other = ("--out", tmp_path / "other", "--compare")
+    done = invoke("predict", image, "--model", model, "--report", *other, out)
+    assert done.exit_code == 0, done.output
+    assert 'id="swipe"' in (tmp_path / "other" / "town_report.html").read_text()
+    done = invoke(
+        *("score", out / "town_mask.tif", tmp_path / "truth" / "town.tif"),
+        *("--images", image, "--report", "--out", tmp_path / "scores"),
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "scores" / "town_report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--compare", "OUT"], "--compare is shown in a --report"),
+        (["--report", "--compare", "OUT"], "no outlines to compare with: "),
+        (["--report", "--shard", "1/2"], "--report is of whole rasters"),
+    ],
+)
+def test_reports_that_cannot_be_written(model, image, tmp_path, words, says):
+    words = [tmp_path if word == "OUT" else word for word in words]
+    out = tmp_path / "out"
+    done = invoke("predict", image, "--model", model, "--out", out, *words)
+    assert done.exit_code == 2 and says in done.stderr
+    out.mkdir(exist_ok=True)
+    (out / "town_report.html").write_text("mine")
+    done = invoke("predict", image, "--model", model, "--out", out, "--report")
+    assert done.exit_code == 2 and "exists; give --overwrite" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["town_report.html"]
+
+
 def test_four_bands_begin_with_three_of_them_or_anew(suburb, tmp_path):
     image, pixels, place = suburb
     write_raster(

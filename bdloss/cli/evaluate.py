@@ -36,6 +36,11 @@ from bdloss.errors import InputError, OutputExistsError
     metavar="METRES",
     help="Count true walls so near to predicted outlines, as of predict --margin.",
 )
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Write a page of each of --images into --out, NAME_report.html.",
+)
 @class_option
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def score(
@@ -46,6 +51,7 @@ def score(
     distance: dict[str, Any],
     resolution: float,
     margin: float | None,
+    report: bool,
     value: int | None,
     overwrite: bool,
 ) -> None:
@@ -58,7 +64,10 @@ def score(
     start_keras()
     with one_line_errors():
         from bdloss.evaluation import scoring, tables
+        from bdloss.report.prediction import report_scores
 
+        if report and not (out and images):
+            raise InputError("--report needs --images, and --out for its pages")
         result = scoring.score_rasters(
             predictions,
             truths,
@@ -70,12 +79,15 @@ def score(
             value=value,
             **distance,
         )
+        if report and out and images:
+            report_scores(predictions, truths, images, out, overwrite=overwrite)
     for table in tables.tabulate_scores(result).values():
         click.echo(tables.as_plain_text(table) + "\n")
     for note in tables.note_scores(result):
         click.echo(note)
     if out:
-        click.echo(f"written: {out / 'scores.json'}, scores.md and pictures")
+        pages = ", pages" if report else ""
+        click.echo(f"written: {out / 'scores.json'}, scores.md{pages} and pictures")
 
 
 @click.command(cls=Command)

@@ -101,6 +101,14 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
     help="Write where true walls lie, as bdloss calibrate found it.",
 )
 @click.option(
+    "--report", is_flag=True, help="Write a page to look at, NAME_report.html."
+)
+@click.option(
+    "--compare",
+    type=FOLDER,
+    help="Another --out, whose outlines the page shows beside these.",
+)
+@click.option(
     "--masks",
     type=EXISTING,
     help="Truth to score against: a folder of masks, a mask, or a file of outlines.",
@@ -127,6 +135,8 @@ def predict(
     aoi_crs: str | None,
     aoi_edge: str,
     margin: str | None,
+    report: bool,
+    compare: Path | None,
     masks: Path | None,
     shard: tuple[int, int],
     resume: bool,
@@ -146,6 +156,8 @@ def predict(
         from bdloss.inference import predict as front
         from bdloss.inference.margin import read_margin
         from bdloss.models import find_model, load_predictor
+        from bdloss.report.page import refuse_existing
+        from bdloss.report.prediction import Prediction, write_report
 
         if margin:
             options |= {"margin": read_margin(model), "margin_by": margin}
@@ -159,6 +171,10 @@ def predict(
         several = len(images) > 1
         if margin and shard != (1, 1) and not several:
             raise InputError("--margin is of whole rasters, not of --shard")
+        if report and shard != (1, 1) and not several:
+            raise InputError("--report is of whole rasters, not of --shard")
+        if compare and not report:
+            raise InputError("--compare is shown in a --report")
         if several:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
         predictor = load_predictor(model)
@@ -187,6 +203,10 @@ def predict(
             if masks and products.regularize and products.polygons:
                 plain = Path(aside, products.polygons.name)
                 products = dataclasses.replace(products, irregular=plain)
+            page = out / f"{image.stem}_report.html"
+            if report and not products.mask.exists():
+                refuse_existing(page, overwrite)
+            other = _other_outlines(products, compare)
             with _megapixels(orthophoto) as bar:
                 result = front.predict_raster(
                     orthophoto,
@@ -204,6 +224,19 @@ def predict(
                 return
             _describe(image, result)
             scores.add(orthophoto, products.mask, products.polygons)
+            if report and not (result.kept and page.exists()):
+                files = Prediction(
+                    image=image,
+                    mask=products.mask,
+                    outlines=products.polygons,
+                    probabilities=products.probabilities,
+                    band=products.band,
+                    rings=products.rings,
+                    truth=scores.find(orthophoto),
+                    other=other,
+                )
+                write_report(files, page, overwrite=overwrite)
+                click.echo(f"{image.name}: {page}")
             if result.regularized:
                 irregular.add(orthophoto, products.mask, products.irregular)
 
@@ -247,6 +280,16 @@ def _name_products(image: Path, out: Path, options: dict[str, Any], **more: Any)
     from bdloss.inference.products import Products
 
     return Products.in_folder(out, image.stem, **options, **more)
+
+
+def _other_outlines(products: Any, folder: Path | None) -> Path | None:
+    """Return the outlines of another prediction of the same raster."""
+    if folder is None or products.polygons is None:
+        return None
+    path = folder / products.polygons.name
+    if not path.is_file():
+        raise FileNotFoundError(f"no outlines to compare with: {path}")
+    return path
 
 
 def _check_outputs(

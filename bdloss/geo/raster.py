@@ -256,7 +256,26 @@ def read_reduced(
     window = window or Window(0, 0, *source.shape)
     sides = window.height, window.width
     factor = min(1.0, longest / max(sides))
-    shape = tuple(max(1, round(side * factor)) for side in sides)
+    height, width = (max(1, round(side * factor)) for side in sides)
+    return read_shaped(source, window, (height, width))
+
+
+def read_shaped(
+    source: rasterio.DatasetReader, window: Window, shape: tuple[int, int]
+) -> np.ndarray:
+    """Read a window of the picture at another shape.
+
+    Args:
+        source: The open raster.
+        window: The part to read.
+        shape: Height and width to bring it to, in pixels.
+
+    Returns:
+        Pixels of shape `(*shape, bands)`, uint8, averaged.
+
+    Raises:
+        ValueError: As in `read_pixels`.
+    """
     return _to_bytes(source, _read(source, image_bands(source), window, shape))
 
 

@@ -1,0 +1,138 @@
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+import shapely
+
+from bdloss.geo.windows import Window
+from bdloss.report import page
+from bdloss.report.prediction import TENTHS, _encode, write_report
+from bdloss.report.tiles import SIDE, make_pyramid
+from bdloss_tests.report.town import NAME, predict_town, write_other
+from bdloss_tests.scenes import write_raster
+
+
+def data_of(text):
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+
+
+def test_a_page_runs_and_shows_only_what_is_in_it(tmp_path):
+    path = tmp_path / "page.html"
+    hostile = "</script><script>alert(1)</script>"
+    page.write_page(path, hostile, "<main></main>", {"a": hostile}, with_map=True)
+    text = path.read_text("utf-8")
+    assert data_of(text) == {"a": hostile}
+    assert hostile not in text and "&lt;script&gt;alert(1)" in text
+    policy = re.search(r'Policy" content="([^"]*)"', text)[1]
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for tag in ("style", "script"):
+        inside = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert len(inside) == 2
+        for one in inside:
+            digest = base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy
+    assert "url(" not in re.search(r"<style>(.*?)</style>", text, re.S)[1]
+    with pytest.raises(FileExistsError, match="exists; give --overwrite"):
+        page.write_page(path, "", "", {})
+    page.write_page(path, "", "", {}, overwrite=True)
+    assert "script-src 'none'" in path.read_text()
+
+
+def test_tables_hold_texts():
+    table = page.table_of(["<b>"], [["1 & 2"]])
+    assert "<th>&lt;b&gt;</th>" in table and "<td>1 &amp; 2</td>" in table
+
+
+def decode(address):
+    content = base64.b64decode(address.partition(",")[2])
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_tiles_are_the_orthophoto_from_coarse_to_fine(tmp_path):
+    rows, cols = np.mgrid[:600, :700]
+    pixels = np.dstack([rows // 3, cols // 3, 0 * rows]).astype(np.uint8)
+    image = write_raster(tmp_path / "a.tif", pixels)
+    with rasterio.open(image) as source:
+        all_of_it = make_pyramid(source, 10_000_000)
+        some = make_pyramid(source, 1, [Window(300, 100, 30, 500)])
+    assert (all_of_it.finest, all_of_it.coarsest) == (0, 2)
+    levels = {0: (3, 3), 1: (2, 2), 2: (1, 1)}
+    assert set(all_of_it.tiles) == {
+        f"{level}/{col}/{row}"
+        for level, (down, right) in levels.items()
+        for row in range(down)
+        for col in range(right)
+    }
+    for level in levels:
+        tile = decode(all_of_it.tiles[f"{level}/0/0"]).astype(int)
+        assert tile.shape == (SIDE, SIDE, 3)
+        side = 120  # of what is there at all levels
+        at = (np.arange(side) * 2**level + (2**level - 1) / 2) / 3
+        assert abs(tile[:side, 0, 0] - at).max() < 6
+        assert abs(tile[0, :side, 1] - at).max() < 6
+    assert not decode(all_of_it.tiles["2/0/0"])[155:, 180:].max() > 8
+    assert (some.finest, some.coarsest) == (2, 2)
+    assert set(some.tiles) == {"2/0/0", "0/0/1", "0/1/1", "0/2/1"}
+
+
+def test_outlines_come_in_tenths_of_a_pixel():
+    house = shapely.Polygon(
+        [(1, 2), (30.04, 2), (30.04, 41.26)], [[(5, 3), (9, 3), (9, 4)]]
+    )
+    rings = _encode(house)
+    for ring, coded in zip(shapely.get_rings(house), rings, strict=True):
+        points = np.cumsum(np.reshape(coded, (-1, 2)), axis=0) / TENTHS
+        np.testing.assert_allclose(
+            points, shapely.get_coordinates(ring)[:-1], atol=0.051
+        )
+
+
+def test_a_report_tells_truth_prediction_and_errors(tmp_path):
+    prediction = replace(predict_town(tmp_path), other=write_other(tmp_path))
+    path = tmp_path / "report.html"
+    write_report(prediction, path)
+    text = path.read_text("utf-8")
+    data = data_of(text)
+    assert (data["height"], data["width"], data["finest"]) == (300, 400, 0)
+    keys = [layer["key"] for layer in data["outlines"]]
+    assert keys == ["truth", "predicted", "other"]
+    _, found, other = data["outlines"]
+    assert found["fields"] == ["id", "area_m2", "probability"]
+    assert [row[0] for row in found["values"]] == [
+        str(1 + i) for i in range(len(found["polygons"]))
+    ]
+    ((ring,),) = other["polygons"]
+    corners = np.cumsum(np.reshape(ring, (-1, 2)), axis=0) / TENTHS
+    assert {tuple(corner) for corner in corners} == {
+        *((20, 30), (60, 30), (60, 80), (20, 80)),
+    }
+    pictures = {one["name"] for one in data["pictures"]}
+    assert pictures == {"probability", "missed", "false"}
+    assert data["places"] and data["places"][0]["text"].startswith("IoU ")
+    assert 'id="swipe"' in text and "<td>Boundary IoU 3 px</td>" in text
+    assert NAME not in text and "Buildings of &lt;script&gt;" in text
+    with pytest.raises(FileExistsError, match="give --overwrite"):
+        write_report(prediction, path)
+
+
+def test_without_truth_the_least_sure_buildings_are_places(tmp_path, monkeypatch):
+    prediction = predict_town(tmp_path, truth=False)
+    monkeypatch.setattr("bdloss.report.prediction.TILE_BYTES", 1)
+    monkeypatch.setattr("bdloss.report.prediction.OUTLINE_BYTES", 900)
+    write_report(prediction, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    data = data_of(text)
+    likely = [
+        float(re.match(r"probability (\S+),", p["text"])[1]) for p in data["places"]
+    ]
+    assert likely == sorted(likely) and len(likely) == 8
+    assert data["finest"] == 1
+    assert "averaged 2-fold here; the places listed are at full resolution" in text
+    assert re.search(r"[1-9]\d* outlines did not fit into this page", text)
+    assert 'id="swipe"' not in text and "Boundary IoU" not in text

@@ -1,0 +1,57 @@
+"""A small town whose files have awkward names, predicted."""
+
+from dataclasses import replace
+
+import numpy as np
+import shapely
+from shapely.affinity import affine_transform
+
+from bdloss.geo.vector import write_outlines
+from bdloss.inference.predict import predict_raster
+from bdloss.inference.products import Products
+from bdloss.models import Predictor
+from bdloss.report.prediction import Prediction
+from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
+
+NAME = "<script>alert('ü')<!--&amp;\""
+
+
+def bright(batch):
+    return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
+
+
+PREDICTOR = Predictor(
+    name="bright",
+    predict=bright,
+    band_count=3,
+    patch_size=32,
+    multiple=16,
+    threshold=0.5,
+    resolution=0.3,
+)
+
+
+def predict_town(folder, height=300, width=400, truth=True):
+    """Write and predict a town; its truth lies a pixel to the right."""
+    pixels, mask = make_scene(3, height, width)
+    image = write_raster(folder / "images" / f"{NAME}.tif", pixels)
+    products = Products.in_folder(folder / "out", NAME, prob=True)
+    predict_raster(image, PREDICTOR, products)
+    prediction = Prediction(
+        image=image,
+        mask=products.mask,
+        outlines=products.polygons,
+        probabilities=products.probabilities,
+    )
+    if truth:
+        path = write_raster(folder / "truth" / f"{NAME}.tif", np.roll(mask, 1, axis=1))
+        prediction = replace(prediction, truth=path)
+    return prediction
+
+
+def write_other(folder):
+    """Write outlines to compare with, one house."""
+    house = affine_transform(shapely.box(20, 30, 60, 80), CORNER.to_shapely())
+    path = folder / "other.gpkg"
+    write_outlines(path, [house], UTM, id=np.array([1]))
+    return path
