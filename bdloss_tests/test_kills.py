@@ -124,7 +124,7 @@ def content(path):
             parts = {name: archive.read(name) for name in names}
         config = re.sub(rb'"shared_object_id": \d+', b"", parts.pop("config.json"))
         return config, parts
-    if path.suffix == ".json" and b'"seconds"' in data:
+    if path.suffix in (".json", ".html") and b"seconds" in data:
         return "a duration"
     return hashlib.sha256(data).hexdigest()
 

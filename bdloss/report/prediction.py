@@ -126,7 +126,7 @@ def write_report(
         '<div id="map" tabindex="0" role="application" aria-label="map"></div>\n'
         f'<aside>{swipe}<h2>Layers</h2><div id="layers"></div>'
         f"{''.join(f'<p>{html.escape(note)}</p>' for note in notes)}"
-        f'<h2>Places to look at</h2><ul id="places"></ul>{_tabulate(scores)}</aside>\n'
+        f'<h2>Places to look at</h2><ul id="places"></ul>{tabulate(scores)}</aside>\n'
         "</main>\n<noscript>This page needs JavaScript, which is in it.</noscript>"
     )
     page.write_page(path, title, body, data, with_map=True, overwrite=overwrite)
@@ -352,8 +352,8 @@ def _least_sure(outlines: Path, ground: GeoBox) -> Iterator[Place]:
         yield Place(f"probability {likely[index]:.2f}, {_at(window)}", window)
 
 
-def _tabulate(scores: Scores | None) -> str:
-    """Return the four groups of scores as tables."""
+def tabulate(scores: Scores | None) -> str:
+    """Return the four groups of scores as tables of HTML; nothing of no scores."""
     if scores is None:
         return ""
     parts = []

@@ -27,6 +27,7 @@ from bdloss.files import locked
 from bdloss.geo import raster
 from bdloss.inference.class_choice import choose_class
 from bdloss.inference.sliding_window import predict_array
+from bdloss.report.training import write_run_page
 from bdloss.training import checkpoints
 from bdloss.training.batches import make_batches
 from bdloss.training.devices import ALONE, Devices, select_devices
@@ -69,7 +70,8 @@ def train(
     Args:
         experiment: What to train, on what, how long.
         out: Folder to write: `model.keras`, `experiment.toml`, `history.csv`,
-            `curves.png`, `samples.png`, `metrics.json`, `logs` for TensorBoard; until
+            `curves.png`, `samples.png`, `metrics.json`, `report.html`, which shows all
+            of it, `logs` for TensorBoard; until
             it is finished also `checkpoints`; of a weight search also `search.csv` and
             `search.png`.
         devices: How many devices of this machine train together, or `all`. Several
@@ -196,6 +198,7 @@ def _train(
         "seed": experiment.seed,
         **environment(group.name),
     }
+    write_run_page(run.path, result)
     run.write_result(result)
     return result
 

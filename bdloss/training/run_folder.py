@@ -27,6 +27,7 @@ from bdloss.training.experiment import (
 # Written at the end, or epoch by epoch; what `experiment.toml` is not among.
 PRODUCTS = (
     *("metrics.json", "model.keras", "history.csv", "curves.png", "samples.png"),
+    "report.html",
     *("search.csv", "search.png"),
 )
 RESUMABLE = ("patches.workers", "fit.tensorboard")  # may change when it is resumed

@@ -27,6 +27,7 @@ FILES = {
     "curves.png",
     "samples.png",
     "metrics.json",
+    "report.html",
     "logs",
 }
 
@@ -88,6 +89,9 @@ def test_run_folder_is_whole(run):
     out, result, _ = run
     assert {path.name for path in out.iterdir()} == FILES
     assert json.loads((out / "metrics.json").read_text()) == result
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count('src="data:image/png') == 2 and "filters = 4" in page
+    assert f"<td>{result['test']['iou']:.4g}</td>" in page
 
 
 def test_network_has_learned(run):
