@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := samples/banepa
 SCENE := $(SAMPLE)/images/banepa_south.tif
 DRAWN := --masks $(SAMPLE)/buildings.geojson --min-hole 4 --regularize --tta flips \
-	--overlay --overwrite
+	--report --overwrite
 
 .DEFAULT_GOAL := help
 .PHONY: help demo train-demo test test-slow fuzz test-browser test-backends test-legacy lint docs lock clean
