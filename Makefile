@@ -45,7 +45,7 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	    bdloss_tests/test_callbacks.py \
 	    bdloss_tests/metrics \
 	    bdloss_tests/data/test_patches.py bdloss_tests/training/test_devices.py \
-	    bdloss_tests/models/test_torchvision.py || exit 1; \
+	    bdloss_tests/models/test_shipped.py bdloss_tests/models/test_torchvision.py || exit 1; \
 	done
 
 test-browser: .venv/ready  ## look at reports in a headless browser
