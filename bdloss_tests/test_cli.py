@@ -469,13 +469,6 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_nothing_is_predicted_with_random_weights(image, tmp_path):
-    done = invoke("predict", image, "--out", tmp_path / "out")
-    assert done.exit_code == 2
-    assert "Missing option '--model'" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_output_that_exists_is_kept(model, image, tmp_path):
     words = ["predict", image, "--model", model, "--out", tmp_path / "out"]
     first = invoke(*words)
