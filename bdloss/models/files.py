@@ -91,7 +91,7 @@ class Predictor:
     targets: tuple[str, ...] = (BUILDING,)
     colours: tuple[str, ...] = ()
     digest: str = ""
-    scenes: Mapping[str, str] = field(default_factory=dict)
+    scenes: Mapping[str, str] = field(default_factory=dict, hash=False)
     network: keras.Model | None = None
 
     @property
