@@ -29,27 +29,11 @@ from bdloss.inference.margin import (
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
 from bdloss.metrics.conformal import rings_of
-from bdloss.models import Predictor
+from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import CORNER, UTM, write_raster
 
 HOUSE = (20, 20, 50, 60)  # left, top, right, bottom: pixels of 0.3 m
 SIDE = 90
-
-
-def bright(batch):
-    return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
-
-
-PREDICTOR = Predictor(
-    name="bright",
-    predict=bright,
-    band_count=3,
-    patch_size=32,
-    multiple=16,
-    threshold=0.5,
-    resolution=0.3,
-    digest="bright",
-)
 
 
 def write_scenes(root, errors):

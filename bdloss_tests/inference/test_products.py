@@ -33,26 +33,10 @@ from bdloss.inference import batch_size, products
 from bdloss.inference.predict import find_images, merge_shards, predict_raster
 from bdloss.inference.products import Products
 from bdloss.inference.strips import StripStore
-from bdloss.models import Predictor
+from bdloss_tests.inference.stand_ins import PREDICTOR, bright
 from bdloss_tests.scenes import CORNER, UTM, full_disk, make_scene, write_raster
 
 PIXELS, MASK = make_scene(7, 70, 110)
-
-
-def bright(batch):
-    """A network that calls bright pixels buildings."""
-    return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
-
-
-PREDICTOR = Predictor(
-    name="bright",
-    predict=bright,
-    band_count=3,
-    patch_size=32,
-    multiple=16,
-    threshold=0.5,
-    resolution=0.3,
-)
 
 
 NAMED = ("prob", "polygons", "vector", "overlay", "min_area", "simplify", "format")
@@ -648,7 +632,7 @@ def test_finished_outputs_are_kept_unless_overwritten(image, tmp_path):
         ({"cog": True}, PREDICTOR, "cog False, not True; give"),
         ({"vector": "fgb"}, PREDICTOR, "town_buildings.fgb does not; give"),
         ({"overlay": True}, PREDICTOR, "town_overlay.png does not; give"),
-        ({}, replace(PREDICTOR, digest="b1"), "model_sha256 None, not b1"),
+        ({}, replace(PREDICTOR, digest="b1"), "model_sha256 bright, not b1"),
     ],
 )
 def test_other_outputs_are_not_taken_for_finished(

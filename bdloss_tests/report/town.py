@@ -9,26 +9,11 @@ from shapely.affinity import affine_transform
 from bdloss.geo.vector import write_outlines
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
-from bdloss.models import Predictor
 from bdloss.report.prediction import Prediction
+from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
 NAME = "<script>alert('ü')<!--&amp;\""
-
-
-def bright(batch):
-    return (batch.mean(-1, keepdims=True) / 255).astype(np.float32)
-
-
-PREDICTOR = Predictor(
-    name="bright",
-    predict=bright,
-    band_count=3,
-    patch_size=32,
-    multiple=16,
-    threshold=0.5,
-    resolution=0.3,
-)
 
 
 def predict_town(folder, height=300, width=400, truth=True):
