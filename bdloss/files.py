@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from bdloss.errors import InputError
+from bdloss.errors import InputError, OutputExistsError
 
 ASIDE = ".bdloss-partial"  # in the names of files that are being written
 # endings of what GDAL and SQLite write beside a file, itself included
@@ -110,6 +110,20 @@ def visible_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in suffixes and not path.name.startswith(".")
     )
+
+
+def refuse_existing(path: str | PathLike, overwrite: bool) -> None:
+    """Refuse to write a file that exists, unless it may be replaced.
+
+    Args:
+        path: The file.
+        overwrite: Whether it may be replaced.
+
+    Raises:
+        FileExistsError: If it exists and may not.
+    """
+    if not overwrite and Path(path).exists():
+        raise OutputExistsError(f"{path} exists; give --overwrite")
 
 
 def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -55,14 +55,13 @@ def calibrate(
     start_keras()
     with one_line_errors():
         from bdloss.data.folder import read_folder
-        from bdloss.errors import OutputExistsError
+        from bdloss.files import refuse_existing
         from bdloss.inference.calibration import calibrate as find_margin
         from bdloss.inference.margin import margin_path, write_margin
         from bdloss.models import load_predictor
 
         path = margin_path(model)
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} exists; give --overwrite")
+        refuse_existing(path, overwrite)
         scenes = read_folder(data, validation=0).train
         margin = find_margin(
             load_predictor(model),

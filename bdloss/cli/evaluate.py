@@ -7,7 +7,7 @@ import click
 
 from bdloss.cli.command import Command, one_line_errors, start_keras
 from bdloss.cli.options import EXISTING, FOLDER, Finite, Length, class_option
-from bdloss.errors import InputError, OutputExistsError
+from bdloss.errors import InputError
 
 
 @click.command(cls=Command)
@@ -162,15 +162,15 @@ def theta(
     """Say which theta the gaps between buildings allow."""
     with one_line_errors():
         from bdloss.evaluation import gaps
-        from bdloss.files import refuse_overlap
+        from bdloss.files import refuse_existing, refuse_overlap
 
         refuse_overlap([out] if out else [], truths)
         if bool(truths) == bool(data):
             raise InputError("give masks and outlines, or --data, and not both")
         if data and value is not None:
             raise InputError("--class is of masks that are given, not of --data")
-        if out and out.exists() and not overwrite:
-            raise OutputExistsError(f"{out} exists; give --overwrite")
+        if out:
+            refuse_existing(out, overwrite)
         if data:
             measured = gaps.measure_dataset(dataset, data)
         else:

@@ -152,11 +152,11 @@ def predict(
     start_keras()
     with one_line_errors(), TemporaryDirectory() as aside:
         from bdloss.evaluation.predictions import PredictionScores
+        from bdloss.files import refuse_existing
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
         from bdloss.inference.margin import read_margin
         from bdloss.models import find_model, load_predictor
-        from bdloss.report.page import refuse_existing
         from bdloss.report.prediction import Prediction, write_report
 
         if margin:
@@ -169,10 +169,9 @@ def predict(
         if aoi_crs and not isinstance(aoi, tuple):
             raise InputError("--aoi-crs is the CRS of an --aoi of four numbers")
         several = len(images) > 1
-        if margin and shard != (1, 1) and not several:
-            raise InputError("--margin is of whole rasters, not of --shard")
-        if report and shard != (1, 1) and not several:
-            raise InputError("--report is of whole rasters, not of --shard")
+        for option, wanted in (("--margin", margin), ("--report", report)):
+            if wanted and shard != (1, 1) and not several:
+                raise InputError(f"{option} is of whole rasters, not of --shard")
         if compare and not report:
             raise InputError("--compare is shown in a --report")
         if several:

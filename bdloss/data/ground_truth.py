@@ -16,6 +16,7 @@ from bdloss.errors import InputError
 from bdloss.files import visible_files
 from bdloss.geo import raster, vector
 from bdloss.geo.geobox import GeoBox, geobox_of
+from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.windows import Window
 
 IMAGE_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"}
@@ -58,6 +59,22 @@ class GroundTruth(NamedTuple):
             return
         with raster.open_raster(self.path) as source:
             yield MaskReader(source, classes=self.classes, value=self.value)
+
+    def outlines(self, geobox: GeoBox) -> list[shapely.Polygon]:
+        """Return the outlines of an image's buildings, those of a mask from its pixels.
+
+        Args:
+            geobox: Where the pixels of the image lie; a mask is read whole.
+
+        Raises:
+            FileNotFoundError: As `open` does.
+            ValueError: As `open` does.
+        """
+        with self.open(geobox) as reader:
+            if isinstance(reader, OutlineReader):
+                return reader.outlines
+            mask = reader.read(Window(0, 0, geobox.height, geobox.width))
+        return mask_to_polygons((mask == 1).astype(np.uint8), geobox)
 
     def _read_outlines(self, geobox: GeoBox) -> "OutlineReader":
         bounds = array_bounds(geobox.height, geobox.width, geobox.transform)

@@ -6,9 +6,9 @@ import numpy as np
 
 from bdloss import plots
 from bdloss.constants import IGNORED
-from bdloss.errors import InputError, OutputExistsError
+from bdloss.errors import InputError
 from bdloss.evaluation.pairs import Pair, open_pair, read_image
-from bdloss.files import atomic_path, refuse_overlap
+from bdloss.files import atomic_path, refuse_existing, refuse_overlap
 from bdloss.geo.windows import Window, sliding_windows
 from bdloss.metrics.scores import find_boundary
 
@@ -53,8 +53,7 @@ def draw_stages(
             windows of the loss cannot be used.
     """
     refuse_overlap([path], [pred, truth, *([image] if image else [])])
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; give --overwrite")
+    refuse_existing(path, overwrite)
     pair = Pair(path.stem, pred, truth, value)
     if corner is None:
         corner = _longest_boundary(pair, side)

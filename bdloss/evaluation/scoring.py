@@ -14,7 +14,7 @@ import shapely
 from bdloss import plots
 from bdloss.constants import IGNORED
 from bdloss.data.inria import city_of
-from bdloss.errors import InputError, OutputExistsError
+from bdloss.errors import InputError
 from bdloss.evaluation.error_maps import (
     MIN_BUILDING_FRACTION,
     PICTURE_SIDE,
@@ -44,7 +44,7 @@ from bdloss.evaluation.scores import (
     Scores,
 )
 from bdloss.evaluation.tables import write_scores
-from bdloss.files import atomic_folder, folder_aside
+from bdloss.files import atomic_folder, folder_aside, refuse_existing
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.windows import Window
@@ -275,8 +275,7 @@ def score_rasters(
     pictures = {} if images is None else images_by_name(images)
     if out is not None:
         shutil.rmtree(folder_aside(out), ignore_errors=True)  # killed at its end
-        if (out / "scores.json").exists() and not overwrite:
-            raise OutputExistsError(f"{out / 'scores.json'} exists; give --overwrite")
+        refuse_existing(out / "scores.json", overwrite)
     counted: dict[str, ImageCounts] = {}
     kinds: set[tuple[bool, ...]] = set()
     without_crs = False

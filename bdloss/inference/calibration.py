@@ -14,7 +14,7 @@ import shapely
 
 import bdloss
 from bdloss.constants import BUILDING, IGNORED
-from bdloss.data.ground_truth import GroundTruth, OutlineReader
+from bdloss.data.ground_truth import GroundTruth
 from bdloss.data.scenes import Scene
 from bdloss.errors import InputError
 from bdloss.evaluation.scoring import WALL_STEP
@@ -22,7 +22,6 @@ from bdloss.geo import raster
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import geobox_of
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.vector import read_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.margin import MOST_DOUBT, Margin, doubt_of
@@ -218,15 +217,10 @@ def score_walls(
     """
     with raster.open_raster(mask) as source:
         box = geobox_of(source)
-        whole = Window(0, 0, *source.shape)
-        known = raster.read_mask(source, whole)
+        known = raster.read_mask(source, Window(0, 0, *source.shape))
     with rasterio.open(probabilities) as source:
         likely = source.read(1)
-    with GroundTruth(truth).open(box) as reader:
-        if isinstance(reader, OutlineReader):
-            true = reader.outlines
-        else:
-            true = mask_to_polygons((reader.read(whole) == 1).astype(np.uint8), box)
+    true = GroundTruth(truth).outlines(box)
     pred = read_outlines(outlines, box.crs)
     walls, other = (
         to_pixels(np.array(side, object), box).tolist() for side in (true, pred)

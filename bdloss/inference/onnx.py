@@ -18,8 +18,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from bdloss.errors import InputError, OutputExistsError
-from bdloss.files import atomic_path
+from bdloss.errors import InputError
+from bdloss.files import atomic_path, refuse_existing
 from bdloss.models import Predictor
 
 NEEDED = ("onnx", "tf2onnx")
@@ -66,8 +66,7 @@ def export_onnx(
         raise InputError(
             f"ONNX export runs on TensorFlow, got Keras on {keras.backend.backend()}"
         )
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; give --overwrite")
+    refuse_existing(path, overwrite)
     side = predictor.patch_size if window is None else window
     predictor.check_window(side)
     metadata = describe_model(predictor, side)

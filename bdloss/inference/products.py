@@ -1,5 +1,6 @@
 """What is made of finished rows: mask, probabilities, outlines and a picture."""
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -477,7 +478,9 @@ def _write_margin(
     if products.band is None:
         return
     drawn = OutlineReader(rings.tolist(), pixels)
-    doubts = doubt_of_strips(products.store.read())
+    by_distance = products.rings is not None
+    strips = products.store.read
+    doubts = itertools.repeat(None) if by_distance else doubt_of_strips(strips())
     with create_mask(
         products.band,
         orthophoto.geobox,
@@ -486,14 +489,12 @@ def _write_margin(
         overviews=products.overviews,
         gcps=orthophoto.gcps,
     ) as writer:
-        for (row, layers), (_, doubt) in zip(
-            products.store.read(), doubts, strict=True
-        ):
+        for (row, layers), doubt in zip(strips(), doubts, strict=False):
             window = Window(row, orthophoto.window.col, *layers.shape[1:])
-            if products.rings is None:
-                inside = doubt >= margin.doubt
-            else:
+            if doubt is None:
                 inside = drawn.read(window) == 1
+            else:
+                inside = doubt[1] >= margin.doubt
             unknown = layers[0] == IGNORED
             if orthophoto.area is not None:
                 unknown |= ~orthophoto.area.mask(window)

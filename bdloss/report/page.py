@@ -14,8 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bdloss.errors import OutputExistsError
-from bdloss.files import atomic_path
+from bdloss.files import atomic_path, refuse_existing
 
 # Of Okabe and Ito (2008), which the colour-blind tell apart, on light and dark.
 TRUE, PREDICTED, OTHER = "#e69f00", "#56b4e9", "#cc79a7"
@@ -72,12 +71,6 @@ def write_page(
     ]
     with atomic_path(path) as partial:
         partial.write_text("\n".join(parts), "utf-8")
-
-
-def refuse_existing(path: str | PathLike, overwrite: bool) -> None:
-    """Refuse a page that is there, unless it may be replaced."""
-    if Path(path).exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; give --overwrite")
 
 
 def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,10 +20,10 @@ from bdloss.evaluation.error_maps import ErrorMap, worst_and_best
 from bdloss.evaluation.pairs import Pair, find_pairs, images_by_name, open_pair
 from bdloss.evaluation.scores import Scores, describe_scores
 from bdloss.evaluation.scoring import count_pair, summarise
+from bdloss.files import refuse_existing
 from bdloss.geo import raster, vector
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox, ground_of
-from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.windows import Window
 from bdloss.report import page
 from bdloss.report.tiles import make_pyramid
@@ -88,7 +88,7 @@ def write_report(
         FileExistsError: If `path` exists and may not be replaced.
         ValueError: If the files do not go together.
     """
-    page.refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     with raster.open_raster(prediction.image) as source:
         ground, _ = ground_of(source)
         scores, places, missed = _look_for_errors(prediction)
@@ -287,13 +287,10 @@ def _layer(
 
 def _read_truth(path: Path, ground: GeoBox) -> list[shapely.Polygon]:
     """Return true outlines that reach into an orthophoto; of a large mask none."""
-    with GroundTruth(path).open(ground) as reader:
-        if hasattr(reader, "outlines"):
-            return reader.outlines
-        if ground.height * ground.width > MASK_PIXELS:
-            return []
-        mask = reader.read(Window(0, 0, ground.height, ground.width))
-        return mask_to_polygons((mask == 1).astype(np.uint8), ground)
+    truth = GroundTruth(path)
+    if not truth.is_vector and ground.height * ground.width > MASK_PIXELS:
+        return []
+    return truth.outlines(ground)
 
 
 def _read_table(
