@@ -1,5 +1,6 @@
 """bdloss score, figure, theta: how well it fits, how the loss works, which theta."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +64,26 @@ def score(
     """
     start_keras()
     with one_line_errors():
-        from bdloss.evaluation import scoring, tables
-        from bdloss.report.prediction import report_scores
+        from bdloss.evaluation import pairs, scoring, tables
+        from bdloss.report.prediction import report_pair
 
-        if report and not (out and images):
-            raise InputError("--report needs --images, and --out for its pages")
+        see = None
+        if report:
+            if not (out and images):
+                raise InputError("--report needs --images, and --out for its pages")
+            see = partial(report_pair, pairs.images_by_name(images))
         result = scoring.score_rasters(
             predictions,
             truths,
             out,
             images,
             overwrite=overwrite,
+            see=see,
             resolution=resolution,
             margin=margin,
             value=value,
             **distance,
         )
-        if report and out and images:
-            report_scores(predictions, truths, images, out, overwrite=overwrite)
     for table in tables.tabulate_scores(result).values():
         click.echo(tables.as_plain_text(table) + "\n")
     for note in tables.note_scores(result):

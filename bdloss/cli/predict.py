@@ -222,7 +222,9 @@ def predict(
                 click.echo(f"{image.name}: {part}")
                 return
             _describe(image, result)
-            scores.add(orthophoto, products.mask, products.polygons)
+            judged = scores.add(
+                orthophoto, products.mask, products.polygons, judge=report
+            )
             if report and not (result.kept and page.exists()):
                 files = Prediction(
                     image=image,
@@ -234,7 +236,7 @@ def predict(
                     truth=scores.find(orthophoto),
                     other=other,
                 )
-                write_report(files, page, overwrite=overwrite)
+                write_report(files, page, judged, overwrite=overwrite)
                 click.echo(f"{image.name}: {page}")
             if result.regularized:
                 irregular.add(orthophoto, products.mask, products.irregular)

@@ -73,9 +73,15 @@ class ErrorMap:
                 window = part._replace(row=top + part.row)
                 self.windows.append(ScoredWindow(counts.iou, self._pair, window))
 
-    def picture(self) -> np.ndarray:
-        """Return the map as an RGB picture."""
-        return plots.colour_errors(np.vstack(self._rows))
+    @property
+    def marks(self) -> np.ndarray:
+        """The map: see `plots.mark_errors`."""
+        return np.vstack(self._rows)
+
+    @property
+    def worst(self) -> list[ScoredWindow]:
+        """The windows that fit worst and do not overlap, the worst first."""
+        return choose_apart(sorted(self.windows), WINDOWS_DRAWN)
 
 
 def keep_extremes(windows: Sequence[ScoredWindow]) -> list[ScoredWindow]:

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from bdloss.data.ground_truth import GroundTruth, find_truth
+from bdloss.evaluation.error_maps import ErrorMap
 from bdloss.evaluation.pairs import Pair, check_geoboxes, open_pair
 from bdloss.evaluation.scores import Scores
-from bdloss.evaluation.scoring import ImageCounts, count_pair, note_margin, summarise
+from bdloss.evaluation.scoring import (
+    ImageCounts,
+    Judged,
+    count_pair,
+    note_margin,
+    summarise,
+)
 from bdloss.evaluation.tables import line_of_change, one_line
 from bdloss.files import atomic_path
 from bdloss.geo.orthophoto import Orthophoto
@@ -68,15 +75,36 @@ class PredictionScores:
         return read
 
     def add(
-        self, orthophoto: Orthophoto, mask: Path, outlines: Path | None = None
-    ) -> None:
-        """Count a prediction, where the orthophoto has data: see `count_prediction`."""
+        self,
+        orthophoto: Orthophoto,
+        mask: Path,
+        outlines: Path | None = None,
+        *,
+        judge: bool = False,
+    ) -> Judged | None:
+        """Count a prediction, where the orthophoto has data: see `count_prediction`.
+
+        Args:
+            orthophoto: What was predicted.
+            mask: Its mask.
+            outlines: Its outlines.
+            judge: Whether to look where it is wrong.
+
+        Returns:
+            How it fits, if that is asked for and the ground truth is known.
+        """
         truth = self.find(orthophoto)
-        if truth is not None:
-            name = orthophoto.path.stem
-            self._counts[name] = count_prediction(
-                orthophoto, mask, truth, outlines, self._margin
-            )
+        if truth is None:
+            return None
+        name, box = orthophoto.path.stem, orthophoto.geobox
+        errors = None
+        if judge:
+            errors = ErrorMap(Pair(name, mask, truth), box.height, box.width)
+        self._counts[name] = count_prediction(
+            orthophoto, mask, truth, outlines, self._margin, errors
+        )
+        scores = summarise([self._counts[name]])
+        return None if errors is None else Judged(scores, errors)
 
     def write(self, path: Path) -> None:
         """Write the scores as JSON, if there are any."""
@@ -115,6 +143,7 @@ def count_prediction(
     truth: Path,
     outlines: Path | None = None,
     margin: float | None = None,
+    errors: ErrorMap | None = None,
 ) -> ImageCounts:
     """Count a mask against its ground truth where the orthophoto has data.
 
@@ -125,6 +154,7 @@ def count_prediction(
         outlines: The buildings of the mask, a vector file; None for its connected
             parts, which are also taken of an image that only control points place.
         margin: As in `count_pair`.
+        errors: What is told the strips, to draw where it is wrong; None for nothing.
 
     Raises:
         ValueError: If mask and truth do not go together.
@@ -138,4 +168,5 @@ def count_prediction(
     ):
         area = orthophoto.area
         keep = area.keep if area else None
-        return count_pair(reader, image.wanted, keep, margin=margin)
+        see = errors.add if errors else None
+        return count_pair(reader, image.wanted, keep, see=see, margin=margin)

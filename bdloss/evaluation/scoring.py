@@ -27,6 +27,7 @@ from bdloss.evaluation.error_maps import (
 from bdloss.evaluation.pairs import (
     RESOLUTION,
     Labels,
+    Pair,
     PairReader,
     Rows,
     Strip,
@@ -103,6 +104,13 @@ class ImageCounts(NamedTuple):
     polygons: PolygonCounts | None = None
     resolution: float = math.nan
     margin: MarginCounts | None = None
+
+
+class Judged(NamedTuple):
+    """How a prediction fits its truth, and where it does not."""
+
+    scores: Scores
+    errors: ErrorMap
 
 
 def score_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
@@ -230,7 +238,7 @@ def score_rasters(
     out: Path | None = None,
     images: Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[str], Any] = lambda name: None,
+    see: Callable[[Pair, Judged, Path], Any] | None = None,
     *,
     distance: int = BOUNDARY_DISTANCE,
     distance_m: float | None = None,
@@ -252,7 +260,8 @@ def score_rasters(
             window has enough buildings, `worst.png` and `best.png`; None for nothing.
         images: An orthophoto or a folder of those of the same names, for the pictures.
         overwrite: Whether files that exist may be replaced.
-        progress: Told the name of each image when it is done.
+        see: With `out`, called with each pair, how it fits, and a folder of which the
+            files go into `out` when all pairs are scored.
         distance: Depth of the regions of Boundary IoU, in pixels.
         distance_m: The same in metres, in its place, rounded to pixels of each image.
         resolution: Metres a pixel, where truth and prediction are outlines.
@@ -280,6 +289,7 @@ def score_rasters(
     kinds: set[tuple[bool, ...]] = set()
     without_crs = False
     windows: list[ScoredWindow] = []
+    depth = f"{distance} px" if distance_m is None else f"{distance_m:g} m"
     with ExitStack() as stack:
         folder = None
         if out is not None:
@@ -305,12 +315,12 @@ def score_rasters(
                 kinds.add(reader.are_outlines)
                 without_crs |= reader.geobox.crs is None
             if folder and errors:
-                plots.write_picture(
-                    errors.picture(), folder / f"{pair.name}_errors.png"
-                )
+                picture = plots.colour_errors(errors.marks)
+                plots.write_picture(picture, folder / f"{pair.name}_errors.png")
                 windows = keep_extremes([*windows, *errors.windows])
-            progress(pair.name)
-        depth = f"{distance} px" if distance_m is None else f"{distance_m:g} m"
+                if see:
+                    judged = Judged(summarise([counted[pair.name]], depth), errors)
+                    see(pair, judged, folder)
         result = RasterScores(
             images={name: summarise([one], depth) for name, one in counted.items()},
             cities=_score_cities(counted, depth),

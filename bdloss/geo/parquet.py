@@ -74,12 +74,12 @@ def read_geometries(path: str | PathLike) -> tuple[CRS | None, np.ndarray]:
         raise DamagedFileError(f"damaged GeoParquet, or none: {path}") from error
 
 
-def read_columns(path: str | PathLike, names: Sequence[str]) -> list[np.ndarray]:
+def read_columns(path: str | PathLike, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return columns of a file by their names; those that it lacks are left out."""
     with load_pyarrow().parquet.ParquetFile(path) as file:
         there = [name for name in names if name in file.schema_arrow.names]
         table = file.read(columns=there)
-        return [table[name].to_numpy() for name in there]
+        return {name: table[name].to_numpy() for name in there}
 
 
 def count_rows(path: str | PathLike) -> int:

@@ -398,7 +398,10 @@ def holds_probabilities(source: rasterio.DatasetReader) -> bool:
 
 
 def read_probabilities(
-    source: rasterio.DatasetReader, window: Window, value: int | None = None
+    source: rasterio.DatasetReader,
+    window: Window,
+    value: int | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read a window of a map of probabilities.
 
@@ -406,6 +409,7 @@ def read_probabilities(
         source: The open raster, of which `holds_probabilities` is true.
         window: Where to read; it lies inside the raster.
         value: Number of a class, from 1; None for the only or the first one.
+        shape: Height and width to bring it to, averaged; None for its own.
 
     Returns:
         Array of shape `(height, width)`, float64, in [0, 1], and `IGNORED` where
@@ -419,7 +423,7 @@ def read_probabilities(
         raise InputError(
             f"a class must be from 1 to {source.count}, got {band}: {source.name}"
         )
-    values = _read(source, [band], window)[0]
+    values = _read(source, [band], window, shape)[0]
     return np.where(values == IGNORED, float(IGNORED), values / PROBABILITY_SCALE)
 
 

@@ -61,7 +61,7 @@ def read_outlines(
         ValueError: If the file is damaged, holds no outlines or several layers of them,
             or only one of file and raster has a CRS or they cannot be related.
     """
-    return _read_outlines(path, crs, bounds, None)[0]
+    return _read_outlines(path, crs, bounds, ())[0]
 
 
 def read_attribute(
@@ -85,16 +85,40 @@ def read_attribute(
         FileNotFoundError: As `read_outlines` does.
         ValueError: If there is no such attribute, or as `read_outlines` says.
     """
-    return _read_outlines(path, crs, bounds, name)
+    polygons, columns = _read_outlines(path, crs, bounds, [name])
+    if name not in columns:
+        raise InputError(f"outlines must have an attribute {name!r}: {path}")
+    return polygons, columns[name]
+
+
+def read_table(
+    path: str | PathLike, crs: CRS | None, names: Sequence[str]
+) -> tuple[list[shapely.Polygon], dict[str, np.ndarray]]:
+    """Read outlines with those of some attributes that they have.
+
+    Args:
+        path: As in `read_outlines`.
+        crs: As in `read_outlines`.
+        names: Names of attributes.
+
+    Returns:
+        The polygons as `read_outlines` gives them, and the values of each attribute, in
+        the order of `names`.
+
+    Raises:
+        FileNotFoundError: As `read_outlines` does.
+        ValueError: As `read_outlines` does.
+    """
+    return _read_outlines(path, crs, None, names)
 
 
 def _read_outlines(
     path: str | PathLike,
     crs: CRS | None,
     bounds: tuple[float, float, float, float] | None,
-    attribute: str | None,
-) -> tuple[list[shapely.Polygon], np.ndarray]:
-    """Return polygons, and what each of them has as an attribute."""
+    names: Sequence[str],
+) -> tuple[list[shapely.Polygon], dict[str, np.ndarray]]:
+    """Return polygons, and what they have of some attributes."""
     source, extent = read_extent(path)
     if (source is None) != (crs is None):
         raise InputError(
@@ -108,14 +132,14 @@ def _read_outlines(
             f"outlines must overlap the raster, which covers {_round(box)}, "
             f"they cover {_round(extent)} ({source}): {path}"
         )
-    geometries, values = _read_geometries(path, box, attribute)
-    missing = shapely.is_missing(geometries)
-    known, values = geometries[~missing], values[~missing]
+    geometries, columns = _read_geometries(path, box, names)
+    which = np.flatnonzero(~shapely.is_missing(geometries))
+    known = geometries[which]
     if len(geometries) and not len(known):
         raise InputError(f"outlines must be polygons, got none that is whole: {path}")
     parts, indexes = _parts_of(known)
     are_polygons = shapely.get_type_id(parts) == POLYGON_TYPE_ID
-    polygons, values = parts[are_polygons], values[indexes[are_polygons]]
+    polygons, which = parts[are_polygons], which[indexes[are_polygons]]
     if len(parts) and not len(polygons):
         raise InputError(
             f"outlines must be polygons, got {parts[0].geom_type}s: {path}"
@@ -126,8 +150,8 @@ def _read_outlines(
         polygons = shapely.transform(polygons, lambda xy: _reproject(xy, source, crs))
     if bounds:
         inside = _overlap(shapely.bounds(polygons), bounds)
-        polygons, values = polygons[inside], values[inside]
-    return polygons.tolist(), values
+        polygons, which = polygons[inside], which[inside]
+    return polygons.tolist(), {name: one[which] for name, one in columns.items()}
 
 
 def read_extent(
@@ -159,23 +183,19 @@ def read_extent(
 def _read_geometries(
     path: str | PathLike,
     box: tuple[float, float, float, float] | None,
-    attribute: str | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return geometries and an attribute, at least of those that reach into a box."""
+    names: Sequence[str] = (),
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return geometries and attributes, at least of those that reach into a box."""
     if parquet.is_parquet(path):
         geometries = shapely.force_2d(parquet.read_geometries(path)[1])
-        columns = [] if attribute is None else parquet.read_columns(path, [attribute])
-    else:
-        with _read_errors(path), named_for_ogr(path) as named:
-            layer = _layer_of(path)
-            names = [] if attribute is None else [attribute]
-            read = pyogrio.raw.read(
-                named, layer=layer, columns=names, bbox=box, force_2d=True
-            )
-            geometries, columns = shapely.from_wkb(read[2]), read[3]
-    if attribute is not None and not columns:
-        raise InputError(f"outlines must have an attribute {attribute!r}: {path}")
-    return geometries, columns[0] if columns else np.zeros(len(geometries))
+        return geometries, parquet.read_columns(path, names)
+    with _read_errors(path), named_for_ogr(path) as named:
+        meta, _, wkb, columns = pyogrio.raw.read(
+            named, layer=_layer_of(path), columns=list(names), bbox=box, force_2d=True
+        )
+        found = dict(zip(meta["fields"], columns, strict=True))
+        there = {name: found[name] for name in names if name in found}
+        return shapely.from_wkb(wkb), there
 
 
 @contextmanager

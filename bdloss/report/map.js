@@ -121,8 +121,9 @@ for (const picture of data.pictures) {
 }
 const panes = {};
 for (const layer of data.outlines) {
-  panes[layer.key] = add(layer.name, layer.colour, (pane) => outlines(layer, pane),
+  const pane = add(layer.name, layer.colour, (one) => outlines(layer, one),
     layer.shown, order++);
+  (panes[layer.key] ||= []).push(map.getPane(pane));
 }
 
 function go(place) {
@@ -151,8 +152,10 @@ if (swipe) {  // the prediction on the left of it, the other on the right
       return `polygon(${a.x}px ${a.y}px, ${b.x}px ${a.y}px, ${b.x}px ${b.y}px, ` +
         `${a.x}px ${b.y}px)`;
     };
-    map.getPane(panes.predicted).style.clipPath = corners(-size.x, at);
-    map.getPane(panes.other).style.clipPath = corners(at, 2 * size.x);
+    for (const pane of panes.predicted || []) {
+      pane.style.clipPath = corners(-size.x, at);
+    }
+    for (const pane of panes.other || []) pane.style.clipPath = corners(at, 2 * size.x);
   };
   swipe.addEventListener("input", cut);
   map.on("move zoomend resize viewreset", cut);

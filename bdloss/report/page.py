@@ -19,6 +19,7 @@ from bdloss.files import atomic_path, refuse_existing
 # Of Okabe and Ito (2008), which the colour-blind tell apart, on light and dark.
 TRUE, PREDICTED, OTHER = "#e69f00", "#56b4e9", "#cc79a7"
 NEAR, MISSED, FALSE = "#f0e442", "#0072b2", "#d55e00"
+CLASSES = (PREDICTED, "#d55e00", "#009e73", "#f0e442", "#0072b2", "#cc79a7")
 URL = re.compile(r"url\([^)]*\)")  # of Leaflet's own pictures, which are not used
 
 

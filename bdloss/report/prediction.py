@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
+from bdloss import plots
 from bdloss.colours import rgb_of
 from bdloss.constants import IGNORED
 from bdloss.data.ground_truth import OUTLINE_SUFFIXES, GroundTruth
 from bdloss.errors import InputError
-from bdloss.evaluation.error_maps import ErrorMap, worst_and_best
-from bdloss.evaluation.pairs import Pair, find_pairs, images_by_name, open_pair
+from bdloss.evaluation.pairs import Pair
 from bdloss.evaluation.scores import Scores, describe_scores
-from bdloss.evaluation.scoring import count_pair, summarise
+from bdloss.evaluation.scoring import Judged
 from bdloss.files import refuse_existing
 from bdloss.geo import raster, vector
 from bdloss.geo.area import to_pixels
@@ -50,6 +50,7 @@ class Prediction:
         band: The margin as a raster; None for none.
         rings: The margin around each building; None for none.
         truth: Mask or file of outlines; None if it is not known.
+        value: In a true mask, that of the class that is looked at; None for all but 0.
         other: Outlines of another prediction, to compare with; None for none.
     """
 
@@ -60,6 +61,7 @@ class Prediction:
     band: Path | None = None
     rings: Path | None = None
     truth: Path | None = None
+    value: int | None = None
     other: Path | None = None
 
 
@@ -71,7 +73,11 @@ class Place(NamedTuple):
 
 
 def write_report(
-    prediction: Prediction, path: str | PathLike, *, overwrite: bool = False
+    prediction: Prediction,
+    path: str | PathLike,
+    judged: Judged | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write the report of a prediction as one HTML file.
 
@@ -81,6 +87,7 @@ def write_report(
     Args:
         prediction: The files.
         path: HTML file to write.
+        judged: How it fits its truth; None if that is not known.
         overwrite: Whether a file that exists may be replaced.
 
     Raises:
@@ -91,13 +98,14 @@ def write_report(
     refuse_existing(path, overwrite)
     with raster.open_raster(prediction.image) as source:
         ground, _ = ground_of(source)
-        scores, places, missed = _look_for_errors(prediction)
-        outlines, left_out = _collect_outlines(prediction, ground)
-        if prediction.truth is None and prediction.outlines is not None:
-            places = list(_least_sure(prediction.outlines, ground))
+        tables = _read_tables(prediction, ground)
+        places = list(_worst(judged) if judged else _least_sure(tables, ground))
+        outlines, left_out = _encode_layers(_layers_of(prediction, ground, tables))
         whole = [place.window for place in places]
         pyramid = make_pyramid(source, TILE_BYTES, whole)
-    pictures = [*_collect_pictures(prediction, ground), *missed]
+    pictures = list(_collect_pictures(prediction, ground))
+    if judged:
+        pictures += _paint_errors(judged.errors.marks)
     notes = []
     if pyramid.finest:
         notes.append(
@@ -120,6 +128,7 @@ def write_report(
             '<h2><label for="swipe">this prediction | the other</label></h2>'
             '<input type="range" id="swipe" min="0" max="100" value="50">'
         )
+    scores = judged.scores if judged else None
     title = f"Buildings of {prediction.image.name}"
     body = (
         f"<header><h1>{html.escape(title)}</h1></header>\n<main>\n"
@@ -132,73 +141,49 @@ def write_report(
     page.write_page(path, title, body, data, with_map=True, overwrite=overwrite)
 
 
-def report_scores(
-    predictions: Path, truths: Path, images: Path, out: Path, *, overwrite: bool = False
-) -> list[Path]:
-    """Write a report of each prediction that is scored and has an orthophoto.
+def report_pair(
+    images: Mapping[str, Path], pair: Pair, judged: Judged, folder: Path
+) -> None:
+    """Write the report of a pair that is scored, if its orthophoto is known.
 
     Args:
-        predictions: As in `pairs.find_pairs`; outlines of a mask are found beside it.
-        truths: As in `pairs.find_pairs`.
-        images: An orthophoto, or a folder of them.
-        out: Folder to write `NAME_report.html` into.
-        overwrite: Whether files that exist may be replaced.
-
-    Returns:
-        The pages.
+        images: Orthophotos by name.
+        pair: The pair; outlines of a predicted mask are found beside it.
+        judged: How it fits.
+        folder: Folder to write `NAME_report.html` into.
 
     Raises:
-        FileExistsError: If a page exists and may not be replaced.
-        ValueError: If a prediction is no mask, for a page is drawn on its grid.
+        ValueError: If the prediction is no mask, for a page is drawn on its grid.
     """
-    pairs, _ = find_pairs(predictions, truths)
-    known = images_by_name(images)
-    pages = []
-    for pair in pairs:
-        if pair.name not in known:
-            continue
-        if GroundTruth(pair.pred).is_vector:
-            raise InputError(f"a report needs the mask of a prediction: {pair.pred}")
-        beside = [
-            pair.pred.with_name(f"{pair.name}_buildings{suffix}")
-            for suffix in sorted(OUTLINE_SUFFIXES)
-        ]
-        files = Prediction(
-            image=known[pair.name],
-            mask=pair.pred,
-            outlines=next((path for path in beside if path.is_file()), None),
-            truth=pair.truth,
-        )
-        pages.append(out / f"{pair.name}_report.html")
-        write_report(files, pages[-1], overwrite=overwrite)
-    return pages
+    if pair.name not in images:
+        return
+    if GroundTruth(pair.pred).is_vector:
+        raise InputError(f"a report needs the mask of a prediction: {pair.pred}")
+    beside = [
+        pair.pred.with_name(f"{pair.name}_buildings{suffix}")
+        for suffix in sorted(OUTLINE_SUFFIXES)
+    ]
+    files = Prediction(
+        image=images[pair.name],
+        mask=pair.pred,
+        outlines=next((path for path in beside if path.is_file()), None),
+        truth=pair.truth,
+        value=pair.value,
+    )
+    write_report(files, folder / f"{pair.name}_report.html", judged)
 
 
-def _look_for_errors(
-    prediction: Prediction,
-) -> tuple[Scores | None, list[Place], list[dict[str, Any]]]:
-    """Return scores, the worst places and a picture of errors, if truth is known."""
-    if prediction.truth is None:
-        return None, [], []
-    pair = Pair(prediction.image.stem, prediction.mask, prediction.truth)
-    with open_pair(pair, outlines=prediction.outlines) as reader:
-        height, width = reader.geobox.height, reader.geobox.width
-        errors = ErrorMap(pair, height, width)
-        counts = count_pair(reader, see=errors.add)
-        shape = _reduced(height, width)
-        true = reader.truth.read_reduced(shape, Window(0, 0, height, width))
-    with raster.open_raster(prediction.mask) as source:
-        pred = raster.read_reduced_mask(source, shape)
-    known = (true != IGNORED) & (pred != IGNORED)
-    pictures = [
-        _paint("missed", page.MISSED, known & (true == 1) & (pred == 0), False),
-        _paint("false", page.FALSE, known & (true == 0) & (pred == 1), False),
-    ]
-    worst = worst_and_best(errors.windows).get("worst", [])
-    places = [
-        Place(f"IoU {one.iou:.2f}, {_at(one.window)}", one.window) for one in worst
-    ]
-    return summarise([counts]), places, pictures
+def _worst(judged: Judged) -> Iterator[Place]:
+    """Yield the windows that fit worst."""
+    for one in judged.errors.worst:
+        yield Place(f"IoU {one.iou:.2f}, {_at(one.window)}", one.window)
+
+
+def _paint_errors(marks: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield pictures of what is missed and what is false."""
+    for kind, colour in (("missed", page.MISSED), ("false", page.FALSE)):
+        numbers = [i for i, name in enumerate(plots.ERRORS) if name.startswith(kind)]
+        yield _paint(kind, colour, np.isin(marks, numbers), False)
 
 
 def _at(window: Window) -> str:
@@ -228,54 +213,76 @@ def _collect_pictures(
     if prediction.probabilities is not None:
         with raster.open_raster(prediction.probabilities) as source:
             whole = Window(0, 0, *source.shape)
-            values = raster.read_shaped(source, whole, shape)[..., 0].astype(np.float32)
-        likely = np.where(values == IGNORED, 0, values / raster.PROBABILITY_SCALE)
-        yield _paint("probability", page.PREDICTED, likely, False)
+            for band, kind in zip(source.indexes, source.descriptions, strict=True):
+                values = raster.read_probabilities(source, whole, band, shape=shape)
+                likely = np.where(values == IGNORED, 0, values)
+                several = source.count > 1
+                name = f"probability: {kind}" if several else "probability"
+                colour = page.CLASSES[(band - 1) % len(page.CLASSES)]
+                yield _paint(name, colour, likely, False)
     if prediction.band is not None and prediction.rings is None:
         with raster.open_raster(prediction.band) as source:
             inside = raster.read_reduced_mask(source, shape) == 1
         yield _paint("margin", page.NEAR, inside, False)
 
 
-def _collect_outlines(
-    prediction: Prediction, ground: GeoBox
-) -> tuple[list[dict[str, Any]], int]:
-    """Return layers of outlines, and how many outlines did not fit."""
-    layers = []
+class Table(NamedTuple):
+    """Outlines in pixels, and the values of each of their attributes by name."""
+
+    polygons: np.ndarray
+    columns: dict[str, np.ndarray]
+
+
+def _read_tables(prediction: Prediction, ground: GeoBox) -> dict[str, Table]:
+    """Return the predicted outlines, `predicted` and `other`, where there are any."""
+    tables = {}
+    for key, path in (
+        ("predicted", prediction.outlines),
+        ("other", prediction.other),
+    ):
+        if path is not None:
+            polygons, columns = vector.read_table(path, ground.crs, FIELDS)
+            tables[key] = Table(to_pixels(np.array(polygons, object), ground), columns)
+    return tables
+
+
+def _layers_of(
+    prediction: Prediction, ground: GeoBox, tables: Mapping[str, Table]
+) -> Iterator[dict[str, Any]]:
+    """Yield layers of outlines, from below, each of one colour."""
     if prediction.rings is not None:
         rings = vector.read_outlines(prediction.rings, ground.crs)
-        layers.append(_layer("margin", "margin", page.NEAR, rings, filled=True))
+        pixels = to_pixels(np.array(rings, object), ground)
+        yield _layer("margin", "margin", page.NEAR, pixels, filled=True)
     if prediction.truth is not None:
-        true = _read_truth(prediction.truth, ground)
-        layers.append(_layer("truth", "truth", page.TRUE, true, dashed=True))
-    if prediction.outlines is not None:
-        found, fields, values = _read_table(prediction.outlines, ground)
-        layer = _layer("predicted", "prediction", page.PREDICTED, found)
-        layers.append({**layer, "fields": fields, "values": values})
-    if prediction.other is not None:
-        found, fields, values = _read_table(prediction.other, ground)
-        layer = _layer("other", "other prediction", page.OTHER, found)
-        layers.append({**layer, "fields": fields, "values": values})
-    left_out = 0
-    for layer in layers:
-        polygons = to_pixels(np.array(layer["polygons"], object), ground)
-        coded, used = [], 0
-        for polygon in polygons:
-            coded.append(_encode(polygon))
-            used += len(json.dumps(coded[-1], separators=(",", ":")))
-            if used > OUTLINE_BYTES / len(layers):
-                coded.pop()
-                break
-        left_out += len(polygons) - len(coded)
-        layer["polygons"] = coded
-    return layers, left_out
+        true = np.array(_read_truth(prediction, ground), object)
+        yield _layer("truth", "truth", page.TRUE, to_pixels(true, ground), dashed=True)
+    names = {"predicted": "prediction", "other": "other prediction"}
+    colours = {"predicted": page.PREDICTED, "other": page.OTHER}
+    for key, (polygons, columns) in tables.items():
+        values = np.array([_as_texts(one) for one in columns.values()], object).T
+        kinds = columns.get("class", np.full(len(polygons), ""))
+        for number, kind in enumerate(np.unique(kinds)):
+            which = np.flatnonzero(kinds == kind)
+            name, colour = names[key], colours[key]
+            if kind:
+                name, colour = (
+                    f"{name}: {kind}",
+                    page.CLASSES[number % len(page.CLASSES)],
+                )
+            yield {
+                **_layer(
+                    key, name, colour, polygons[which], dashed=kind and key == "other"
+                ),
+                **{"fields": list(columns), "values": values[which].tolist()},
+            }
 
 
 def _layer(
     key: str,
     name: str,
     colour: str,
-    polygons: Sequence[shapely.Polygon],
+    polygons: np.ndarray,
     filled: bool = False,
     dashed: bool = False,
 ) -> dict[str, Any]:
@@ -285,37 +292,40 @@ def _layer(
     }
 
 
-def _read_truth(path: Path, ground: GeoBox) -> list[shapely.Polygon]:
+def _encode_layers(
+    layers: Iterable[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], int]:
+    """Return layers whose polygons are numbers, and how many did not fit."""
+    layers = list(layers)
+    left_out = 0
+    for layer in layers:
+        coded, used = [], 0
+        for polygon in layer["polygons"]:
+            coded.append(_encode(polygon))
+            used += len(json.dumps(coded[-1], separators=(",", ":")))
+            if used > OUTLINE_BYTES / len(layers):
+                coded.pop()
+                break
+        left_out += len(layer["polygons"]) - len(coded)
+        layer["polygons"] = coded
+        if "values" in layer:
+            layer["values"] = layer["values"][: len(coded)]
+    return layers, left_out
+
+
+def _read_truth(prediction: Prediction, ground: GeoBox) -> list[shapely.Polygon]:
     """Return true outlines that reach into an orthophoto; of a large mask none."""
-    truth = GroundTruth(path)
+    assert prediction.truth is not None
+    truth = GroundTruth(prediction.truth, value=prediction.value)
     if not truth.is_vector and ground.height * ground.width > MASK_PIXELS:
         return []
     return truth.outlines(ground)
 
 
-def _read_table(
-    path: Path, ground: GeoBox
-) -> tuple[list[shapely.Polygon], list[str], list[list[str]]]:
-    """Return outlines, the names of their attributes and the values of each."""
-    columns = {}
-    polygons = vector.read_outlines(path, ground.crs)
-    for name in FIELDS:
-        try:
-            _, columns[name] = vector.read_attribute(path, ground.crs, None, name)
-        except InputError:  # it has no such attribute
-            continue
-    rows = [
-        [
-            f"{column[i]:g}" if _is_number(column[i]) else str(column[i])
-            for column in columns.values()
-        ]
-        for i in range(len(polygons))
-    ]
-    return polygons, list(columns), rows
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number))
+def _as_texts(values: np.ndarray) -> list[str]:
+    if values.dtype.kind in "iuf":
+        return [f"{value:g}" for value in values]
+    return [str(value) for value in values]
 
 
 def _encode(polygon: shapely.Polygon) -> list[list[int]]:
@@ -328,16 +338,16 @@ def _encode(polygon: shapely.Polygon) -> list[list[int]]:
     return rings
 
 
-def _least_sure(outlines: Path, ground: GeoBox) -> Iterator[Place]:
-    """Yield the buildings that are least probable."""
-    try:
-        polygons, likely = vector.read_attribute(
-            outlines, ground.crs, None, "probability"
-        )
-    except InputError:
+def _least_sure(tables: Mapping[str, Table], ground: GeoBox) -> Iterator[Place]:
+    """Yield the predicted buildings that are least probable."""
+    if "predicted" not in tables:
         return
-    bounds = shapely.bounds(to_pixels(np.array(polygons, object), ground))
-    for index in np.argsort(likely.astype(float), kind="stable")[:PLACES]:
+    polygons, columns = tables["predicted"]
+    if "probability" not in columns:
+        return
+    likely = columns["probability"].astype(float)
+    bounds = shapely.bounds(polygons)
+    for index in np.argsort(likely, kind="stable")[:PLACES]:
         left, top, right, bottom = bounds[index]
         row, col = max(0, int(top) - AROUND), max(0, int(left) - AROUND)
         window = Window(

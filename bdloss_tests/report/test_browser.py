@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bdloss.report.prediction import write_report
-from bdloss_tests.report.town import NAME, predict_town, write_other
+from bdloss_tests.report.town import NAME, judge, predict_town, write_other
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
@@ -28,7 +28,7 @@ def opened(browser, tmp_path):
     """A report in the browser, and what went wrong or out of it."""
     prediction = replace(predict_town(tmp_path), other=write_other(tmp_path))
     path = tmp_path / "report.html"
-    write_report(prediction, path)
+    write_report(prediction, path, judge(prediction))
     page, seen = browser.new_page(viewport={"width": 1200, "height": 800}), []
     page.on("console", lambda message: seen.append(message.text))
     page.on("pageerror", lambda error: seen.append(str(error)))

@@ -10,11 +10,15 @@ import pytest
 import rasterio
 import shapely
 
+from bdloss.geo.vector import read_table
 from bdloss.geo.windows import Window
+from bdloss.inference.predict import predict_raster
+from bdloss.inference.products import Products
 from bdloss.report import page
-from bdloss.report.prediction import TENTHS, _encode, write_report
+from bdloss.report.prediction import TENTHS, Prediction, _encode, write_report
 from bdloss.report.tiles import SIDE, make_pyramid
-from bdloss_tests.report.town import NAME, predict_town, write_other
+from bdloss_tests.inference.test_classes import LABEL, POTSDAM
+from bdloss_tests.report.town import NAME, judge, predict_town, write_other
 from bdloss_tests.scenes import write_raster
 
 
@@ -49,9 +53,19 @@ def test_tables_hold_texts():
     assert "<th>&lt;b&gt;</th>" in table and "<td>1 &amp; 2</td>" in table
 
 
+def read_band(path):
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
 def decode(address):
     content = base64.b64decode(address.partition(",")[2])
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def decode_picture(picture):
+    content = base64.b64decode(picture["source"].partition(",")[2])
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def test_tiles_are_the_orthophoto_from_coarse_to_fine(tmp_path):
@@ -96,7 +110,8 @@ def test_outlines_come_in_tenths_of_a_pixel():
 def test_a_report_tells_truth_prediction_and_errors(tmp_path):
     prediction = replace(predict_town(tmp_path), other=write_other(tmp_path))
     path = tmp_path / "report.html"
-    write_report(prediction, path)
+    judged = judge(prediction)
+    write_report(prediction, path, judged)
     text = path.read_text("utf-8")
     data = data_of(text)
     assert (data["height"], data["width"], data["finest"]) == (300, 400, 0)
@@ -114,7 +129,12 @@ def test_a_report_tells_truth_prediction_and_errors(tmp_path):
     }
     pictures = {one["name"] for one in data["pictures"]}
     assert pictures == {"probability", "missed", "false"}
-    assert data["places"] and data["places"][0]["text"].startswith("IoU ")
+    assert [place["text"].split(",")[0] for place in data["places"]] == [
+        f"IoU {one.iou:.2f}" for one in judged.errors.worst
+    ]
+    missed = decode_picture(next(p for p in data["pictures"] if p["name"] == "missed"))
+    true, pred = map(read_band, (prediction.truth, prediction.mask))
+    np.testing.assert_array_equal(missed[..., 3] > 0, (true == 1) & (pred == 0))
     assert 'id="swipe"' in text and "<td>Boundary IoU 3 px</td>" in text
     assert NAME not in text and "Buildings of &lt;script&gt;" in text
     with pytest.raises(FileExistsError, match="give --overwrite"):
@@ -136,3 +156,31 @@ def test_without_truth_the_least_sure_buildings_are_places(tmp_path, monkeypatch
     assert "averaged 2-fold here; the places listed are at full resolution" in text
     assert re.search(r"[1-9]\d* outlines did not fit into this page", text)
     assert 'id="swipe"' not in text and "Boundary IoU" not in text
+
+
+def test_each_class_is_a_layer(tmp_path):
+    image = write_raster(tmp_path / "town.tif", LABEL)
+    products = Products.in_folder(tmp_path, "town", prob=True, min_area=0)
+    predict_raster(image, POTSDAM, products, overlap=0)
+    files = Prediction(
+        image=image,
+        mask=products.mask,
+        outlines=products.polygons,
+        probabilities=products.probabilities,
+        other=products.polygons,
+    )
+    write_report(files, tmp_path / "report.html")
+    data = data_of((tmp_path / "report.html").read_text("utf-8"))
+    with rasterio.open(image) as source:
+        _, columns = read_table(products.polygons, source.crs, ["class", "id"])
+    kinds, counts = np.unique(columns["class"], return_counts=True)
+    for key, name in (("predicted", "prediction"), ("other", "other prediction")):
+        layers = [one for one in data["outlines"] if one["key"] == key]
+        assert [one["name"] for one in layers] == [f"{name}: {kind}" for kind in kinds]
+        assert [len(one["polygons"]) for one in layers] == counts.tolist()
+        assert len({one["colour"] for one in layers}) == len(kinds) >= 3
+        for layer, kind in zip(layers, kinds, strict=True):
+            which = layer["fields"].index("class")
+            assert {row[which] for row in layer["values"]} == {kind}
+    names = [one["name"] for one in data["pictures"]]
+    assert names == [f"probability: {kind}" for kind in POTSDAM.targets]

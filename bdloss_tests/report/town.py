@@ -6,6 +6,8 @@ import numpy as np
 import shapely
 from shapely.affinity import affine_transform
 
+from bdloss.evaluation.predictions import PredictionScores
+from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.vector import write_outlines
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
@@ -32,6 +34,13 @@ def predict_town(folder, height=300, width=400, truth=True):
         path = write_raster(folder / "truth" / f"{NAME}.tif", np.roll(mask, 1, axis=1))
         prediction = replace(prediction, truth=path)
     return prediction
+
+
+def judge(prediction):
+    """Return how a predicted town fits its truth; None without one."""
+    orthophoto = Orthophoto.read(prediction.image)
+    scores = PredictionScores(prediction.truth)
+    return scores.add(orthophoto, prediction.mask, prediction.outlines, judge=True)
 
 
 def write_other(folder):
