@@ -50,7 +50,8 @@ def calibrate(
     """Find the margin around outlines that true walls lie in, with a promise.
 
     It holds for scenes of the same kind as those of --data, not for other towns,
-    cameras or seasons. Writes MODEL.margin.json beside the model, for predict --margin.
+    cameras or seasons. Writes MODEL.margin.json beside the model, for predict --margin;
+    that of buildings, which comes with bdloss, is written here.
     """
     start_keras()
     with one_line_errors():

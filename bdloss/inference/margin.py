@@ -13,7 +13,6 @@ import numpy as np
 from bdloss.constants import IGNORED, PROBABILITY_SCALE
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, atomic_path
-from bdloss.models import find_model
 
 SUFFIX = ".margin.json"  # in the place of that of the model
 DISTANCE, PROBABILITY = "distance", "probability"
@@ -87,13 +86,15 @@ class Margin:
 
 
 def margin_path(model: str | PathLike) -> Path:
-    """Return where the margin of a model lies: beside it.
+    """Return where the margin of a model lies: beside it, or here for `buildings`.
 
     Example:
         >>> margin_path("runs/town/model.keras").as_posix()
         'runs/town/model.margin.json'
+        >>> margin_path("buildings").as_posix()
+        'buildings.margin.json'
     """
-    return find_model(model).with_suffix(SUFFIX)
+    return Path(model).with_suffix(SUFFIX)
 
 
 def write_margin(margin: Margin, model: str | PathLike) -> Path:
