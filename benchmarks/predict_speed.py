@@ -5,8 +5,9 @@
 prints what stands in RESULTS.md: megapixels a second of the whole way from raster to
 mask against the bare calls of the model on the same windows, with and without
 test-time augmentation, on each backend of Keras that is installed; and the most memory
-against the size of the raster, with a model that does nothing. Each row comes from a
-process of its own.
+against the size of the raster, with a model that does nothing, for what is made of its
+rows: a mask; outlines; a margin around them; scores; and a page to look at. Each figure
+comes from a process of its own.
 """
 
 import argparse
@@ -33,6 +34,16 @@ WINDOW, OVERLAP, BATCH = 512, 128, 4
 SPEED_SIDES = {"none": 5_504, "flips": 2_816, "d4": 2_816}
 ASKED = {"none": 1, "flips": 4, "d4": 8}  # times that the model sees a window
 ROUNDS = 3
+MADE = (  # in this order: outlines are what is scored against
+    "mask",
+    "outlines",
+    "margin by distance",
+    "margin by probability",
+    "page",
+    "margin by distance, page",
+    "score",
+    "score, page",
+)
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 
@@ -40,7 +51,9 @@ def make_raster(path: Path, side: int) -> None:
     """Write a square raster of noise and blocks."""
     random = np.random.default_rng(1)
     tile = random.integers(0, 200, (3, 512, 512), np.uint8)
-    tile[:, 100:140, 60:120] = tile[:, 300:350, 300:420] = 230
+    for row in range(20, 512, 128):  # 16 houses on 2.4 hectares
+        for col in range(15, 512, 128):
+            tile[:, row : row + 50, col : col + 70] = 230
     across = -(-side // 512)
     profile = {
         "driver": "GTiff",
@@ -67,27 +80,67 @@ def pointwise(batch: np.ndarray) -> np.ndarray:
     return batch[..., :1] / np.float32(255)
 
 
-def measure_memory(path: Path, polygons: bool) -> None:
-    """Print seconds and the peak of memory, in megabytes, of one raster."""
+def measure_memory(path: Path, made: str) -> None:
+    """Print seconds, the peak of memory and the size of a page, in megabytes."""
     began = time.perf_counter()
-    if polygons:
-        from bdloss.models import Predictor
-
-        predictor = Predictor(
-            name="pointwise",
-            predict=pointwise,
-            band_count=3,
-            patch_size=WINDOW,
-            multiple=1,
-            threshold=0.85,
-            resolution=0.3,
-        )
-        out = Products.in_folder(path.parent / f"{path.stem}_out", path.stem)
-        predict_raster(path, predictor, out)
-    else:
+    page = path.with_suffix(".html")
+    if made == "mask":
         predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)
+    else:
+        make_products(path, made, page)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.perf_counter() - began:.1f} {peak:.0f}")
+    size = page.stat().st_size / 1e6 if page.exists() else 0
+    print(f"{time.perf_counter() - began:.1f} {peak:.0f} {size:.1f}")
+
+
+def make_products(path: Path, made: str, page: Path) -> None:
+    """Predict a raster with outlines, and what else is to be made."""
+    from bdloss.evaluation.predictions import PredictionScores
+    from bdloss.geo.orthophoto import Orthophoto
+    from bdloss.inference.margin import DISTANCE, PROBABILITY, Margin
+    from bdloss.models import Predictor
+    from bdloss.report.prediction import Prediction, write_report
+
+    digest = "of pointwise"
+    predictor = Predictor(
+        name="pointwise",
+        predict=pointwise,
+        band_count=3,
+        patch_size=WINDOW,
+        multiple=1,
+        threshold=0.85,
+        resolution=0.3,
+        digest=digest,
+    )
+    margin = None
+    if "margin" in made:
+        margin = Margin(
+            radius=0.9, doubt=0.1, alpha=0.1, unit="scene", units=12, model=digest
+        )
+    truth = path.parent / f"{path.stem}_outlines" / f"{path.stem}_buildings.gpkg"
+    by = PROBABILITY if "probability" in made else DISTANCE
+    products = Products.in_folder(
+        path.parent / f"{path.stem}_{made}", path.stem, margin=margin, margin_by=by
+    )
+    predict_raster(path, predictor, products)
+    judged = None
+    if "score" in made:
+        judged = PredictionScores(truth).add(
+            Orthophoto.read(path),
+            products.mask,
+            products.polygons,
+            judge="page" in made,
+        )
+    if "page" in made:
+        files = Prediction(
+            image=path,
+            mask=products.mask,
+            outlines=products.polygons,
+            band=products.band,
+            rings=products.rings,
+            truth=truth if "score" in made else None,
+        )
+        write_report(files, page, judged)
 
 
 def measure_speed(path: Path, tta: str) -> None:
@@ -152,7 +205,7 @@ def main() -> None:
     if arguments.measure:
         kind, path, setting = arguments.measure
         if kind == "memory":
-            measure_memory(Path(path), setting == "polygons")
+            measure_memory(Path(path), setting)
         else:
             measure_speed(Path(path), setting)
         return
@@ -172,19 +225,20 @@ def main() -> None:
                 f"| {size / whole:.2f} |",
                 flush=True,
             )
-        print("\n| side, pixels | mask, s | peak, MB | and outlines, s | peak, MB |")
-        print("|---|---|---|---|---|", flush=True)
+        print("\n| side, pixels | made | s | peak, MB | page, MB |")
+        print("| ---: | --- | ---: | ---: | ---: |", flush=True)
         for side in arguments.sides:
             path = Path(folder) / f"{side}.tif"
             make_raster(path, side)
-            mask = ask("memory", path, "mask")
-            outlines = ask("memory", path, "polygons")
+            for made in MADE:
+                seconds, peak, page = ask("memory", path, made)
+                shown = f"{page}" if page else ""
+                print(
+                    f"| {side} | {made} | {seconds} | {peak:.0f} | {shown} |",
+                    flush=True,
+                )
+                path.with_suffix(".html").unlink(missing_ok=True)
             path.unlink()
-            print(
-                f"| {side} | {mask[0]} | {mask[1]:.0f} "
-                f"| {outlines[0]} | {outlines[1]:.0f} |",
-                flush=True,
-            )
 
 
 if __name__ == "__main__":
