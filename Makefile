@@ -48,10 +48,11 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 	    bdloss_tests/models/test_shipped.py bdloss_tests/models/test_torchvision.py || exit 1; \
 	done
 
-test-browser: .venv/ready  ## look at reports in a headless browser
-	command -v chromium || apt-get install -y chromium
-	$(BIN)/pip install -q 'playwright >= 1.50'
-	$(BIN)/python -m pytest -q -rs bdloss_tests/report/test_browser.py
+test-browser: .venv/ready  ## look at reports in headless Chromium and Firefox
+	command -v chromium && command -v firefox-esr || \
+	  apt-get install -y chromium firefox-esr
+	$(BIN)/pip install -q 'playwright >= 1.50' 'marionette-driver >= 3.4'
+	$(BIN)/python -m pytest -q -rs bdloss_tests/report
 
 test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)
 	.venv-legacy/bin/python -m pytest -q bdloss_tests/test_legacy.py

@@ -1,4 +1,4 @@
-"""Reports in a real browser: `make test-browser`."""
+"""A report in Chromium: `make test-browser`."""
 
 import shutil
 from dataclasses import replace
