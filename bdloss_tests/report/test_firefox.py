@@ -19,7 +19,9 @@ def page(tmp_path):
     """A report in the browser."""
     prediction = replace(predict_town(tmp_path), other=write_other(tmp_path))
     write_report(prediction, tmp_path / "report.html", judge(prediction))
-    browser = marionette.Marionette(bin=FIREFOX, headless=True, startup_timeout=300)
+    browser = marionette.Marionette(
+        bin=FIREFOX, headless=True, startup_timeout=300, gecko_log="-"
+    )
     browser.start_session()
     browser.navigate((tmp_path / "report.html").as_uri())
     yield browser
