@@ -1,8 +1,33 @@
-"""A check of memory, before work begins that would not fit into it."""
+"""Memory: a check before work that would not fit, and freed memory kept for reuse."""
 
+import ctypes
 import os
+import sys
 
 from bdloss.errors import InputError
+
+# Of malloc.h: options of mallopt, and what they are set to.
+M_MMAP_MAX, NO_MAPPINGS = -4, 0
+M_TRIM_THRESHOLD, KEPT = -1, 2**31 - 1  # bytes at the top of the heap
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it has freed, for what comes next.
+
+    A step of a network frees large buffers that the next step needs again. The GNU C
+    library gives each back to the kernel, which then clears it page by page: that is up
+    to a fifth of a step on a CPU (`benchmarks/malloc_speed.py`).
+
+    Returns:
+        Whether the C library can be told; others than that of GNU cannot.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    options = ((M_MMAP_MAX, NO_MAPPINGS), (M_TRIM_THRESHOLD, KEPT))
+    return all([mallopt(option, value) for option, value in options])
 
 
 def refuse_beyond_memory(needed: float, what: str) -> None:
