@@ -51,7 +51,7 @@ test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX a
 test-browser: .venv/ready  ## look at reports in headless Chromium and Firefox
 	command -v chromium && command -v firefox-esr || \
 	  apt-get install -y chromium firefox-esr
-	$(BIN)/pip install -q 'playwright >= 1.50' 'marionette-driver >= 3.4'
+	$(BIN)/pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest -q -rs bdloss_tests/report
 
 test-legacy: .venv-legacy/ready  ## run the loss tests under Keras 2 (tf_keras)

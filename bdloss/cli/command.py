@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bdloss.errors import InputError
+from bdloss.memory import keep_freed_memory
 
 DEBUG = "bdloss.debug"  # whether errors are shown whole
 
@@ -160,6 +161,7 @@ def start_keras(together: bool = False) -> None:
     With `together`, find the processes that train with this one, if there are any.
     TensorFlow writes some of them to the file descriptor, whatever its log level.
     """
+    keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     screen = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:

@@ -12,6 +12,7 @@ no other's is higher. A map of contact is none of them.
 import importlib.util
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def export_onnx(
     """
     if predictor.network is None:
         raise InputError("only a Keras model is exported, got another callable")
+    check_converter()
+    refuse_existing(path, overwrite)
+    side = predictor.patch_size if window is None else window
+    predictor.check_window(side)
+    metadata = describe_model(predictor, side)
+    classes = len(predictor.classes)
+    with atomic_path(path) as partial:
+        shape = (None, predictor.band_count, side, side)
+        network = _with_bands_first(predictor.network, classes, side)
+        convert_network(network, partial, shape)
+        _name_and_describe(partial, metadata)
+    return metadata
+
+
+def check_converter() -> None:
+    """Refuse to convert where the packages for it are missing.
+
+    Raises:
+        ValueError: If they are not installed, or Keras does not run on TensorFlow.
+    """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
@@ -66,28 +87,22 @@ def export_onnx(
         raise InputError(
             f"ONNX export runs on TensorFlow, got Keras on {keras.backend.backend()}"
         )
-    refuse_existing(path, overwrite)
-    side = predictor.patch_size if window is None else window
-    predictor.check_window(side)
-    metadata = describe_model(predictor, side)
-    classes = len(predictor.classes)
-    with atomic_path(path) as partial:
-        with warnings.catch_warnings():  # of what the converter does inside
-            warnings.simplefilter("ignore")
-            _with_bands_first(predictor.network, classes, side).export(
-                partial,
-                format="onnx",
-                verbose=False,
-                input_signature=[
-                    keras.InputSpec(
-                        shape=(None, predictor.band_count, side, side),
-                        dtype="float32",
-                        name="image",
-                    )
-                ],
-            )
-        _name_and_describe(partial, metadata)
-    return metadata
+
+
+def convert_network(
+    network: keras.Model, path: Path, shape: Sequence[int | None]
+) -> None:
+    """Write a network as ONNX.
+
+    Args:
+        network: The network.
+        path: File to write.
+        shape: Of its input, `image`; None where any number will do.
+    """
+    given = keras.InputSpec(shape=tuple(shape), dtype="float32", name="image")
+    with warnings.catch_warnings():  # of what the converter does inside
+        warnings.simplefilter("ignore")
+        network.export(path, format="onnx", verbose=False, input_signature=[given])
 
 
 def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -21,7 +22,10 @@ from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.geo.area import NO_AREA, Area
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.raster import open_raster
 from bdloss.inference.batch_size import choose_batch
+from bdloss.inference.engines import AUTO as AUTO_ENGINE
+from bdloss.inference.engines import KERAS, engine_name, engine_tag, use_engine
 from bdloss.inference.products import (
     RASTER_PRODUCTS,
     Products,
@@ -36,6 +40,7 @@ from bdloss.inference.settings import (
 )
 from bdloss.inference.strip_prediction import predict_strips
 from bdloss.inference.strips import StripStore
+from bdloss.inference.tta import MODES
 from bdloss.models import Predictor, class_names
 
 logger = logging.getLogger(__name__)
@@ -122,6 +127,7 @@ def predict_raster(
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     resume: bool = False,
+    engine: str = AUTO_ENGINE,
     tags: Mapping[str, Any] | None = None,
     progress: Callable[[float], Any] | None = None,
     **settings: Any,
@@ -158,6 +164,9 @@ def predict_raster(
         resume: Whether to keep what is finished, to go on from the last whole strip of
             an earlier run, and to leave what is whole if this one fails, in
             `MASK.partial`; without, a run that fails leaves nothing.
+        engine: What computes a model: `keras`, `onnxruntime`, `openvino`; or `auto`,
+            which goes on with that of what is there, and else is the fastest on a CPU
+            if there is much to do, see `engines.use_engine`.
         tags: Tags of the rasters, beside the settings used here.
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.
@@ -205,6 +214,10 @@ def predict_raster(
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     if colours:
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
+    fresh = overwrite or not (resume or shard[1] > 1)
+    used = "" if fresh else _engine_of(products)
+    if engine != AUTO_ENGINE:
+        used = engine_tag(engine)
     if products.margin is not None:
         digest = model.digest if model else ""
         products.margin.check(digest, {**inference.way, **products.way})
@@ -220,6 +233,7 @@ def predict_raster(
         **(tags or {}),
         **inference.tags(orthophoto),
         **products.tags(),
+        **({"engine": used} if used else {}),
     }
     if products.are_finished(known, overwrite=overwrite, resume=resume):
         _remove_rows(store, shard)  # killed before it could
@@ -238,6 +252,12 @@ def predict_raster(
         if model and settings.get("batch") is None:
             batch = choose_batch(model, inference.window)
             inference = dataclasses.replace(inference, batch=batch)
+        if model:
+            name = engine_name(used) or (AUTO_ENGINE if shard[1] == 1 else KERAS)
+            side, number = inference.window, inference.batch
+            windows = _count_windows(orthophoto, inference)
+            model, name = use_engine(model, name, windows, side, number)
+            predict, tags = model.predict, {**(tags or {}), "engine": engine_tag(name)}
         predict_strips(
             orthophoto,
             predict,
@@ -312,6 +332,25 @@ def merge_shards(
         made = write_products(orthophoto, out)
         store.remove()
     return PredictionResult(files=out.paths, **made._asdict())
+
+
+def _engine_of(products: Products) -> str:
+    """Return the engine of outputs that are there, whole or half; empty if unknown."""
+    if products.mask.exists():
+        with open_raster(products.mask) as source:
+            return source.tags().get("engine", "")
+    store = products.store
+    return store.settings.get("engine", "") if store.begun else ""
+
+
+def _count_windows(orthophoto: Orthophoto, inference: InferenceSettings) -> int:
+    """Return how often the model will see a window, about."""
+    stride = float(inference.window - inference.overlap)
+    if inference.resolution and orthophoto.ground.resolution:
+        stride *= inference.resolution / orthophoto.ground.resolution
+    _, _, height, width = orthophoto.window
+    number = math.ceil(height / stride) * math.ceil(width / stride)
+    return number * len(MODES[inference.tta])
 
 
 def input_warnings(

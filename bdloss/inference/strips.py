@@ -111,6 +111,11 @@ class StripStore:
         path = self.folder / AREA
         return path.read_bytes() if path.exists() else b""
 
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run, or another part, has made the folder."""
+        return (self.folder / SETTINGS).exists()
+
     def _clear(self) -> None:
         """Remove settings and strips; locks of other processes stay."""
         for _, _, path in self._files():
