@@ -37,10 +37,10 @@ BATCHES = (1, 4)
 ROUNDS = 5
 
 
-def time_it(work: Callable[[], object]) -> float:
+def time_it(work: Callable, predict: Callable, batch: int) -> float:
     """Return the seconds of processor time that some work takes."""
     began = time.process_time()
-    work()
+    work(predict, batch)
     return time.process_time() - began
 
 
@@ -86,7 +86,7 @@ def main() -> None:
             }
             for turn in range(ROUNDS + 1):
                 for name, batch, work in times:
-                    seconds = time_it(lambda: work(made[name], batch))
+                    seconds = time_it(work, made[name], batch)
                     if turn:  # the first compiles
                         times[name, batch, work].append(seconds)
             for name, batch in kinds:
