@@ -194,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measure", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--sides", type=int, nargs="*", default=SIDES)
+    parser.add_argument("--made", nargs="*", default=MADE, choices=MADE)
     parser.add_argument("--tta", nargs="*", default=list(ASKED), choices=list(ASKED))
     parser.add_argument(
         "--backends",
@@ -230,7 +231,7 @@ def main() -> None:
         for side in arguments.sides:
             path = Path(folder) / f"{side}.tif"
             make_raster(path, side)
-            for made in MADE:
+            for made in arguments.made:
                 seconds, peak, page = ask("memory", path, made)
                 shown = f"{page}" if page else ""
                 print(

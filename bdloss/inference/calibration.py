@@ -13,7 +13,7 @@ import rasterio
 import shapely
 
 import bdloss
-from bdloss.constants import BUILDING, IGNORED
+from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
 from bdloss.data.ground_truth import GroundTruth
 from bdloss.data.scenes import Scene
 from bdloss.errors import InputError
@@ -231,4 +231,5 @@ def score_walls(
     seen = known[row, col] != IGNORED
     points, row, col = points[seen], row[seen], col[seen]
     distance = distances_to_walls(points, other) * (box.resolution or 1.0)
-    return WallScores(distance, MOST_DOUBT - doubt_of(known, likely)[row, col])
+    doubt = doubt_of(known, likely)[row, col] / PROBABILITY_SCALE
+    return WallScores(distance, MOST_DOUBT - doubt)

@@ -1,6 +1,7 @@
 """A margin around outlines that true walls lie in, as `bdloss calibrate` found it."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -53,6 +54,11 @@ class Margin:
     made: Mapping[str, Any] | None = None
     date: str = ""
     bdloss: str = ""
+
+    @property
+    def steps(self) -> int:
+        """The least doubt, as `doubt_of` counts it."""
+        return math.ceil(self.doubt * PROBABILITY_SCALE)
 
     @property
     def promise(self) -> str:
@@ -135,17 +141,18 @@ def doubt_of(mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Array of the same shape, uint8, 0 to `PROBABILITY_SCALE`.
 
     Returns:
-        Array of the same shape, float32: the most of `min(p, 1 - p)` of the pixel and
-        its eight neighbours, and 0.5 where these are not all building or all not.
+        Array of the same shape, uint8, in steps of 1 / `PROBABILITY_SCALE`: the most of
+        `min(p, 1 - p)` of the pixel and its eight neighbours, and `MOST_DOUBT` where
+        these are not all building or all not.
     """
-    known = mask != IGNORED
-    p = probabilities.astype(np.float32) / PROBABILITY_SCALE
-    doubt = np.where(known, np.minimum(p, 1 - p), 0)
+    doubt = np.minimum(probabilities, PROBABILITY_SCALE - probabilities)
+    doubt[mask == IGNORED] = 0
     square = np.ones((3, 3), np.uint8)
     most = cv2.dilate(doubt, square)
     building = cv2.dilate((mask == 1).astype(np.uint8), square)
     ground = cv2.dilate((mask == 0).astype(np.uint8), square)
-    return np.where((building == 1) & (ground == 1), np.float32(MOST_DOUBT), most)
+    most[(building == 1) & (ground == 1)] = round(MOST_DOUBT * PROBABILITY_SCALE)
+    return most
 
 
 def doubt_of_strips(

@@ -481,24 +481,27 @@ def _write_margin(
     by_distance = products.rings is not None
     strips = products.store.read
     doubts = itertools.repeat(None) if by_distance else doubt_of_strips(strips())
-    with create_mask(
-        products.band,
-        orthophoto.geobox,
-        tags,
-        cog=products.cog,
-        overviews=products.overviews,
-        gcps=orthophoto.gcps,
-    ) as writer:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE),
+        create_mask(
+            products.band,
+            orthophoto.geobox,
+            tags,
+            cog=products.cog,
+            overviews=products.overviews,
+            gcps=orthophoto.gcps,
+        ) as writer,
+    ):
         for (row, layers), doubt in zip(strips(), doubts, strict=False):
             window = Window(row, orthophoto.window.col, *layers.shape[1:])
             if doubt is None:
-                inside = drawn.read(window) == 1
+                band = drawn.read(window)
             else:
-                inside = doubt[1] >= margin.doubt
-            unknown = layers[0] == IGNORED
+                band = (doubt[1] >= margin.steps).astype(np.uint8)
+            band[layers[0] == IGNORED] = IGNORED
             if orthophoto.area is not None:
-                unknown |= ~orthophoto.area.mask(window)
-            writer.write(np.where(unknown, IGNORED, inside).astype(np.uint8), window)
+                band[~orthophoto.area.mask(window)] = IGNORED
+            writer.write(band, window)
 
 
 def _count_regular(outlined: Sequence[Outlines]) -> RegularizedCounts:

@@ -4,12 +4,14 @@ import html
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rasterio
 import shapely
 
 from bdloss import plots
@@ -96,14 +98,17 @@ def write_report(
         ValueError: If the files do not go together.
     """
     refuse_existing(path, overwrite)
-    with raster.open_raster(prediction.image) as source:
+    with ExitStack() as files:
+        # Else GDAL keeps what it read in a twentieth of all memory.
+        files.enter_context(rasterio.Env(GDAL_CACHEMAX=raster.GDAL_CACHE))
+        source = files.enter_context(raster.open_raster(prediction.image))
         ground, _ = ground_of(source)
         tables = _read_tables(prediction, ground)
         places = list(_worst(judged) if judged else _least_sure(tables, ground))
         outlines, left_out = _encode_layers(_layers_of(prediction, ground, tables))
         whole = [place.window for place in places]
         pyramid = make_pyramid(source, TILE_BYTES, whole)
-    pictures = list(_collect_pictures(prediction, ground))
+        pictures = list(_collect_pictures(prediction, ground))
     if judged:
         pictures += _paint_errors(judged.errors.marks)
     notes = []

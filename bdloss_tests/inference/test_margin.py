@@ -186,7 +186,7 @@ def test_a_margin_by_probability_is_where_the_model_doubts(tmp_path):
         likely = source.read(1)
     with rasterio.open(products.mask) as source:
         mask = source.read(1)
-    np.testing.assert_array_equal(band, doubt_of(mask, likely) >= 0.3)
+    np.testing.assert_array_equal(band, doubt_of(mask, likely) >= 0.3 * 254)
     assert band.sum() == 2 * 2 * (30 + 40)  # a pixel on either side of the wall
 
 
