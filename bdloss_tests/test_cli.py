@@ -209,10 +209,25 @@ def test_a_margin_is_found_and_drawn(model, tmp_path):
     for more, says in (
         (("--margin", "distance", "--simplify", 3), "calibrated with simplify = 1.0"),
         (("--margin", "distance", "--tta", "flips"), "calibrated with tta = none, not"),
-        (("--margin", "probability", "--shard", "1/2"), "not of --shard"),
+        (("--margin", "probability", "--shard", "1/2"), "give it to merge"),
     ):
         done = invoke(*words, *more, "--overwrite")
         assert done.exit_code == 2 and says in done.stderr, done.output
+    parts = ("--model", model, "--out", tmp_path / "parts")
+    for shard in ("1/2", "2/2"):
+        done = invoke("predict", image, *parts, "--shard", shard)
+        assert done.exit_code == 0, done.output
+    merge = ("merge", image, *parts, "--margin", "distance")
+    done = invoke(*merge, "--min-area", 3)
+    assert done.exit_code == 2 and "calibrated with min_area = 5.0" in done.stderr
+    done = invoke(*merge, "--report")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "parts" / "a_report.html").is_file()
+    with (
+        rasterio.open(tmp_path / "parts" / "a_margin.tif") as merged,
+        rasterio.open(out / "a_margin.tif") as whole,
+    ):
+        np.testing.assert_array_equal(merged.read(), whole.read())
     margin = tmp_path / "bright.margin.json"
     margin.unlink()
     done = invoke(*words, "--margin", "distance", "--overwrite")
@@ -247,7 +262,7 @@ def test_reports_are_written_and_compared(model, image, tmp_path):
     [
         (["--compare", "OUT"], "--compare is shown in a --report"),
         (["--report", "--compare", "OUT"], "no outlines to compare with: "),
-        (["--report", "--shard", "1/2"], "--report is of whole rasters"),
+        (["--report", "--shard", "1/2"], "whole rasters: give it to merge"),
     ],
 )
 def test_reports_that_cannot_be_written(model, image, tmp_path, words, says):

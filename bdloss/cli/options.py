@@ -114,6 +114,15 @@ class Shard(click.ParamType):
         return part, parts
 
 
+model_option = click.option(
+    "--model",
+    type=EXISTING,
+    default=Path("buildings"),
+    show_default=True,
+    help="A model.keras; buildings comes with bdloss: docs/model.md.",
+)
+
+
 def outline_options(command: Callable) -> Callable:
     """Add the options that say how outlines are made."""
     options = [
@@ -185,6 +194,14 @@ def output_options(command: Callable) -> Callable:
         click.option("--overviews", is_flag=True, help="Give rasters overviews."),
         click.option(
             "--overlay", is_flag=True, help="Draw the outlines on the image (PNG)."
+        ),
+        click.option(
+            "--margin",
+            type=click.Choice(["distance", "probability"]),
+            help="Write where true walls lie, as bdloss calibrate found it.",
+        ),
+        click.option(
+            "--report", is_flag=True, help="Write a page to look at, NAME_report.html."
         ),
         click.option("--overwrite", is_flag=True, help="Replace outputs that exist."),
     ]

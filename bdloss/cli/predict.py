@@ -24,6 +24,7 @@ from bdloss.cli.options import (
     Raster,
     Resolution,
     Shard,
+    model_option,
     output_options,
 )
 from bdloss.constants import BUILDING
@@ -37,13 +38,7 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 
 @click.command(cls=Command)
 @click.argument("rasters", nargs=-1, required=True, type=Raster())
-@click.option(
-    "--model",
-    type=EXISTING,
-    default=Path("buildings"),
-    show_default=True,
-    help="A model.keras; buildings comes with bdloss: docs/model.md.",
-)
+@model_option
 @click.option("--out", type=FOLDER, default=Path(), help="Folder to write.  [here]")
 @click.option(
     "--threshold",
@@ -103,14 +98,6 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 )
 @output_options
 @click.option(
-    "--margin",
-    type=click.Choice(["distance", "probability"]),
-    help="Write where true walls lie, as bdloss calibrate found it.",
-)
-@click.option(
-    "--report", is_flag=True, help="Write a page to look at, NAME_report.html."
-)
-@click.option(
     "--compare",
     type=FOLDER,
     help="Another --out, whose outlines the page shows beside these.",
@@ -163,12 +150,9 @@ def predict(
         from bdloss.files import refuse_existing
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
-        from bdloss.inference.margin import read_margin
         from bdloss.models import find_model, load_predictor
-        from bdloss.report.prediction import Prediction, write_report
 
-        if margin:
-            options |= {"margin": read_margin(model), "margin_by": margin}
+        options |= _read_margin(model, margin)
         images = front.find_images(rasters)
         how = {name: options.pop(name) for name in HOW}
         files = (find_model(model), masks, aoi)
@@ -179,7 +163,7 @@ def predict(
         several = len(images) > 1
         for option, wanted in (("--margin", margin), ("--report", report)):
             if wanted and shard != (1, 1) and not several:
-                raise InputError(f"{option} is of whole rasters, not of --shard")
+                raise InputError(f"{option} is of whole rasters: give it to merge")
         if compare and not report:
             raise InputError("--compare is shown in a --report")
         if several:
@@ -210,9 +194,8 @@ def predict(
             if masks and products.regularize and products.polygons:
                 plain = Path(aside, products.polygons.name)
                 products = dataclasses.replace(products, irregular=plain)
-            page = out / f"{image.stem}_report.html"
             if report and not products.mask.exists():
-                refuse_existing(page, overwrite)
+                refuse_existing(_page_of(image, out), overwrite)
             other = _other_outlines(products, compare)
             with _megapixels(orthophoto) as bar:
                 result = front.predict_raster(
@@ -234,19 +217,9 @@ def predict(
             judged = scores.add(
                 orthophoto, products.mask, products.polygons, judge=report
             )
-            if report and not (result.kept and page.exists()):
-                files = Prediction(
-                    image=image,
-                    mask=products.mask,
-                    outlines=products.polygons,
-                    probabilities=products.probabilities,
-                    band=products.band,
-                    rings=products.rings,
-                    truth=scores.find(orthophoto),
-                    other=other,
-                )
-                write_report(files, page, judged, overwrite=overwrite)
-                click.echo(f"{image.name}: {page}")
+            if report:
+                known = {"truth": scores.find(orthophoto), "other": other}
+                _write_page(image, out, products, result, overwrite, judged, **known)
             if result.regularized:
                 irregular.add(orthophoto, products.mask, products.irregular)
 
@@ -259,28 +232,41 @@ def predict(
 
 @click.command(cls=Command)
 @click.argument("rasters", nargs=-1, required=True, type=Raster())
+@model_option
 @click.option("--out", type=FOLDER, default=Path(), help="The shards' --out.  [here]")
 @output_options
 def merge(
-    rasters: tuple[Path, ...], out: Path, overwrite: bool, **options: Any
+    rasters: tuple[Path, ...],
+    model: Path,
+    out: Path,
+    margin: str | None,
+    report: bool,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Put together what predict --shard made.
 
     RASTERS are those that predict was given. The result is that of one predict; the
-    options say what to write, as there. The shards write into one --out, or their
-    folders are copied together into it.
+    options say what to write, as there; --model is looked at for its --margin alone.
+    The shards write into one --out, or their folders are copied together into it.
     """
     start_keras()
     with one_line_errors():
+        from bdloss.files import refuse_existing
         from bdloss.inference import predict as front
 
+        options |= _read_margin(model, margin)
         images = front.find_images(rasters)
         _check_outputs(images, out, options)
 
         def merge_one(image: Path) -> None:
             products = _name_products(image, out, options)
+            if report and not products.mask.exists():
+                refuse_existing(_page_of(image, out), overwrite)
             result = front.merge_shards(image, products, overwrite=overwrite)
             _describe(image, result)
+            if report:
+                _write_page(image, out, products, result, overwrite)
 
         failures = for_each(images, merge_one)
     report_failures(failures, len(images))
@@ -290,6 +276,47 @@ def _name_products(image: Path, out: Path, options: dict[str, Any], **more: Any)
     from bdloss.inference.products import Products
 
     return Products.in_folder(out, image.stem, **options, **more)
+
+
+def _read_margin(model: Path, margin: str | None) -> dict[str, Any]:
+    """Return what `Products` must know of a margin, if one is wanted."""
+    from bdloss.inference.margin import read_margin
+
+    return {"margin": read_margin(model), "margin_by": margin} if margin else {}
+
+
+def _page_of(image: Path, out: Path) -> Path:
+    return out / f"{image.stem}_report.html"
+
+
+def _write_page(
+    image: Path,
+    out: Path,
+    products: Any,
+    result: Any,
+    overwrite: bool,
+    judged: Any = None,
+    truth: Path | None = None,
+    other: Path | None = None,
+) -> None:
+    """Write the page of a raster, unless it is there as its other files are."""
+    from bdloss.report.prediction import Prediction, write_report
+
+    page = _page_of(image, out)
+    if result.kept and page.exists():
+        return
+    files = Prediction(
+        image=image,
+        mask=products.mask,
+        outlines=products.polygons,
+        probabilities=products.probabilities,
+        band=products.band,
+        rings=products.rings,
+        truth=truth,
+        other=other,
+    )
+    write_report(files, page, judged, overwrite=overwrite)
+    click.echo(f"{image.name}: {page}")
 
 
 def _other_outlines(products: Any, folder: Path | None) -> Path | None:

@@ -328,6 +328,9 @@ def merge_shards(
     if tag != NO_AREA:
         area = Area.restore(orthophoto.ground, store.area, tag)
         orthophoto = dataclasses.replace(orthophoto, area=area)
+    if out.margin is not None:
+        way = {**store.settings, **out.way}
+        out.margin.check(store.settings.get("model_sha256", ""), way)
     with store.held():
         made = write_products(orthophoto, out)
         store.remove()
