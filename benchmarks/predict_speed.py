@@ -99,7 +99,7 @@ def make_products(path: Path, made: str, page: Path) -> None:
     from bdloss.geo.orthophoto import Orthophoto
     from bdloss.inference.margin import DISTANCE, PROBABILITY, Margin
     from bdloss.models import Predictor
-    from bdloss.report.prediction import Prediction, write_report
+    from bdloss.report.prediction import write_report
 
     digest = "of pointwise"
     predictor = Predictor(
@@ -132,15 +132,8 @@ def make_products(path: Path, made: str, page: Path) -> None:
             judge="page" in made,
         )
     if "page" in made:
-        files = Prediction(
-            image=path,
-            mask=products.mask,
-            outlines=products.polygons,
-            band=products.band,
-            rings=products.rings,
-            truth=truth if "score" in made else None,
-        )
-        write_report(files, page, judged)
+        known = {"truth": truth} if "score" in made else {}
+        write_report(products.shown(path, **known), page, judged)
 
 
 def measure_speed(path: Path, tta: str) -> None:

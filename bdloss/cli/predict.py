@@ -296,26 +296,15 @@ def _write_page(
     result: Any,
     overwrite: bool,
     judged: Any = None,
-    truth: Path | None = None,
-    other: Path | None = None,
+    **known: Path | None,
 ) -> None:
     """Write the page of a raster, unless it is there as its other files are."""
-    from bdloss.report.prediction import Prediction, write_report
+    from bdloss.report.prediction import write_report
 
     page = _page_of(image, out)
     if result.kept and page.exists():
         return
-    files = Prediction(
-        image=image,
-        mask=products.mask,
-        outlines=products.polygons,
-        probabilities=products.probabilities,
-        band=products.band,
-        rings=products.rings,
-        truth=truth,
-        other=other,
-    )
-    write_report(files, page, judged, overwrite=overwrite)
+    write_report(products.shown(image, **known), page, judged, overwrite=overwrite)
     click.echo(f"{image.name}: {page}")
 
 

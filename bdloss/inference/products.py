@@ -37,6 +37,7 @@ from bdloss.inference.margin import (
 from bdloss.inference.strips import IDENTITY, StripStore
 from bdloss.metrics.conformal import rings_of
 from bdloss.models import class_names
+from bdloss.report.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -272,6 +273,23 @@ class Products:
     def mask_has(self, known: dict[str, Any]) -> bool:
         """Return whether the mask is there and has all these tags."""
         return self.mask.exists() and not _other_tags(self.mask, known)
+
+    def shown(self, image: Path, **more: Any) -> Prediction:
+        """Return the files as a page shows them.
+
+        Args:
+            image: The orthophoto.
+            **more: Other attributes: `truth`, `other`.
+        """
+        return Prediction(
+            image=image,
+            mask=self.mask,
+            outlines=self.polygons,
+            probabilities=self.probabilities,
+            band=self.band,
+            rings=self.rings,
+            **more,
+        )
 
     def count_polygons(self) -> int | None:
         """Return how many outlines were written; None if none were asked for."""

@@ -15,7 +15,7 @@ from bdloss.geo.windows import Window
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
 from bdloss.report import page
-from bdloss.report.prediction import TENTHS, Prediction, _encode, write_report
+from bdloss.report.prediction import TENTHS, _encode, write_report
 from bdloss.report.tiles import SIDE, make_pyramid
 from bdloss_tests.inference.test_classes import LABEL, POTSDAM
 from bdloss_tests.report.town import NAME, judge, predict_town, write_other
@@ -162,13 +162,7 @@ def test_each_class_is_a_layer(tmp_path):
     image = write_raster(tmp_path / "town.tif", LABEL)
     products = Products.in_folder(tmp_path, "town", prob=True, min_area=0)
     predict_raster(image, POTSDAM, products, overlap=0)
-    files = Prediction(
-        image=image,
-        mask=products.mask,
-        outlines=products.polygons,
-        probabilities=products.probabilities,
-        other=products.polygons,
-    )
+    files = products.shown(image, other=products.polygons)
     write_report(files, tmp_path / "report.html")
     data = data_of((tmp_path / "report.html").read_text("utf-8"))
     with rasterio.open(image) as source:

@@ -11,7 +11,6 @@ from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.vector import write_outlines
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
-from bdloss.report.prediction import Prediction
 from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
@@ -24,12 +23,7 @@ def predict_town(folder, height=300, width=400, truth=True):
     image = write_raster(folder / "images" / f"{NAME}.tif", pixels)
     products = Products.in_folder(folder / "out", NAME, prob=True)
     predict_raster(image, PREDICTOR, products)
-    prediction = Prediction(
-        image=image,
-        mask=products.mask,
-        outlines=products.polygons,
-        probabilities=products.probabilities,
-    )
+    prediction = products.shown(image)
     if truth:
         path = write_raster(folder / "truth" / f"{NAME}.tif", np.roll(mask, 1, axis=1))
         prediction = replace(prediction, truth=path)
