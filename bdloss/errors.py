@@ -4,6 +4,17 @@ Each is a built-in error too, so that callers need to know none of these names.
 """
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message, or its kind if it has none.
+
+    Example:
+        >>> first_line(ValueError("too small\nby far")), first_line(MemoryError())
+        ('too small', 'MemoryError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class InputError(ValueError):
     """What was given breaks a rule: the message says which, and what it got."""
 

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tokenize
+import uuid
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -55,6 +56,17 @@ def atomic_path(path: str | PathLike) -> Iterator[Path]:
         aside.replace(path)
     finally:
         _remove_file(aside)
+
+
+@contextmanager
+def unique_path(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, where machines may write a file of one name at once."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _remove_file(path: Path) -> None:

@@ -249,10 +249,15 @@ def test_reports_are_written_and_compared(model, image, tmp_path):
     done = invoke("predict", image, "--model", model, "--report", *other, out)
     assert done.exit_code == 0, done.output
     assert 'id="swipe"' in (tmp_path / "other" / "town_report.html").read_text()
-    done = invoke(
+    words = (
         *("score", out / "town_mask.tif", tmp_path / "truth" / "town.tif"),
-        *("--images", image, "--report", "--out", tmp_path / "scores"),
+        *("--images", image, "--report", "--out"),
     )
+    done = invoke(*words, out)
+    assert done.exit_code == 2 and "town_report.html exists; give" in done.stderr
+    assert not (out / "scores.json").exists()
+    assert page.stat().st_mtime_ns == written
+    done = invoke(*words, tmp_path / "scores")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "scores" / "town_report.html").is_file()
 

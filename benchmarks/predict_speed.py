@@ -133,7 +133,7 @@ def make_products(path: Path, made: str, page: Path) -> None:
         )
     if "page" in made:
         known = {"truth": truth} if "score" in made else {}
-        write_report(products.shown(path, **known), page, judged)
+        write_report(products.as_prediction(path, **known), page, judged)
 
 
 def measure_speed(path: Path, tta: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bdloss.errors import InputError
+from bdloss.errors import InputError, first_line
 from bdloss.memory import keep_freed_memory
 
 DEBUG = "bdloss.debug"  # whether errors are shown whole
@@ -128,8 +128,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadInput(lines[0]) from error
+        raise BadInput(first_line(error)) from error
 
 
 def for_each(paths: Sequence[Path], work: Callable[[Path], Any]) -> list[str]:
@@ -156,7 +155,7 @@ def report_failures(failures: list[str], rasters: int) -> None:
 
 
 def start_keras(together: bool = False) -> None:
-    """Load Keras without its backend's start-up messages.
+    """Load Keras without its backend's start-up messages, and keep freed memory.
 
     With `together`, find the processes that train with this one, if there are any.
     TensorFlow writes some of them to the file descriptor, whatever its log level.

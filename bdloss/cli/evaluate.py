@@ -65,20 +65,23 @@ def score(
     start_keras()
     with one_line_errors():
         from bdloss.evaluation import pairs, scoring, tables
-        from bdloss.report.prediction import report_pair
+        from bdloss.report.prediction import check_pages, report_pair
 
-        see = None
+        on_scored = None
         if report:
             if not (out and images):
                 raise InputError("--report needs --images, and --out for its pages")
-            see = partial(report_pair, pairs.images_by_name(images))
+            known = pairs.images_by_name(images)
+            found, _ = pairs.find_pairs(predictions, truths, value)
+            check_pages(found, known, out, overwrite)
+            on_scored = partial(report_pair, known)
         result = scoring.score_rasters(
             predictions,
             truths,
             out,
             images,
             overwrite=overwrite,
-            see=see,
+            on_scored=on_scored,
             resolution=resolution,
             margin=margin,
             value=value,

@@ -27,7 +27,7 @@ from bdloss.cli.options import (
     model_option,
     output_options,
 )
-from bdloss.constants import BUILDING
+from bdloss.constants import BUILDING, ENGINES
 from bdloss.errors import InputError, NoOverlapError
 
 BAR = (
@@ -65,7 +65,7 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 @click.option("--batch", type=int, help="Windows a step.  [4; on a GPU measured]")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "keras", "onnxruntime", "openvino"]),
+    type=click.Choice(["auto", *ENGINES]),
     default="auto",
     show_default=True,
     help="What computes; auto: the fastest here, for an image that is worth it.",
@@ -304,7 +304,9 @@ def _write_page(
     page = _page_of(image, out)
     if result.kept and page.exists():
         return
-    write_report(products.shown(image, **known), page, judged, overwrite=overwrite)
+    write_report(
+        products.as_prediction(image, **known), page, judged, overwrite=overwrite
+    )
     click.echo(f"{image.name}: {page}")
 
 

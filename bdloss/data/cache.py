@@ -188,11 +188,17 @@ def _load_whole(file: Path) -> np.ndarray:
     return array
 
 
+def onnx_file(folder: Path, digest: str) -> Path:
+    """Return where a model of a digest is kept for other engines than Keras."""
+    return folder / "engines" / f"{digest}.onnx"
+
+
 def cache_size(folder: Path) -> int:
     """Return how many bytes a cache holds; 0 if there is no such folder."""
     size = 0
     for path in _entries(folder):
-        for file in path.glob("*.npy"):
+        files = path.glob("*.npy") if path.is_dir() else [path]
+        for file in files:
             with suppress(FileNotFoundError):  # removed by another process
                 size += file.stat().st_size
     return size
@@ -211,7 +217,10 @@ def clear_cache(folder: Path) -> int:
     """
     size = cache_size(folder)
     for path in _entries(folder):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     _sizes.pop(folder, None)
     return size
 
@@ -219,7 +228,8 @@ def clear_cache(folder: Path) -> int:
 def _entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if ENTRY_NAME.fullmatch(path.name)]
+    scenes = [path for path in folder.iterdir() if ENTRY_NAME.fullmatch(path.name)]
+    return [*scenes, *onnx_file(folder, "").parent.glob("*.onnx")]
 
 
 def _digest(*values: object) -> str:

@@ -75,7 +75,7 @@ class ErrorMap:
 
     @property
     def marks(self) -> np.ndarray:
-        """The map: see `plots.mark_errors`."""
+        """The map, of shape `(height, width)`, uint8: see `plots.mark_errors`."""
         return np.vstack(self._rows)
 
     @property

@@ -92,6 +92,10 @@ class PredictionScores:
 
         Returns:
             How it fits, if that is asked for and the ground truth is known.
+
+        Raises:
+            FileNotFoundError: As `find` does.
+            ValueError: As `find` does, or if they do not go together.
         """
         truth = self.find(orthophoto)
         if truth is None:
@@ -103,8 +107,9 @@ class PredictionScores:
         self._counts[name] = count_prediction(
             orthophoto, mask, truth, outlines, self._margin, errors
         )
-        scores = summarise([self._counts[name]])
-        return None if errors is None else Judged(scores, errors)
+        if errors is None:
+            return None
+        return Judged(summarise([self._counts[name]]), errors)
 
     def write(self, path: Path) -> None:
         """Write the scores as JSON, if there are any."""

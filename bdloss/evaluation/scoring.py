@@ -107,7 +107,12 @@ class ImageCounts(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """How a prediction fits its truth, and where it does not."""
+    """How a prediction fits its truth, and where it does not.
+
+    Attributes:
+        scores: Its scores.
+        errors: Where it is wrong.
+    """
 
     scores: Scores
     errors: ErrorMap
@@ -238,7 +243,7 @@ def score_rasters(
     out: Path | None = None,
     images: Path | None = None,
     overwrite: bool = False,
-    see: Callable[[Pair, Judged, Path], Any] | None = None,
+    on_scored: Callable[[Pair, Judged, Path], Any] | None = None,
     *,
     distance: int = BOUNDARY_DISTANCE,
     distance_m: float | None = None,
@@ -260,8 +265,8 @@ def score_rasters(
             window has enough buildings, `worst.png` and `best.png`; None for nothing.
         images: An orthophoto or a folder of those of the same names, for the pictures.
         overwrite: Whether files that exist may be replaced.
-        see: With `out`, called with each pair, how it fits, and a folder of which the
-            files go into `out` when all pairs are scored.
+        on_scored: With `out`, called with each pair, how it fits, and a folder of which
+            the files go into `out` when all pairs are scored.
         distance: Depth of the regions of Boundary IoU, in pixels.
         distance_m: The same in metres, in its place, rounded to pixels of each image.
         resolution: Metres a pixel, where truth and prediction are outlines.
@@ -318,9 +323,9 @@ def score_rasters(
                 picture = plots.colour_errors(errors.marks)
                 plots.write_picture(picture, folder / f"{pair.name}_errors.png")
                 windows = keep_extremes([*windows, *errors.windows])
-                if see:
+                if on_scored:
                     judged = Judged(summarise([counted[pair.name]], depth), errors)
-                    see(pair, judged, folder)
+                    on_scored(pair, judged, folder)
         result = RasterScores(
             images={name: summarise([one], depth) for name, one in counted.items()},
             cities=_score_cities(counted, depth),

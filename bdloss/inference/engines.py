@@ -3,159 +3,236 @@
 network -> ONNX file, kept in the user's cache folder -> engine
 """
 
+import importlib
 import importlib.util
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-import keras
 import numpy as np
 
-from bdloss.data.cache import default_folder
-from bdloss.errors import InputError
-from bdloss.files import atomic_path
+from bdloss.constants import ENGINES, KERAS
+from bdloss.data.cache import default_folder, onnx_file
+from bdloss.errors import InputError, first_line
+from bdloss.files import unique_path
 from bdloss.inference.batch_size import has_gpu
 from bdloss.inference.onnx import check_converter, convert_network
 from bdloss.models import Predictor
 
 logger = logging.getLogger(__name__)
 
-AUTO, KERAS = "auto", "keras"
-OTHERS = ("onnxruntime", "openvino")  # each is a package
-ENGINES = (KERAS, *OTHERS)
-WORTH = 30.0  # seconds that Keras would take, from which another may be worth making
+Predict = Callable[[np.ndarray], np.ndarray]
+
+AUTO = "auto"
+MIN_KERAS_SECONDS = 30.0  # from which another engine may be worth making
 ROUNDS = 3  # of measuring
+TOLERANCE = 1e-3  # of probabilities, beyond which an engine computes something else
 
 
-def engine_tag(name: str) -> str:
-    """Return an engine with its version, as outputs remember it.
+class Choice(NamedTuple):
+    """A model computed by an engine, and the name of the engine."""
+
+    predictor: Predictor
+    engine: str
+
+
+# By side and number of windows, so that it is measured once for all rasters.
+_fastest: WeakKeyDictionary[Predictor, dict[tuple[int, int], Choice]] = (
+    WeakKeyDictionary()
+)
+
+
+def engine_tag(engine: str) -> str:
+    """Return what outputs remember of an engine: its name, and its version.
+
+    Keras has none: rows that do not name an engine are of Keras, of whatever version.
+
+    Args:
+        engine: One of `ENGINES`.
 
     Raises:
-        ValueError: If it is not installed.
+        ValueError: If it is none of them, or not installed.
+
+    Example:
+        >>> engine_tag("keras")
+        'keras'
     """
-    if name == KERAS:
-        backend = keras.backend.backend()
-        return f"{KERAS} on {backend} {version(backend)}"
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError as error:
-        raise InputError(
-            f"--engine {name} needs it: pip install 'bdloss[{name}]'"
-        ) from error
+    if engine not in ENGINES:
+        names = ", ".join((AUTO, *ENGINES))
+        raise InputError(f"engine must be one of {names}, got {engine!r}")
+    if engine == KERAS:
+        return KERAS
+    if importlib.util.find_spec(engine) is None:
+        raise InputError(f"--engine {engine} needs it: pip install 'bdloss[{engine}]'")
+    return f"{engine} {importlib.import_module(engine).__version__}"
 
 
 def engine_name(tag: str) -> str:
     """Return the name of an engine of such a tag.
 
     Example:
-        >>> engine_name(engine_tag("keras")), engine_name("")
-        ('keras', '')
+        >>> engine_name("onnxruntime 1.32.0"), engine_name("")
+        ('onnxruntime', '')
     """
     return tag.partition(" ")[0]
 
 
-def use_engine(
-    predictor: Predictor, name: str, windows: int, side: int, batch: int
-) -> tuple[Predictor, str]:
-    """Return a model computed by an engine, and the name of the engine.
+def choose_engine(
+    predictor: Predictor, engine: str, windows: int, side: int, batch: int
+) -> Choice:
+    """Return a model computed by an engine.
 
     Args:
         predictor: The model.
-        name: One of `ENGINES`; or `auto`: Keras on a GPU, or where there is little to
-            do; else what a short measurement finds fastest of those installed.
+        engine: One of `ENGINES`; or `auto`: Keras on a GPU, or where there is little to
+            do; else what a short measurement finds fastest of those that are installed
+            and compute what Keras does.
         windows: How many it will predict.
         side: Their side, in pixels.
         batch: How many at a time.
 
+    Returns:
+        The model, its `predict` that of the engine, and which it is.
+
     Raises:
-        ValueError: If the engine is not installed, or cannot compute the model.
+        ValueError: If the engine that is named is not installed, or cannot compute the
+            model.
     """
-    if name == KERAS or predictor.network is None:
-        return predictor, KERAS
-    if name != AUTO:
-        return replace(predictor, predict=make_engine(predictor, name)), name
-    installed = [one for one in OTHERS if importlib.util.find_spec(one)]
-    if not installed or has_gpu() or windows <= batch:
-        return predictor, KERAS
-    patches = np.zeros((batch, side, side, predictor.band_count), np.uint8)
-    seconds = {KERAS: measure(predictor.predict, patches)}
-    if seconds[KERAS] * windows / batch < WORTH:
-        return predictor, KERAS
-    made: dict[str, Callable] = {KERAS: predictor.predict}
-    for one in installed:
-        try:
-            made[one] = make_engine(predictor, one)
-        except InputError as error:
-            logger.info("engine: %s", error)
+    if engine not in (AUTO, KERAS):
+        predict = make_engine(predictor, engine)
+        return Choice(replace(predictor, predict=predict), engine)
+    with_keras = Choice(predictor, KERAS)
+    installed = [one for one in ENGINES[1:] if importlib.util.find_spec(one)]
+    if engine == KERAS or not installed or predictor.network is None or has_gpu():
+        return with_keras
+    known = _fastest.setdefault(predictor, {})
+    if (side, batch) in known:
+        return known[side, batch]
+    if windows <= batch:
+        return with_keras
+    random = np.random.default_rng(0)
+    shape = batch, side, side, predictor.band_count
+    patches = random.integers(0, 256, shape, np.uint8)
+    predictor.predict(patches)  # compiles
+    if time_batch(predictor.predict, patches, 1) * windows / batch < MIN_KERAS_SECONDS:
+        return with_keras
+    known[side, batch] = _measure(predictor, installed, patches)
+    return known[side, batch]
+
+
+def _measure(predictor: Predictor, engines: list[str], patches: np.ndarray) -> Choice:
+    """Return the fastest engine that computes what Keras does, and say which."""
+    wanted = predictor.predict(patches)
+    fastest, keras_seconds = KERAS, time_batch(predictor.predict, patches)
+    best, predict = keras_seconds, predictor.predict
+    for engine in engines:
+        try:  # whatever fails, Keras is there
+            made = make_engine(predictor, engine)
+            if not np.allclose(made(patches), wanted, rtol=0, atol=TOLERANCE):
+                raise InputError(f"{engine} computes something else than Keras")
+            seconds = time_batch(made, patches)
+        except Exception as error:
+            logger.info("engine: %s; Keras goes on", first_line(error))
             continue
-        seconds[one] = measure(made[one], patches)
-    fastest = min(seconds, key=seconds.__getitem__)
+        if seconds < best:
+            fastest, best, predict = engine, seconds, made
     if fastest != KERAS:
-        gain = seconds[KERAS] / seconds[fastest]
+        gain = keras_seconds / best
         logger.info("engine: %s, %.1f times as fast as Keras", fastest, gain)
-    return replace(predictor, predict=made[fastest]), fastest
+    return Choice(replace(predictor, predict=predict), fastest)
 
 
-def measure(predict: Callable, patches: np.ndarray) -> float:
-    """Return the seconds that a batch takes, the least of several."""
-    predict(patches)  # compiles
+def time_batch(predict: Predict, patches: np.ndarray, rounds: int = ROUNDS) -> float:
+    """Return the seconds that a batch takes, the least of several.
+
+    Args:
+        predict: The `predict` of a model, which has seen such a batch before.
+        patches: The batch, of shape `(batch, side, side, bands)`, uint8.
+        rounds: How often it is timed.
+    """
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         predict(patches)
         times.append(time.perf_counter() - began)
     return min(times)
 
 
-def make_engine(predictor: Predictor, name: str) -> Callable[[np.ndarray], np.ndarray]:
+def make_engine(predictor: Predictor, engine: str) -> Predict:
     """Return what computes the network of a model, as its `predict` does.
 
     Args:
         predictor: The model; its file in ONNX is made once and kept.
-        name: One of `OTHERS`.
+        engine: One of `ENGINES`, but Keras.
 
     Raises:
-        ValueError: If the engine is not installed, or cannot compute the model.
+        ValueError: If the engine is not installed, the model is not of Keras, or the
+            engine cannot compute it.
     """
-    engine_tag(name)
-    path = converted(predictor)
+    engine_tag(engine)
+    if predictor.network is None:
+        raise InputError(f"{engine} computes Keras models, got another callable")
+    start = {"onnxruntime": _start_onnxruntime, "openvino": _start_openvino}[engine]
     try:
-        return {"onnxruntime": _onnxruntime, "openvino": _openvino}[name](path)
-    except Exception as error:  # each has its own
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{name} cannot compute this model: {reason}") from error
+        if not predictor.digest:  # nobody knows whether the file is of this network
+            with tempfile.TemporaryDirectory() as folder:
+                return start(write_onnx(predictor, Path(folder, "model.onnx")))
+        path = onnx_file(default_folder(), predictor.digest)
+        if path.is_file():
+            try:
+                return start(path)
+            except Exception:  # damaged, or of an older version: made anew
+                path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return start(write_onnx(predictor, path))
+    except InputError:
+        raise
+    except Exception as error:  # each engine has its own
+        raise InputError(
+            f"{engine} cannot compute this model: {first_line(error)}"
+        ) from error
 
 
-def converted(predictor: Predictor) -> Path:
-    """Return the file of a model in ONNX, made if it was not.
+def write_onnx(predictor: Predictor, path: Path) -> Path:
+    """Write the network of a model as an engine takes it.
+
+    Args:
+        predictor: The model, of Keras.
+        path: ONNX file to write; one that exists is replaced, whole.
+
+    Returns:
+        The file.
 
     Raises:
-        ValueError: If the packages that make it are not installed, or cannot.
+        ValueError: If the packages that write ONNX are not installed, or it cannot hold
+            the network.
     """
-    path = default_folder() / "engines" / f"{predictor.digest}.onnx"
-    if path.is_file():
-        return path
     check_converter()
     assert predictor.network is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (None, None, None, predictor.band_count)
-    with atomic_path(path) as partial:
+    with unique_path(path) as partial:
         try:
+            shape = (None, None, None, predictor.band_count)
             convert_network(predictor.network, partial, shape)
         except Exception as error:  # the converter has many
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"ONNX cannot hold this model: {reason}") from error
+            raise InputError(
+                f"ONNX cannot hold this model: {first_line(error)}"
+            ) from error
     return path
 
 
-def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _start_onnxruntime(path: Path) -> Predict:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"]
     )
@@ -167,10 +244,11 @@ def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return predict
 
 
-def _openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _start_openvino(path: Path) -> Predict:
     import openvino
 
-    compiled = openvino.Core().compile_model(path, "CPU")
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}  # else what the processor likes
+    compiled = openvino.Core().compile_model(path, "CPU", precise)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.array(compiled(batch.astype(np.float32))[0])

@@ -56,7 +56,7 @@ class Margin:
     bdloss: str = ""
 
     @property
-    def steps(self) -> int:
+    def doubt_steps(self) -> int:
         """The least doubt, as `doubt_of` counts it."""
         return math.ceil(self.doubt * PROBABILITY_SCALE)
 
@@ -141,9 +141,9 @@ def doubt_of(mask: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Array of the same shape, uint8, 0 to `PROBABILITY_SCALE`.
 
     Returns:
-        Array of the same shape, uint8, in steps of 1 / `PROBABILITY_SCALE`: the most of
-        `min(p, 1 - p)` of the pixel and its eight neighbours, and `MOST_DOUBT` where
-        these are not all building or all not.
+        Array of the same shape, uint8, 0 to 127 steps of 1 / `PROBABILITY_SCALE`: the
+        most of `min(p, 1 - p)` of the pixel and its eight neighbours, and `MOST_DOUBT`
+        where these are not all building or all not.
     """
     doubt = np.minimum(probabilities, PROBABILITY_SCALE - probabilities)
     doubt[mask == IGNORED] = 0

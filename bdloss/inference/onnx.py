@@ -97,7 +97,10 @@ def convert_network(
     Args:
         network: The network.
         path: File to write.
-        shape: Of its input, `image`; None where any number will do.
+        shape: Of its input, `image`: four sizes; None where any will do.
+
+    Raises:
+        Exception: What the converter raises, if ONNX cannot hold the network.
     """
     given = keras.InputSpec(shape=tuple(shape), dtype="float32", name="image")
     with warnings.catch_warnings():  # of what the converter does inside

@@ -17,15 +17,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bdloss.constants import BUILDING
+from bdloss.constants import BUILDING, KERAS
 from bdloss.errors import InputError, OutputExistsError
 from bdloss.files import refuse_overlap, visible_files
 from bdloss.geo.area import NO_AREA, Area
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.raster import open_raster
 from bdloss.inference.batch_size import choose_batch
-from bdloss.inference.engines import AUTO as AUTO_ENGINE
-from bdloss.inference.engines import KERAS, engine_name, engine_tag, use_engine
+from bdloss.inference.engines import choose_engine, engine_name, engine_tag
 from bdloss.inference.products import (
     RASTER_PRODUCTS,
     Products,
@@ -39,7 +38,7 @@ from bdloss.inference.settings import (
     settings_for,
 )
 from bdloss.inference.strip_prediction import predict_strips
-from bdloss.inference.strips import StripStore
+from bdloss.inference.strips import UNSAID, StripStore
 from bdloss.inference.tta import MODES
 from bdloss.models import Predictor, class_names
 
@@ -127,7 +126,7 @@ def predict_raster(
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     resume: bool = False,
-    engine: str = AUTO_ENGINE,
+    engine: str = AUTO,
     tags: Mapping[str, Any] | None = None,
     progress: Callable[[float], Any] | None = None,
     **settings: Any,
@@ -166,7 +165,8 @@ def predict_raster(
             `MASK.partial`; without, a run that fails leaves nothing.
         engine: What computes a model: `keras`, `onnxruntime`, `openvino`; or `auto`,
             which goes on with that of what is there, and else is the fastest on a CPU
-            if there is much to do, see `engines.use_engine`.
+            if there is much to do, see `engines.choose_engine`; a part of the rows is
+            then of Keras.
         tags: Tags of the rasters, beside the settings used here.
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.
@@ -180,7 +180,8 @@ def predict_raster(
         FileNotFoundError: If there is no such raster.
         FileExistsError: If an output exists, may not be replaced, and is not what would
             be made.
-        ValueError: If raster, model and settings do not go together, a file would be
+        ValueError: If raster, model, engine and settings do not go together, the engine
+            is not installed, a file would be
             written over the raster, or its resolution is unknown to a model that needs
             it.
     """
@@ -214,10 +215,12 @@ def predict_raster(
         tags = {**(tags or {}), "targets": json.dumps(list(targets))}
     if colours:
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
-    fresh = overwrite or not (resume or shard[1] > 1)
-    used = "" if fresh else _engine_of(products)
-    if engine != AUTO_ENGINE:
+    goes_on = shard[1] > 1 or (resume and not overwrite)
+    used = _engine_of(products) if goes_on else ""
+    if engine != AUTO:
         used = engine_tag(engine)
+    if model is None and engine_name(used) not in ("", KERAS):
+        raise InputError(f"{engine} computes Keras models, got another callable")
     if products.margin is not None:
         digest = model.digest if model else ""
         products.margin.check(digest, {**inference.way, **products.way})
@@ -248,16 +251,16 @@ def predict_raster(
             folder.mkdir(parents=True)
             undo.callback(_remove_empty, folder)
         undo.enter_context(store.held(*shard))
-        goes_on = shard[1] > 1 or (resume and not overwrite)
         if model and settings.get("batch") is None:
             batch = choose_batch(model, inference.window)
             inference = dataclasses.replace(inference, batch=batch)
         if model:
-            name = engine_name(used) or (AUTO_ENGINE if shard[1] == 1 else KERAS)
+            engine = engine_name(used) or (AUTO if shard[1] == 1 else KERAS)
             side, number = inference.window, inference.batch
             windows = _count_windows(orthophoto, inference)
-            model, name = use_engine(model, name, windows, side, number)
-            predict, tags = model.predict, {**(tags or {}), "engine": engine_tag(name)}
+            model, engine = choose_engine(model, engine, windows, side, number)
+            predict = model.predict
+            tags = {**(tags or {}), "engine": engine_tag(engine)}
         predict_strips(
             orthophoto,
             predict,
@@ -338,12 +341,13 @@ def merge_shards(
 
 
 def _engine_of(products: Products) -> str:
-    """Return the engine of outputs that are there, whole or half; empty if unknown."""
+    """Return the engine of what is there, half or whole; empty if nothing is."""
+    if products.store.begun:
+        return {**UNSAID, **products.store.settings}["engine"]
     if products.mask.exists():
         with open_raster(products.mask) as source:
-            return source.tags().get("engine", "")
-    store = products.store
-    return store.settings.get("engine", "") if store.begun else ""
+            return {**UNSAID, **source.tags()}["engine"]
+    return ""
 
 
 def _count_windows(orthophoto: Orthophoto, inference: InferenceSettings) -> int:

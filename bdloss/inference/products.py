@@ -34,7 +34,7 @@ from bdloss.inference.margin import (
     Margin,
     doubt_of_strips,
 )
-from bdloss.inference.strips import IDENTITY, StripStore
+from bdloss.inference.strips import IDENTITY, UNSAID, StripStore
 from bdloss.metrics.conformal import rings_of
 from bdloss.models import class_names
 from bdloss.report.prediction import Prediction
@@ -274,7 +274,7 @@ class Products:
         """Return whether the mask is there and has all these tags."""
         return self.mask.exists() and not _other_tags(self.mask, known)
 
-    def shown(self, image: Path, **more: Any) -> Prediction:
+    def as_prediction(self, image: Path, **more: Any) -> Prediction:
         """Return the files as a page shows them.
 
         Args:
@@ -515,7 +515,7 @@ def _write_margin(
             if doubt is None:
                 band = drawn.read(window)
             else:
-                band = (doubt[1] >= margin.steps).astype(np.uint8)
+                band = (doubt[1] >= margin.doubt_steps).astype(np.uint8)
             band[layers[0] == IGNORED] = IGNORED
             if orthophoto.area is not None:
                 band[~orthophoto.area.mask(window)] = IGNORED
@@ -576,7 +576,7 @@ def _draw_overlay(path: Path, orthophoto: Orthophoto, products: Products) -> Non
 def _other_tags(mask: Path, known: dict[str, Any]) -> list[tuple[str, str | None]]:
     """Return the tags of a mask that are not as known: name, and value if any."""
     with open_raster(mask) as source:
-        found = source.tags()
+        found = {**UNSAID, **source.tags()}
     return [
         (key, found.get(key))
         for key, value in known.items()

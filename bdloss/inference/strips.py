@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from bdloss.constants import KERAS
 from bdloss.errors import DamagedFileError, InputError
-from bdloss.files import DAMAGED, locked
+from bdloss.files import DAMAGED, locked, unique_path
 
 SETTINGS = "settings.json"
 AREA = "area.wkb"  # the shape of the area of interest, if there is one
 SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
 ROWS = re.compile(r"(\d{9,})-(\d{9,})")  # first and last, in the name of a file
+UNSAID = {"engine": KERAS}  # what rows and masks that do not say so were made with
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
 
 
@@ -83,9 +84,9 @@ class StripStore:
         path = self.folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
         if not path.exists():
-            with _replaced(path) as partial:
+            with unique_path(path) as partial:
                 partial.write_text(json.dumps(wanted, indent=2))
-        found = self.settings
+        found, wanted = ({**UNSAID, **said} for said in (self.settings, wanted))
         for key in {**found, **wanted}:
             if found.get(key) != wanted.get(key):
                 if key in IDENTITY:
@@ -102,7 +103,7 @@ class StripStore:
                 )
 
         if area is not None:
-            with _replaced(self.folder / AREA) as partial:
+            with unique_path(self.folder / AREA) as partial:
                 partial.write_bytes(area)
 
     @property
@@ -168,7 +169,7 @@ class StripStore:
         """
         name = f"{row:09}-{row + layers.shape[1]:09}{SUFFIX}"
         with (
-            _replaced(self.folder / name) as partial,
+            unique_path(self.folder / name) as partial,
             gzip.open(partial, "wb", compresslevel=1) as file,
         ):
             np.save(file, layers)
@@ -230,14 +231,3 @@ class StripStore:
             if rows := ROWS.fullmatch(path.name.removesuffix(SUFFIX)):
                 files.append((int(rows[1]), int(rows[2]), path))
         return files
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """As `files.atomic_path`, where machines may write a file of one name at once."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bdloss.colours import COLOUR
 from bdloss.constants import BUILDING, CONTACT
-from bdloss.errors import DamagedFileError, InputError
+from bdloss.errors import DamagedFileError, InputError, first_line
 from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
 from bdloss.models.targets import class_names
@@ -186,10 +186,7 @@ def load_model(path: str | PathLike) -> tuple[keras.Model, dict[str, Any]]:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # of an odd file Keras raises what it comes to
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"not a Keras model: {path} ({reason[0] if reason else error})"
-        ) from error
+        raise InputError(f"not a Keras model: {path} ({first_line(error)})") from error
     return model, metadata
 
 

@@ -1,6 +1,7 @@
 """The report of a prediction: its map, its scores, and where to look first."""
 
 import html
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +109,7 @@ def write_report(
         outlines, left_out = _encode_layers(_layers_of(prediction, ground, tables))
         whole = [place.window for place in places]
         pyramid = make_pyramid(source, TILE_BYTES, whole)
-        pictures = list(_collect_pictures(prediction, ground))
+        pictures = list(_collect_pictures(prediction, ground, _colours_of(tables)))
     if judged:
         pictures += _paint_errors(judged.errors.marks)
     notes = []
@@ -146,6 +147,34 @@ def write_report(
     page.write_page(path, title, body, data, with_map=True, overwrite=overwrite)
 
 
+def check_pages(
+    pairs: Iterable[Pair], images: Mapping[str, Path], out: Path, overwrite: bool
+) -> None:
+    """Refuse pages that cannot be written, before anything is scored.
+
+    Args:
+        pairs: What will be scored.
+        images: Orthophotos by name.
+        out: Folder that `NAME_report.html` will be in.
+        overwrite: Whether files that exist may be replaced.
+
+    Raises:
+        FileExistsError: If a page exists and may not be replaced.
+        ValueError: If a prediction is no mask, for a page is drawn on its grid.
+    """
+    for pair in pairs:
+        if pair.name in images:
+            refuse_existing(out / _page_name(pair), overwrite)
+            if GroundTruth(pair.pred).is_vector:
+                raise InputError(
+                    f"a report needs the mask of a prediction: {pair.pred}"
+                )
+
+
+def _page_name(pair: Pair) -> str:
+    return f"{pair.name}_report.html"
+
+
 def report_pair(
     images: Mapping[str, Path], pair: Pair, judged: Judged, folder: Path
 ) -> None:
@@ -153,17 +182,16 @@ def report_pair(
 
     Args:
         images: Orthophotos by name.
-        pair: The pair; outlines of a predicted mask are found beside it.
+        pair: The pair, whose prediction is a mask; its outlines are found beside it.
         judged: How it fits.
         folder: Folder to write `NAME_report.html` into.
 
     Raises:
-        ValueError: If the prediction is no mask, for a page is drawn on its grid.
+        FileNotFoundError: If a file is missing.
+        ValueError: If the files do not go together.
     """
     if pair.name not in images:
         return
-    if GroundTruth(pair.pred).is_vector:
-        raise InputError(f"a report needs the mask of a prediction: {pair.pred}")
     beside = [
         pair.pred.with_name(f"{pair.name}_buildings{suffix}")
         for suffix in sorted(OUTLINE_SUFFIXES)
@@ -175,7 +203,7 @@ def report_pair(
         truth=pair.truth,
         value=pair.value,
     )
-    write_report(files, folder / f"{pair.name}_report.html", judged)
+    write_report(files, folder / _page_name(pair), judged)
 
 
 def _worst(judged: Judged) -> Iterator[Place]:
@@ -211,7 +239,7 @@ def _paint(name: str, colour: str, strength: np.ndarray, shown: bool) -> dict[st
 
 
 def _collect_pictures(
-    prediction: Prediction, ground: GeoBox
+    prediction: Prediction, ground: GeoBox, colours: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield pictures of probability, and of a margin without outlines."""
     shape = _reduced(ground.height, ground.width)
@@ -223,7 +251,7 @@ def _collect_pictures(
                 likely = np.where(values == IGNORED, 0, values)
                 several = source.count > 1
                 name = f"probability: {kind}" if several else "probability"
-                colour = page.CLASSES[(band - 1) % len(page.CLASSES)]
+                colour = colours.get(kind or "", page.PREDICTED)
                 yield _paint(name, colour, likely, False)
     if prediction.band is not None and prediction.rings is None:
         with raster.open_raster(prediction.band) as source:
@@ -232,10 +260,29 @@ def _collect_pictures(
 
 
 class Table(NamedTuple):
-    """Outlines in pixels, and the values of each of their attributes by name."""
+    """Outlines with their attributes.
+
+    Attributes:
+        polygons: In pixels.
+        columns: Those of `FIELDS` that they have, by name: a value for each polygon.
+    """
 
     polygons: np.ndarray
     columns: dict[str, np.ndarray]
+
+    @property
+    def texts(self) -> np.ndarray:
+        """The attributes as texts, a row for each polygon."""
+        rows = np.empty((len(self.polygons), len(self.columns)), object)
+        for index, values in enumerate(self.columns.values()):
+            rows[:, index] = _as_texts(values)
+        return rows
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """The class of each polygon as a text, empty of none."""
+        kinds = self.columns.get("class", [""] * len(self.polygons))
+        return np.array(["" if kind is None else str(kind) for kind in kinds], object)
 
 
 def _read_tables(prediction: Prediction, ground: GeoBox) -> dict[str, Table]:
@@ -263,24 +310,28 @@ def _layers_of(
         true = np.array(_read_truth(prediction, ground), object)
         yield _layer("truth", "truth", page.TRUE, to_pixels(true, ground), dashed=True)
     names = {"predicted": "prediction", "other": "other prediction"}
-    colours = {"predicted": page.PREDICTED, "other": page.OTHER}
-    for key, (polygons, columns) in tables.items():
-        values = np.array([_as_texts(one) for one in columns.values()], object).T
-        kinds = columns.get("class", np.full(len(polygons), ""))
-        for number, kind in enumerate(np.unique(kinds)):
-            which = np.flatnonzero(kinds == kind)
-            name, colour = names[key], colours[key]
-            if kind:
-                name, colour = (
-                    f"{name}: {kind}",
-                    page.CLASSES[number % len(page.CLASSES)],
-                )
+    plain = {"predicted": page.PREDICTED, "other": page.OTHER}
+    colours = _colours_of(tables)
+    for key, table in tables.items():
+        for kind in np.unique(table.kinds).tolist() or [""]:
+            which = np.flatnonzero(table.kinds == kind)
             yield {
                 **_layer(
-                    key, name, colour, polygons[which], dashed=kind and key == "other"
+                    key,
+                    f"{names[key]}: {kind}" if kind else names[key],
+                    colours.get(kind, plain[key]),
+                    table.polygons[which],
+                    dashed=bool(kind) and key == "other",
                 ),
-                **{"fields": list(columns), "values": values[which].tolist()},
+                "fields": list(table.columns),
+                "values": table.texts[which].tolist(),
             }
+
+
+def _colours_of(tables: Mapping[str, Table]) -> dict[str, str]:
+    """Return a colour for each class, the same in all pictures and layers."""
+    kinds = {kind for table in tables.values() for kind in table.kinds.tolist()}
+    return dict(zip(sorted(kinds - {""}), itertools.cycle(page.CLASSES), strict=False))
 
 
 def _layer(

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import shapely
 
-from bdloss.geo.vector import read_table
+from bdloss.geo.vector import read_table, write_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
@@ -19,7 +19,7 @@ from bdloss.report.prediction import TENTHS, _encode, write_report
 from bdloss.report.tiles import SIDE, make_pyramid
 from bdloss_tests.inference.test_classes import LABEL, POTSDAM
 from bdloss_tests.report.town import NAME, judge, predict_town, write_other
-from bdloss_tests.scenes import write_raster
+from bdloss_tests.scenes import CORNER, UTM, write_raster
 
 
 def data_of(text):
@@ -158,23 +158,49 @@ def test_without_truth_the_least_sure_buildings_are_places(tmp_path, monkeypatch
     assert 'id="swipe"' not in text and "Boundary IoU" not in text
 
 
+def test_outlines_of_others_need_no_attributes(tmp_path):
+    prediction = predict_town(tmp_path, truth=False)
+    houses = [shapely.box(*CORNER * (5, 30), *CORNER * (25, 10))] * 3
+    unnamed = tmp_path / "unnamed.gpkg"
+    write_outlines(unnamed, houses, UTM, storeys=np.arange(3))
+    kinds = tmp_path / "kinds.geojson"
+    write_outlines(kinds, houses, UTM, **{"class": np.array(["a", None, "b"], object)})
+    write_report(
+        replace(prediction, outlines=unnamed, other=kinds), tmp_path / "report.html"
+    )
+    data = data_of((tmp_path / "report.html").read_text("utf-8"))
+    layers = {layer["name"]: layer for layer in data["outlines"]}
+    assert layers["prediction"]["values"] == [[], [], []]
+    assert layers.keys() == {
+        *("prediction", "other prediction: a", "other prediction: b"),
+        "other prediction",
+    }
+    assert data["places"] == []
+
+
 def test_each_class_is_a_layer(tmp_path):
     image = write_raster(tmp_path / "town.tif", LABEL)
     products = Products.in_folder(tmp_path, "town", prob=True, min_area=0)
     predict_raster(image, POTSDAM, products, overlap=0)
-    files = products.shown(image, other=products.polygons)
+    files = products.as_prediction(image, other=products.polygons)
     write_report(files, tmp_path / "report.html")
     data = data_of((tmp_path / "report.html").read_text("utf-8"))
     with rasterio.open(image) as source:
         _, columns = read_table(products.polygons, source.crs, ["class", "id"])
     kinds, counts = np.unique(columns["class"], return_counts=True)
+    colours = {}
     for key, name in (("predicted", "prediction"), ("other", "other prediction")):
         layers = [one for one in data["outlines"] if one["key"] == key]
         assert [one["name"] for one in layers] == [f"{name}: {kind}" for kind in kinds]
         assert [len(one["polygons"]) for one in layers] == counts.tolist()
-        assert len({one["colour"] for one in layers}) == len(kinds) >= 3
+        colours[key] = {one["name"].split(": ")[1]: one["colour"] for one in layers}
+        assert len(set(colours[key].values())) == len(kinds) >= 3
         for layer, kind in zip(layers, kinds, strict=True):
             which = layer["fields"].index("class")
             assert {row[which] for row in layer["values"]} == {kind}
+    assert colours["predicted"] == colours["other"]
     names = [one["name"] for one in data["pictures"]]
     assert names == [f"probability: {kind}" for kind in POTSDAM.targets]
+    for picture, kind in zip(data["pictures"], POTSDAM.targets, strict=True):
+        if kind in kinds:
+            assert picture["colour"] == colours["other"][kind]

@@ -23,7 +23,7 @@ def predict_town(folder, height=300, width=400, truth=True):
     image = write_raster(folder / "images" / f"{NAME}.tif", pixels)
     products = Products.in_folder(folder / "out", NAME, prob=True)
     predict_raster(image, PREDICTOR, products)
-    prediction = products.shown(image)
+    prediction = products.as_prediction(image)
     if truth:
         path = write_raster(folder / "truth" / f"{NAME}.tif", np.roll(mask, 1, axis=1))
         prediction = replace(prediction, truth=path)
