@@ -160,7 +160,7 @@ def test_without_truth_the_least_sure_buildings_are_places(tmp_path, monkeypatch
 
 def test_outlines_of_others_need_no_attributes(tmp_path):
     prediction = predict_town(tmp_path, truth=False)
-    houses = [shapely.box(*CORNER * (5, 30), *CORNER * (25, 10))] * 3
+    houses = [shapely.box(*CORNER @ (5, 30), *CORNER @ (25, 10))] * 3
     unnamed = tmp_path / "unnamed.gpkg"
     write_outlines(unnamed, houses, UTM, storeys=np.arange(3))
     kinds = tmp_path / "kinds.geojson"
