@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 OVERLAP = 4  # a quarter of the window overlaps when whole scenes are scored
 SAMPLES = 3  # scenes drawn at the end
+OF_TRAINING = {"encoder_weights", "start", "keep"}  # settings that no network has
 
 
 def train(
@@ -182,6 +183,9 @@ def _train(
     # In float32, and without an optimizer.
     model = build_network(experiment.model, bands, targets)
     model.set_weights(weights)
+    if experiment.model.keep:
+        path, activation = Path(experiment.model.start), experiment.model.activation
+        copy_weights(model, targets, activation, path, experiment.model.keep)
     metadata = _model_metadata(experiment, bands, targets, splits)
     models.save_model(model, run.path / "model.keras", metadata)
     plots.draw_curves(rows, run.path / "curves.png")
@@ -374,7 +378,7 @@ def _model_metadata(
     colours = list(experiment.dataset.class_colours.values())
     return {
         "name": experiment.model.backbone,
-        "network": experiment.model.model_dump(exclude={"encoder_weights", "start"}),
+        "network": experiment.model.model_dump(exclude=OF_TRAINING),
         "bands": bands,
         "classes": classes,
         **({"targets": list(targets)} if len(targets) > len(classes) else {}),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from bdloss import models
 from bdloss.constants import BUILDING
@@ -45,18 +46,26 @@ def network_of(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copy_weights(
-    network: keras.Model, targets: Sequence[str], activation: str, path: Path
+    network: keras.Model,
+    targets: Sequence[str],
+    activation: str,
+    path: Path,
+    share: float = 1.0,
 ) -> list[str]:
-    """Give a network the weights of a trained model.
+    """Give a network the weights of a trained model, or mix them with its own.
+
+    The mean of the weights before and after fine-tuning knows what both know (Wortsman
+    et al. 2022, "Robust fine-tuning of zero-shot models").
 
     Args:
         network: The network, of the settings that `network_of` returned.
         targets: Names of its maps.
         activation: What makes probabilities of them: `sigmoid` or `softmax`.
         path: The file of the model.
+        share: That of the model in the mean, in (0, 1]; the rest is the network's own.
 
     Returns:
-        Names of the maps whose heads are new.
+        Names of the maps whose heads are new, which stay as they are.
 
     Raises:
         ValueError: If its network has other bands or other layers.
@@ -80,12 +89,20 @@ def copy_weights(
     layers = models.flatten_layers(network), models.flatten_layers(trained)
     try:
         for layer, other in zip(*layers, strict=True):
-            weights = other.get_weights()
-            if layer.name.startswith(HEAD):
-                weights = layer.get_weights()
-                for mine, theirs in zip(weights, other.get_weights(), strict=True):
-                    mine[..., to] = theirs[..., at]
+            weights = [np.array(w) for w in layer.get_weights()]
+            for mine, theirs in zip(weights, other.get_weights(), strict=True):
+                if layer.name.startswith(HEAD):
+                    mine[..., to] = _mean(mine[..., to], theirs[..., at], share)
+                else:
+                    mine[...] = _mean(mine, theirs, share)
             layer.set_weights(weights)
     except ValueError as error:
         raise InputError(f"the network of {path} has other layers") from error
     return [name for name in targets if name not in known]
+
+
+def _mean(mine: np.ndarray, theirs: np.ndarray, share: float) -> np.ndarray:
+    """Return the mean of two weights; `theirs`, bit for bit, if their share is all."""
+    if mine.shape != theirs.shape:
+        raise ValueError(f"weights of shapes {mine.shape} and {theirs.shape}")
+    return theirs if share == 1.0 else (1.0 - share) * mine + share * theirs

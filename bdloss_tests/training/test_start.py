@@ -23,7 +23,7 @@ def save(path, targets=("building",), bands=3, **settings):
         layer.set_weights([np.random.random(w.shape) for w in layer.get_weights()])
     classes = models.class_names(targets)
     metadata = {
-        "network": chosen.model_dump(exclude={"encoder_weights", "start"}),
+        "network": chosen.model_dump(exclude=training.OF_TRAINING),
         "classes": classes,
         **({"targets": list(targets)} if len(targets) > len(classes) else {}),
     }
@@ -64,6 +64,23 @@ def test_a_network_starts_with_all_weights(tmp_path, backbone):
     models.save_model(trained, path, known)
     assert copy_weights(network, ["building"], "sigmoid", path) == []
     same(network.get_weights(), trained.get_weights())
+
+
+def test_weights_are_mixed_but_for_new_heads(tmp_path):
+    path = tmp_path / "trained.keras"
+    trained = save(path, ["roof", "road"])
+    wanted = ["water", "road"]
+    network = save(tmp_path / "other.keras", wanted)
+    before = [np.copy(w) for w in network.get_weights()]
+    assert copy_weights(network, wanted, "sigmoid", path, share=0.25) == ["water"]
+    weights = zip(network.get_weights(), before, trained.get_weights(), strict=True)
+    *body, kernel, bias = weights
+    for mixed, mine, theirs in body:
+        np.testing.assert_allclose(mixed, 0.75 * mine + 0.25 * theirs, rtol=1e-6)
+    for mixed, mine, theirs in (kernel, bias):
+        np.testing.assert_array_equal(mixed[..., 0], mine[..., 0])
+        road = 0.75 * mine[..., 1] + 0.25 * theirs[..., 1]
+        np.testing.assert_allclose(mixed[..., 1], road, rtol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
@@ -135,6 +152,16 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     network = models.read_metadata(out / "model.keras")["network"]
     assert network == models.read_metadata(path)["network"]
 
+    settings["model"]["keep"] = 0.25
+    training.train(make_experiment(settings), tmp_path / "kept", verbose=0)
+    found, tuned = (
+        models.load_model(folder / "model.keras")[0].get_weights()
+        for folder in (tmp_path / "kept", out)
+    )
+    for mixed, mine, theirs in zip(found, tuned, trained.get_weights(), strict=True):
+        np.testing.assert_allclose(mixed, 0.75 * mine + 0.25 * theirs, rtol=1e-5)
+    assert any((one != other).any() for one, other in zip(found, tuned, strict=True))
+
 
 @pytest.mark.parametrize(
     ("make", "given", "says"),
@@ -168,6 +195,11 @@ def test_other_bands_and_layers_are_refused(tmp_path):
     save(path, blocks=2)
     with pytest.raises(ValueError, match=r"the network of .* has other layers"):
         copy_weights(network, ["building"], "sigmoid", path)
+
+
+def test_nothing_is_kept_of_no_start():
+    with pytest.raises(ValueError, match=r"of model.start, got 0.5 without one"):
+        make_experiment({"model": {"keep": 0.5}})
 
 
 def test_the_encoder_has_one_source_of_weights():
