@@ -7,7 +7,7 @@ of the sample's training scene that shows so many houses, at a place drawn anew 
 seed (with the fewest houses at several). A network begins there with MODEL, by
 `configs/folder.toml`; with ImageNet weights of its encoder; and with nothing, these two
 at the learning rate of a training from nothing, with as many steps. Scores are of the
-sample's test scene, in percent: mean and 95 % interval. Runs that are there are kept,
+sample's test scene without flips, in percent: mean and 95 % interval. Runs that are there are kept,
 so it goes on when it was stopped.
 """
 
@@ -42,8 +42,11 @@ HOUSES = (10, 30, 100, 0)  # 0: all of the scene
 SEEDS = (0, 1, 2)
 DRAWS = 5  # places of the fewest houses
 MARGIN = 16  # pixels around the houses
-COMMON = [f"dataset.test=['{TEST}']", "dataset.contact=2", "prediction.tta=flips"]
-FROM_NOTHING = ["model.start=", "model.backbone=lite", "stage.0.learning_rate=2e-3"]
+COMMON = [f"dataset.test=['{TEST}']", "dataset.contact=2"]
+FROM_NOTHING = [
+    *("model.start=", "model.keep=0", "model.backbone=lite"),
+    *("stage.0.learning_rate=2e-3", "stage.0.trainable=all"),
+]
 BEGINNINGS = {  # what is set
     "MODEL": [],
     "ImageNet": [*FROM_NOTHING, "model.encoder_weights=imagenet"],
