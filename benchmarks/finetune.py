@@ -7,8 +7,8 @@ of the sample's training scene that shows so many houses, at a place drawn anew 
 seed (with the fewest houses at several). A network begins there with MODEL, by
 `configs/folder.toml`; with ImageNet weights of its encoder; and with nothing, these two
 at the learning rate of a training from nothing, with as many steps. Scores are of the
-sample's test scene without flips, in percent: mean and 95 % interval. Runs that are there are kept,
-so it goes on when it was stopped.
+sample's test scene without flips, in percent: mean and 95 % interval. Runs that are
+there are kept, so it goes on when it was stopped.
 """
 
 import argparse

@@ -147,7 +147,6 @@ def predict(
     start_keras()
     with one_line_errors(), TemporaryDirectory() as aside:
         from bdloss.evaluation.predictions import PredictionScores
-        from bdloss.files import refuse_existing
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
         from bdloss.models import find_model, load_predictor
@@ -194,8 +193,8 @@ def predict(
             if masks and products.regularize and products.polygons:
                 plain = Path(aside, products.polygons.name)
                 products = dataclasses.replace(products, irregular=plain)
-            if report and not products.mask.exists():
-                refuse_existing(_page_of(image, out), overwrite)
+            if report:
+                _check_page(image, out, products, overwrite)
             other = _other_outlines(products, compare)
             with _megapixels(orthophoto) as bar:
                 result = front.predict_raster(
@@ -252,7 +251,6 @@ def merge(
     """
     start_keras()
     with one_line_errors():
-        from bdloss.files import refuse_existing
         from bdloss.inference import predict as front
 
         options |= _read_margin(model, margin)
@@ -261,8 +259,8 @@ def merge(
 
         def merge_one(image: Path) -> None:
             products = _name_products(image, out, options)
-            if report and not products.mask.exists():
-                refuse_existing(_page_of(image, out), overwrite)
+            if report:
+                _check_page(image, out, products, overwrite)
             result = front.merge_shards(image, products, overwrite=overwrite)
             _describe(image, result)
             if report:
@@ -287,6 +285,14 @@ def _read_margin(model: Path, margin: str | None) -> dict[str, Any]:
 
 def _page_of(image: Path, out: Path) -> Path:
     return out / f"{image.stem}_report.html"
+
+
+def _check_page(image: Path, out: Path, products: Any, overwrite: bool) -> None:
+    """Refuse a page that is there where the other files are not."""
+    from bdloss.files import refuse_existing
+
+    if not products.mask.exists():
+        refuse_existing(_page_of(image, out), overwrite)
 
 
 def _write_page(

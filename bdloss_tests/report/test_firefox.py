@@ -22,10 +22,12 @@ def page(tmp_path):
     browser = marionette.Marionette(
         bin=FIREFOX, headless=True, startup_timeout=300, gecko_log="-"
     )
-    browser.start_session()
-    browser.navigate((tmp_path / "report.html").as_uri())
-    yield browser
-    browser.quit()
+    try:
+        browser.start_session()
+        browser.navigate((tmp_path / "report.html").as_uri())
+        yield browser
+    finally:
+        browser.quit()
 
 
 def until(page, holds):
