@@ -16,7 +16,8 @@ demo: .venv/ready  ## outline a real scene, fine-tune, outline it again (3 minut
 	@echo "The model that comes with bdloss has seen banepa_north, not banepa_south."
 	$(BIN)/python predict.py $(SCENE) $(DRAWN) --out runs/demo/before
 	$(BIN)/python train.py --dataset folder --data $(SAMPLE) --out runs/demo/run \
-	  --set 'dataset.test=["banepa_south"]' --set dataset.contact=2 --fresh
+	  --set 'dataset.test=["banepa_south"]' --set dataset.contact=2 \
+	  --set stage.0.epochs=12 --fresh
 	$(BIN)/python predict.py $(SCENE) $(DRAWN) --out runs/demo/after \
 	  --model runs/demo/run/model.keras
 	$(BIN)/python docs/make_picture.py runs/demo/before/banepa_south_buildings.gpkg \
