@@ -135,7 +135,7 @@ def write_report(
             '<input type="range" id="swipe" min="0" max="100" value="50">'
         )
     scores = judged.scores if judged else None
-    title = f"Buildings of {prediction.image.name}"
+    title = f"{'Outlines' if colours else 'Buildings'} of {prediction.image.name}"
     body = (
         f"<header><h1>{html.escape(title)}</h1></header>\n<main>\n"
         '<div id="map" tabindex="0" role="application" aria-label="map"></div>\n'

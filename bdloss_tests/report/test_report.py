@@ -184,7 +184,9 @@ def test_each_class_is_a_layer(tmp_path):
     predict_raster(image, POTSDAM, products, overlap=0)
     files = products.as_prediction(image, other=products.polygons)
     write_report(files, tmp_path / "report.html")
-    data = data_of((tmp_path / "report.html").read_text("utf-8"))
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "<title>Outlines of town.tif</title>" in text
+    data = data_of(text)
     with rasterio.open(image) as source:
         _, columns = read_table(products.polygons, source.crs, ["class", "id"])
     kinds, counts = np.unique(columns["class"], return_counts=True)
