@@ -105,11 +105,14 @@ def write_report(
         source = files.enter_context(raster.open_raster(prediction.image))
         ground, _ = ground_of(source)
         tables = _read_tables(prediction, ground)
+        colours = _colours_of(tables)
         places = list(_worst(judged) if judged else _least_sure(tables, ground))
-        outlines, left_out = _encode_layers(_layers_of(prediction, ground, tables))
+        outlines, left_out = _encode_layers(
+            _layers_of(prediction, ground, tables, colours)
+        )
         whole = [place.window for place in places]
         pyramid = make_pyramid(source, TILE_BYTES, whole)
-        pictures = list(_collect_pictures(prediction, ground, _colours_of(tables)))
+        pictures = list(_collect_pictures(prediction, ground, colours))
     if judged:
         pictures += _paint_errors(judged.errors.marks)
     notes = []
@@ -299,7 +302,10 @@ def _read_tables(prediction: Prediction, ground: GeoBox) -> dict[str, Table]:
 
 
 def _layers_of(
-    prediction: Prediction, ground: GeoBox, tables: Mapping[str, Table]
+    prediction: Prediction,
+    ground: GeoBox,
+    tables: Mapping[str, Table],
+    colours: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     """Yield layers of outlines, from below, each of one colour."""
     if prediction.rings is not None:
@@ -311,7 +317,6 @@ def _layers_of(
         yield _layer("truth", "truth", page.TRUE, to_pixels(true, ground), dashed=True)
     names = {"predicted": "prediction", "other": "other prediction"}
     plain = {"predicted": page.PREDICTED, "other": page.OTHER}
-    colours = _colours_of(tables)
     for key, table in tables.items():
         for kind in np.unique(table.kinds).tolist() or [""]:
             which = np.flatnonzero(table.kinds == kind)
