@@ -44,7 +44,7 @@ DRAWS = 5  # places of the fewest houses
 MARGIN = 16  # pixels around the houses
 COMMON = [f"dataset.test=['{TEST}']", "dataset.contact=2"]
 FROM_NOTHING = [
-    *("model.start=", "model.keep=0", "model.backbone=lite"),
+    *("model.start=", "model.backbone=lite"),
     *("stage.0.learning_rate=2e-3", "stage.0.trainable=all"),
 ]
 BEGINNINGS = {  # what is set

@@ -18,7 +18,7 @@ class ModelSettings(Settings):
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     start: str = ""  # a model.keras whose network and weights it begins with
-    keep: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of these in the end's
+    keep: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of these in the end
     # Beyond these bounds no network would fit into any memory.
     filters: Annotated[int, Field(gt=0, le=1024)] = 16  # of the first block
     blocks: Annotated[int, Field(gt=0, le=10)] = 4  # times the image is halved
@@ -37,11 +37,6 @@ class ModelSettings(Settings):
             raise InputError(
                 "model.start has weights of the encoder too; leave out "
                 f"model.encoder_weights = {self.encoder_weights!r}"
-            )
-        if self.keep and not self.start:
-            raise InputError(
-                "model.keep is a share of the weights of model.start, got "
-                f"{self.keep:g} without one"
             )
         if not self.skips and self.backbone != "convnn":
             raise InputError(

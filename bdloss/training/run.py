@@ -183,7 +183,7 @@ def _train(
     # In float32, and without an optimizer.
     model = build_network(experiment.model, bands, targets)
     model.set_weights(weights)
-    if experiment.model.keep:
+    if experiment.model.start and experiment.model.keep:
         path, activation = Path(experiment.model.start), experiment.model.activation
         copy_weights(model, targets, activation, path, experiment.model.keep)
     metadata = _model_metadata(experiment, bands, targets, splits)

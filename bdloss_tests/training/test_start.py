@@ -197,11 +197,6 @@ def test_other_bands_and_layers_are_refused(tmp_path):
         copy_weights(network, ["building"], "sigmoid", path)
 
 
-def test_nothing_is_kept_of_no_start():
-    with pytest.raises(ValueError, match=r"of model.start, got 0.5 without one"):
-        make_experiment({"model": {"keep": 0.5}})
-
-
 def test_the_encoder_has_one_source_of_weights():
     given = {"backbone": "lite", "encoder_weights": "imagenet", "start": "a.keras"}
     with pytest.raises(ValueError, match="has weights of the encoder too"):
