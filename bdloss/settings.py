@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from bdloss.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -1,16 +1,13 @@
 """The loss of an experiment."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from bdloss import losses
 from bdloss.constants import BUILDING, IGNORED
-from bdloss.settings import Fraction, Settings
-
-NonNegative = Annotated[float, Field(ge=0)]
-
+from bdloss.settings import Fraction, NonNegative, Settings
 
 RECOMMENDED: Literal["oriented"] = "oriented"  # docs/results.md says why
 PAPERS = {"theta": 5, "batch": False}  # Section 4.3; of batches it says nothing

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from bdloss import models
 from bdloss.constants import BUILDING, CONTACT
 from bdloss.errors import InputError
-from bdloss.settings import Fraction, Settings
+from bdloss.settings import Fraction, NonNegative, Settings
 
 
 class ModelSettings(Settings):
@@ -18,7 +18,7 @@ class ModelSettings(Settings):
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     start: str = ""  # a model.keras whose network and weights it begins with
-    keep: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of these in the end
+    keep: NonNegative = 0.0  # square metres of labels that these count as in the end
     # Beyond these bounds no network would fit into any memory.
     filters: Annotated[int, Field(gt=0, le=1024)] = 16  # of the first block
     blocks: Annotated[int, Field(gt=0, le=10)] = 4  # times the image is halved

@@ -11,7 +11,7 @@ import numpy as np
 
 import bdloss
 from bdloss import models, plots
-from bdloss.constants import BUILDING, CONTACT
+from bdloss.constants import BUILDING, CONTACT, IGNORED
 from bdloss.data import cache, check
 from bdloss.data.scenes import (
     Scene,
@@ -184,8 +184,12 @@ def _train(
     model = build_network(experiment.model, bands, targets)
     model.set_weights(weights)
     if experiment.model.start and experiment.model.keep:
+        area = sum(map(labelled_area, splits.train, training))
+        share = experiment.model.keep / (experiment.model.keep + area)
         path, activation = Path(experiment.model.start), experiment.model.activation
-        copy_weights(model, targets, activation, path, experiment.model.keep)
+        copy_weights(model, targets, activation, path, share)
+        text = "a share of %.2f of the first weights, for %.0f square metres of labels"
+        logger.info(f"kept: {text}", share, area)
     metadata = _model_metadata(experiment, bands, targets, splits)
     models.save_model(model, run.path / "model.keras", metadata)
     plots.draw_curves(rows, run.path / "curves.png")
@@ -205,6 +209,17 @@ def _train(
     write_run_page(run.path, result)
     run.write_result(result)
     return result
+
+
+def labelled_area(scene: Scene, data: SceneData) -> float:
+    """Return the square metres of which a scene tells the truth.
+
+    Args:
+        scene: The scene; where nobody knows its resolution, a pixel counts as one.
+        data: What is loaded of it.
+    """
+    pixels = np.count_nonzero(np.asarray(data.mask) != IGNORED)
+    return pixels * (resolution_of(scene) or 1.0) ** 2
 
 
 def make_trainer(

@@ -134,7 +134,7 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     path, trained = model
     folder = write_folder(tmp_path / "town")
     settings = {
-        "dataset": {"root": str(folder), "validation": 0.3, "contact": 0},
+        "dataset": {"root": str(folder), "validation": 0, "contact": 0},
         "model": network_of(path, {"start": str(path)}),
         "patches": {"size": 32, "batch_size": 2, "steps": 1, "workers": 1},
         "stage": [{"epochs": 2}],
@@ -152,7 +152,8 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     network = models.read_metadata(out / "model.keras")["network"]
     assert network == models.read_metadata(path)["network"]
 
-    settings["model"]["keep"] = 0.25
+    labelled = (90 * 130 + 70 * 84) * 0.3**2
+    settings["model"]["keep"] = labelled / 3  # so a quarter of all
     training.train(make_experiment(settings), tmp_path / "kept", verbose=0)
     found, tuned = (
         models.load_model(folder / "model.keras")[0].get_weights()
@@ -161,6 +162,9 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     for mixed, mine, theirs in zip(found, tuned, trained.get_weights(), strict=True):
         np.testing.assert_allclose(mixed, 0.75 * mine + 0.25 * theirs, rtol=1e-5)
     assert any((one != other).any() for one, other in zip(found, tuned, strict=True))
+    assert f"kept: a share of 0.25 of the first weights, for {labelled:.0f} sq" in (
+        caplog.text
+    )
 
 
 @pytest.mark.parametrize(
