@@ -4,8 +4,8 @@
 
 Prints, for each network and engine, seconds of processor time of the bare calls on the
 windows of a raster and of the whole way from raster to mask, medians of several rounds
-in which all take turns; and what Keras takes in the place of the engine, the median of
-the ratios within a round.
+in which all take turns; and how much faster than Keras an engine is, the median of the
+ratios within a round.
 """
 
 import argparse
@@ -26,15 +26,16 @@ from predict_speed import make_raster
 from timing import describe_machine
 
 from bdloss import models
+from bdloss.constants import ENGINES, KERAS
 from bdloss.geo.windows import Window, starts
 from bdloss.inference import predict_raster
-from bdloss.inference.engines import KERAS, OTHERS, engine_tag, make_engine
+from bdloss.inference.engines import engine_tag, make_engine
 
 NETWORKS = ("plain", "lite", "resnet34")
 WINDOW, OVERLAP = 256, 64
-SIDE = 1408  # pixels: seven windows each way
+SIDE = 832  # pixels: four windows each way
 BATCHES = (1, 4)
-ROUNDS = 5
+ROUNDS = 3
 
 
 def time_it(work: Callable, predict: Callable, batch: int) -> float:
@@ -49,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     args = parser.parse_args()
-    installed = [one for one in OTHERS if importlib.util.find_spec(one)]
+    installed = [one for one in ENGINES[1:] if importlib.util.find_spec(one)]
     places = [
         Window(row, col, WINDOW, WINDOW)
         for row in starts(SIDE, WINDOW, WINDOW - OVERLAP)

@@ -137,7 +137,7 @@ def write_report(
             '<h2><label for="swipe">this prediction | the other</label></h2>'
             '<input type="range" id="swipe" min="0" max="100" value="50">'
         )
-    scores = judged.scores if judged else None
+    scores = {"scores": judged.scores} if judged else {}
     title = f"{'Outlines' if colours else 'Buildings'} of {prediction.image.name}"
     body = (
         f"<header><h1>{html.escape(title)}</h1></header>\n<main>\n"
@@ -420,16 +420,27 @@ def _least_sure(tables: Mapping[str, Table], ground: GeoBox) -> Iterator[Place]:
         yield Place(f"probability {likely[index]:.2f}, {_at(window)}", window)
 
 
-def tabulate(scores: Scores | None) -> str:
-    """Return the four groups of scores as tables of HTML; nothing of no scores."""
-    if scores is None:
+def tabulate(scores: Mapping[str, Scores]) -> str:
+    """Return the groups of scores as tables of HTML, without what is not known.
+
+    Args:
+        scores: Scores by what they are of, a column each.
+    """
+    if not scores:
         return ""
+    depth = next(iter(scores.values())).depth
+    head = ["", *scores] if len(scores) > 1 else []
     parts = []
-    for group, columns in describe_scores(scores.depth).items():
-        rows = [
-            [column.head, "" if value != value else f"{value:.4g}"]
-            for column in columns
-            for value in [column.value(scores)]
-        ]
-        parts.append(f"<h2>{html.escape(group)}</h2>{page.table_of([], rows)}")
+    for group, columns in describe_scores(depth).items():
+        rows = []
+        for column in columns:
+            values = [column.value(one) for one in scores.values()]
+            if not all(map(math.isnan, values)):
+                rows.append([column.head, *map(_as_text, values)])
+        if rows:
+            parts.append(f"<h2>{html.escape(group)}</h2>{page.table_of(head, rows)}")
     return "".join(parts)
+
+
+def _as_text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"

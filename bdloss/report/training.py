@@ -25,14 +25,13 @@ def write_run_page(folder: Path, result: Mapping[str, Any]) -> None:
     """
     title = f"Training {folder.name}"
     parts = [f"<header><h1>{html.escape(title)}</h1></header>\n<main class='text'>"]
-    for part in ("validation", "test"):
-        if part in result:
-            parts.append(f"<h2>{part}</h2>{tabulate(Scores.from_json(result[part]))}")
     for name, caption in PICTURES.items():
         path = folder / name
         if path.is_file():
             source = page.picture_of(path.read_bytes(), "png")
             parts.append(f'<h2>{caption}</h2><img src="{source}" alt="{caption}">')
+    known = [part for part in ("validation", "test") if part in result]
+    parts.append(tabulate({part: Scores.from_json(result[part]) for part in known}))
     facts = [
         [key, str(value)]
         for key, value in result.items()
