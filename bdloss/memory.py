@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that it has freed, for what comes next.
 
     A step of a network frees large buffers that the next step needs again. The GNU C
-    library gives each back to the kernel, which then clears it page by page: 3 to 9 %
-    of a step on a CPU (`benchmarks/malloc_speed.py`).
+    library gives each back to the kernel, which then clears it page by page: 3 to 11 %
+    of the work on a CPU (`benchmarks/malloc_speed.py`).
 
     Returns:
         Whether the C library can be told; others than that of GNU cannot.
