@@ -181,9 +181,8 @@ def predict_raster(
         FileExistsError: If an output exists, may not be replaced, and is not what would
             be made.
         ValueError: If raster, model, engine and settings do not go together, the engine
-            is not installed, a file would be
-            written over the raster, or its resolution is unknown to a model that needs
-            it.
+            is not installed, a file would be written over the raster, or its resolution
+            is unknown to a model that needs it.
     """
     began = time.perf_counter()
     orthophoto = image
@@ -216,11 +215,11 @@ def predict_raster(
     if colours:
         tags = {**(tags or {}), "colours": json.dumps(list(colours))}
     goes_on = shard[1] > 1 or (resume and not overwrite)
-    used = _engine_of(products) if goes_on else ""
+    used = _engine_of(products) if model and goes_on else ""
     if engine != AUTO:
         used = engine_tag(engine)
-    if model is None and engine_name(used) not in ("", KERAS):
-        raise InputError(f"{engine} computes Keras models, got another callable")
+        if model is None and engine != KERAS:
+            raise InputError(f"{engine} computes Keras models, got another callable")
     if products.margin is not None:
         digest = model.digest if model else ""
         products.margin.check(digest, {**inference.way, **products.way})

@@ -318,8 +318,9 @@ def _layers_of(
     names = {"predicted": "prediction", "other": "other prediction"}
     plain = {"predicted": page.PREDICTED, "other": page.OTHER}
     for key, table in tables.items():
-        for kind in np.unique(table.kinds).tolist() or [""]:
-            which = np.flatnonzero(table.kinds == kind)
+        kinds, texts = table.kinds, table.texts
+        for kind in np.unique(kinds).tolist() or [""]:
+            which = np.flatnonzero(kinds == kind)
             yield {
                 **_layer(
                     key,
@@ -329,7 +330,7 @@ def _layers_of(
                     dashed=bool(kind) and key == "other",
                 ),
                 "fields": list(table.columns),
-                "values": table.texts[which].tolist(),
+                "values": texts[which].tolist(),
             }
 
 
