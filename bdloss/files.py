@@ -50,12 +50,12 @@ def atomic_path(path: str | PathLike) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}")
     aside = path.with_name(f".{path.stem}{ASIDE}{path.suffix}")
-    _remove_file(aside)
+    remove_file(aside)
     try:
         yield aside
         aside.replace(path)
     finally:
-        _remove_file(aside)
+        remove_file(aside)
 
 
 @contextmanager
@@ -69,7 +69,8 @@ def unique_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _remove_file(path: Path) -> None:
+def remove_file(path: Path) -> None:
+    """Remove a file and what GDAL and SQLite write beside it, if they exist."""
     for suffix in BESIDE:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from bdloss import models
 from bdloss.cli import main as cli
 from bdloss.colours import default_colours, rgb_of
-from bdloss.geo.vector import read_outlines, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_outlines
 from bdloss.inference import predict as front
 from bdloss.metrics import match_polygons
 from bdloss_tests.scenes import (

@@ -27,7 +27,7 @@ from bdloss.cli import main as cli
 from bdloss.data.cache import load_cached
 from bdloss.data.scenes import Scene
 from bdloss.geo.ogr import pyogrio
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.training import experiment as experiments
 from bdloss.training.checkpoints import State, newest_state, save_state
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster

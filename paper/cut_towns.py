@@ -21,7 +21,8 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from bdloss.geo.vector import read_outlines, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_outlines
 
 SITES = ("banepa/banepa", "zanzibar/zanzibar_A", "zanzibar/zanzibar_B")
 Blocks = Mapping[str, tuple[float, float]]

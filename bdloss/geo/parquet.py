@@ -1,7 +1,8 @@
 """Outlines as GeoParquet 1.1, which the GDAL that comes with pyogrio does not know."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def read_geometries(path: str | PathLike) -> tuple[CRS | None, np.ndarray]:
     pyarrow = load_pyarrow()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            geo = json.loads(file.schema_arrow.metadata[b"geo"])
+            geo = json.loads(file.metadata.metadata[b"geo"])
             name = geo["primary_column"]
             column = geo["columns"][name]
             if column["encoding"] != ENCODING:
@@ -87,40 +88,71 @@ def count_rows(path: str | PathLike) -> int:
     return load_pyarrow().parquet.read_metadata(path).num_rows
 
 
-def write_geometries(
-    path: Path,
-    geometries: np.ndarray,
-    crs: CRS | None,
-    metadata: Mapping[str, str],
-    attributes: Mapping[str, np.ndarray],
-) -> None:
-    """Write polygons with their attributes.
+def count_readable(path: str | PathLike) -> int:
+    """Return how many geometries can be read of a file, some at a time.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        with load_pyarrow().parquet.ParquetFile(path) as file:
+            return sum(
+                len(shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False)))
+                for batch in file.iter_batches(columns=[GEOMETRY])
+            )
+    except (*DAMAGED, shapely.errors.ShapelyError) as error:
+        raise DamagedFileError(f"damaged GeoParquet: {path}") from error
+
+
+@contextmanager
+def create_geometries(
+    path: Path, crs: CRS | None, metadata: Mapping[str, str]
+) -> Iterator[Callable[[np.ndarray, Mapping[str, np.ndarray]], None]]:
+    """Create a file of polygons with their attributes.
 
     Args:
-        path: Where to write them; a file that exists is replaced.
-        geometries: The polygons.
+        path: Where to write it; a file that exists is replaced.
         crs: Their CRS.
         metadata: What stands under `bdloss` in the metadata of the file, as JSON.
-        attributes: Columns of the table.
+
+    Yields:
+        What adds polygons, each time with the same columns of the table.
 
     Raises:
         OSError: If the disk is full, or fails.
         ValueError: If pyarrow is not installed.
     """
     pyarrow = load_pyarrow()
-    column: dict[str, Any] = {
-        "encoding": ENCODING,
-        "geometry_types": ["Polygon"] if len(geometries) else [],
-        "crs": crs.to_dict(projjson=True) if crs else None,
-    }
-    if len(geometries):
-        column["bbox"] = shapely.total_bounds(geometries).tolist()
-    geo = {
-        "version": VERSION,
-        "primary_column": GEOMETRY,
-        "columns": {GEOMETRY: column},
-    }
-    wkb = pyarrow.array(shapely.to_wkb(geometries), pyarrow.binary())
-    table = pyarrow.table({**attributes, GEOMETRY: wkb})
-    known = {"geo": json.dumps(geo), METADATA_KEY: json.dumps(dict(metadata))}
-    pyarrow.parquet.write_table(table.replace_schema_metadata(known), path)
+    file = None
+    bounds: list[np.ndarray] = []
+
+    def add(geometries: np.ndarray, attributes: Mapping[str, np.ndarray]) -> None:
+        nonlocal file
+        wkb = pyarrow.array(shapely.to_wkb(geometries), pyarrow.binary())
+        table = pyarrow.table({**attributes, GEOMETRY: wkb})
+        if file is None:
+            file = files.enter_context(
+                pyarrow.parquet.ParquetWriter(path, table.schema)
+            )
+        file.write_table(table)
+        if len(geometries):
+            bounds.append(shapely.total_bounds(geometries))
+
+    with ExitStack() as files:
+        yield add
+        column: dict[str, Any] = {
+            "encoding": ENCODING,
+            "geometry_types": ["Polygon"] if bounds else [],
+            "crs": crs.to_dict(projjson=True) if crs else None,
+        }
+        if bounds:
+            low, high = np.min(bounds, axis=0)[:2], np.max(bounds, axis=0)[2:]
+            column["bbox"] = [*low.tolist(), *high.tolist()]
+        geo = {
+            "version": VERSION,
+            "primary_column": GEOMETRY,
+            "columns": {GEOMETRY: column},
+        }
+        known = {"geo": json.dumps(geo), METADATA_KEY: json.dumps(dict(metadata))}
+        if file is not None:
+            file.add_key_value_metadata(known)

@@ -1,10 +1,7 @@
 """Outlines: buildings as polygons in vector files, and drawn as masks."""
 
-import json
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -19,20 +16,13 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
 from bdloss.errors import DamagedFileError, InputError, NoOverlapError
-from bdloss.files import atomic_path
 from bdloss.geo import parquet
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.ogr import named_for_ogr, pyogrio
 from bdloss.geo.trust import HEADER_BYTES
 from bdloss.geo.windows import Window
 
-DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf"}
-FORMATS = (*DRIVERS, parquet.SUFFIX)  # that outlines are written in
-WRITE_ERRORS = (
-    *(OSError, pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError),
-)
-# Names that a GeoPackage's layer may have; QGIS shows them.
-LAYER_NAME = re.compile(r"(?!gpkg_|sqlite_)[^\W\d_][\w .-]*", re.IGNORECASE)
+READ_AT_A_TIME = 25_000  # outlines that are counted
 LARGEST_MASK = 500e6  # pixels, of outlines without a raster
 POLYGON_TYPE_ID = 3  # of shapely
 
@@ -352,100 +342,37 @@ def bounding_geobox(
     return GeoBox(height, width, Affine(resolution, 0, left, 0, -resolution, top), crs)
 
 
-def write_outlines(
-    path: str | PathLike,
-    polygons: Sequence[shapely.Polygon],
-    crs: CRS | None,
-    metadata: Mapping[str, object] | None = None,
-    **attributes: np.ndarray,
-) -> None:
-    """Write polygons as a vector file that is there only when it is whole.
-
-    Args:
-        path: Where to write them; the suffix, one of `FORMATS`, says the format. A file
-            that exists is replaced.
-        polygons: The polygons.
-        crs: Their CRS. GeoJSON is written in degrees (EPSG:4326), whatever it is.
-        metadata: What the file says of all of them: metadata of the layer of a
-            GeoPackage or FlatGeobuf, JSON in the `description` of a GeoJSON and under
-            the key `bdloss` of GeoParquet.
-        **attributes: Columns of the table, arrays of one value for each polygon.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        OSError: If the disk is full, or fails.
-        ValueError: As `check_format` does.
-    """
-    path = Path(path)
-    check_format(path, crs)
-    said = {key: str(value) for key, value in (metadata or {}).items()}
-    shapes = np.array(polygons, dtype=object)
-    with atomic_path(path) as partial:
-        try:
-            if parquet.is_parquet(path):
-                parquet.write_geometries(partial, shapes, crs, said, attributes)
-            else:
-                _write_by_gdal(path, partial, shapes, crs, said, attributes)
-            # GDAL does not report errors on close, so read the file back.
-            whole = len(_read_geometries(partial, None)[0]) == len(polygons)
-        except (*WRITE_ERRORS, InputError) as error:
-            raise OSError(f"cannot write {path}: is the disk full?") from error
-        if not whole:
-            raise OSError(f"cannot write {path}: is the disk full?")
-
-
-def check_format(path: Path, crs: CRS | None) -> None:
-    """Refuse what outlines cannot be written to.
-
-    Args:
-        path: Where they would be written.
-        crs: The CRS that they have.
-
-    Raises:
-        ValueError: If the suffix is unknown, GeoJSON is asked for without a CRS, or
-            GeoParquet without the package that writes it.
-    """
-    if path.suffix not in FORMATS:
-        raise InputError(f"outlines are written to {', '.join(FORMATS)}, got {path}")
-    if path.suffix == ".geojson" and crs is None:
-        raise InputError(f"GeoJSON is in degrees, the polygons have no CRS: {path}")
-    if parquet.is_parquet(path):
-        parquet.load_pyarrow()
-
-
-def _write_by_gdal(
-    path: Path,
-    partial: Path,
-    polygons: np.ndarray,
-    crs: CRS | None,
-    metadata: dict[str, str],
-    attributes: dict[str, np.ndarray],
-) -> None:
-    """Write polygons to the temporary name of a path."""
-    geojson = path.suffix == ".geojson"
-    options = {"RFC7946": "YES", "DESCRIPTION": json.dumps(metadata)}
-    with named_for_ogr(partial) as named, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided")
-        pyogrio.raw.write(
-            named,
-            shapely.to_wkb(polygons),
-            list(attributes.values()),
-            list(attributes),
-            layer=path.stem if LAYER_NAME.fullmatch(path.stem) else "buildings",
-            driver=DRIVERS[path.suffix],
-            geometry_type="Polygon",
-            crs=crs.to_wkt() if crs else None,
-            layer_metadata=metadata if metadata and not geojson else None,
-            layer_options=options if geojson else None,
-        )
-
-
 def count_outlines(path: str | PathLike) -> int:
     """Return how many outlines a file holds."""
     if parquet.is_parquet(path):
         return parquet.count_rows(path)
     with named_for_ogr(path) as named:
         return pyogrio.read_info(named, force_feature_count=True)["features"]
+
+
+def count_readable(path: str | PathLike) -> int:
+    """Return how many outlines can be read of a file, some at a time.
+
+    Args:
+        path: A file of outlines.
+
+    Raises:
+        ValueError: If what it holds is damaged.
+    """
+    if parquet.is_parquet(path):
+        return parquet.count_readable(path)
+    # GDAL reads a GeoJSON from its beginning each time.
+    most = None if Path(path).suffix == ".geojson" else READ_AT_A_TIME
+    count = 0
+    with named_for_ogr(path) as named:
+        while True:
+            with _read_errors(path):
+                _, _, wkb, _ = pyogrio.raw.read(
+                    named, columns=[], skip_features=count, max_features=most
+                )
+            count += len(wkb)
+            if most is None or len(wkb) < most:
+                return count
 
 
 def _layer_of(path: str | PathLike) -> str:

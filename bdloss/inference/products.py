@@ -4,16 +4,18 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 import shapely
 from rasterio import Affine
+from rasterio.crs import CRS
 
 from bdloss import plots
 from bdloss.colours import default_colours
@@ -23,10 +25,12 @@ from bdloss.errors import InputError, OutputExistsError
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.outline_spool import OutlineSpool
+from bdloss.geo.outline_writer import check_format, create_outlines, write_outlines
 from bdloss.geo.polygonize import Outlines, count_vertices, outline_strips
 from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced_mask
 from bdloss.geo.regularize import MIN_IOU
-from bdloss.geo.vector import check_format, count_outlines, write_outlines
+from bdloss.geo.vector import count_outlines
 from bdloss.geo.windows import Window
 from bdloss.inference.margin import (
     DISTANCE,
@@ -60,10 +64,10 @@ class Products:
             has their numbers, from 1, a palette and their names.
         probabilities: GeoTIFF of probabilities, 0 to 254, 255 no data, a band for each
             class; None for none.
-        polygons: Outlines, of a suffix in `vector.FORMATS`, with their number from the
-            top (`id`), of several classes the name of their `class`, their area
-            (`area_m2`) and the mean of their pixels' `probability`, and the tags of the
-            mask as metadata; None for none.
+        polygons: Outlines, of a suffix in `outline_writer.FORMATS`, with their number
+            from the top (`id`), of several classes the name of their `class`, their
+            area (`area_m2`), the mean of their pixels' `probability`, and the tags of
+            the mask as metadata; None for none.
         overlay: Picture of the outlines on the image, a PNG; None for none.
         overlay_mask: Called with a shape, gives another mask of it, as of the ground
             truth, to be drawn in the overlay.
@@ -74,11 +78,11 @@ class Products:
             `geo.regularize`.
         min_iou: With the pixels of a building, that it must keep then.
         irregular: Outlines as they would be without `regularize`, to compare with, of a
-            suffix in `vector.FORMATS`; None for none.
+            suffix in `outline_writer.FORMATS`; None for none.
         margin: What lies near walls, as `bdloss calibrate` found it; None for none.
         band: GeoTIFF of it: 1 there, 0 elsewhere, 255 no data; None for none.
         rings: Its inner and outer outline around each building, by the `id` of this,
-            of a suffix in `vector.FORMATS`; None for none.
+            of a suffix in `outline_writer.FORMATS`; None for none.
         split: Whether buildings that touch are outlined one by one, where the rows have
             a map of contact.
         format: Of the mask: `geotiff`, or `inria`, as INRIA's benchmark takes it: 255
@@ -305,9 +309,18 @@ class RegularizedCounts(NamedTuple):
         after: Vertices of all.
     """
 
-    regular: int
-    before: int
-    after: int
+    regular: int = 0
+    before: int = 0
+    after: int = 0
+
+    def add(self, outlines: Outlines) -> "RegularizedCounts":
+        """Return them with those of more outlines."""
+        regular, before, after = self
+        if outlines.regular is not None and outlines.vertices is not None:
+            regular += int(outlines.regular.sum())
+            before += int(outlines.vertices.sum())
+        after += int(count_vertices(outlines.polygons).sum())
+        return RegularizedCounts(regular, before, after)
 
 
 class Made(NamedTuple):
@@ -348,20 +361,22 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
         masked, building = _write_rasters(orthophoto, strips, products, tags)
         for path in products.paths:
             undo.callback(path.unlink, missing_ok=True)
-        polygons = regularized = None
+        number = regularized = None
+        crs, classes = orthophoto.ground.crs, list(_colours_of(strips))
         if products.polygons is not None:
-            polygons, regularized = _write_polygons(
-                products.polygons, orthophoto, products, tags
-            )
-        if products.margin is not None and polygons is not None:
-            _write_margin(polygons, orthophoto, products, tags)
+            with _spooled_outlines(orthophoto, products) as (spool, counts):
+                path = products.polygons
+                number = _write_polygons(path, spool, crs, classes, tags)
+                regularized = counts if products.regularize else None
+                if products.margin is not None:
+                    _write_margin(spool, orthophoto, products, tags)
         if products.irregular is not None:
             plain = replace(products, regularize=False)
-            _write_polygons(products.irregular, orthophoto, plain, tags)
+            with _spooled_outlines(orthophoto, plain) as (spool, _):
+                _write_polygons(products.irregular, spool, crs, classes, tags)
         if products.overlay is not None:
             _draw_overlay(products.overlay, orthophoto, products)
         undo.pop_all()
-    number = None if polygons is None else len(polygons)
     return Made(masked, building, number, tuple(class_names(targets)), regularized)
 
 
@@ -414,74 +429,107 @@ def _write_rasters(
     return masked, building
 
 
-def _write_polygons(
-    path: Path, orthophoto: Orthophoto, products: Products, tags: dict[str, Any]
-) -> tuple[np.ndarray, RegularizedCounts | None]:
-    """Write the outlines of a mask with what is known of them.
+@contextmanager
+def _spooled_outlines(
+    orthophoto: Orthophoto, products: Products
+) -> Iterator[tuple[OutlineSpool, RegularizedCounts]]:
+    """Give the outlines of a mask, and what became of them by right angles.
 
-    In memory are a few rows of the mask, and the outlines. Returns these, and what
-    became of them by right angles.
+    In memory are a few rows of the mask, and the outlines that reach into them.
     """
-    geobox, area = orthophoto.ground, orthophoto.area
-    metres = geobox.resolution  # None without a CRS: then areas are unknown
-    names, outlined = [], []
+    ground, area = orthophoto.ground, orthophoto.area
+    cut, regularized = 0, RegularizedCounts()
+    with TemporaryDirectory(dir=products.store.folder) as folder:
+        kinds = {"class": int, "probability": float}
+        if ground.resolution:
+            kinds["area_m2"] = float
+        spool = OutlineSpool(Path(folder), ground, **kinds)
+        for number, outlines in _outline_classes(orthophoto, products):
+            if area is not None:
+                cut += area.beyond(to_pixels(outlines.polygons, ground))
+            regularized = regularized.add(outlines)
+            facts = {
+                "class": np.full(len(outlines.polygons), number),
+                "probability": outlines.probability,
+            }
+            if outlines.area is not None:
+                facts["area_m2"] = outlines.area
+            spool.add(outlines.polygons, **facts)
+        if cut:
+            logger.warning(
+                "%s: %d buildings reach out of the area beyond what was predicted, and "
+                "are cut there",
+                *(orthophoto.path.name, cut),
+            )
+        yield spool, regularized
+
+
+def _write_polygons(
+    path: Path,
+    spool: OutlineSpool,
+    crs: CRS | None,
+    classes: Sequence[str],
+    tags: dict[str, Any],
+) -> int:
+    """Write outlines with what is known of them; return how many there are."""
+    names = np.array(["", *classes], object)
+    with create_outlines(path, crs, tags) as writer:
+        for polygons, facts in spool.sorted():
+            first = writer.count + 1
+            columns = {"id": np.arange(first, first + len(polygons))}
+            if classes:
+                columns["class"] = names[facts["class"]]
+            if "area_m2" in facts:
+                columns["area_m2"] = np.round(facts["area_m2"], 1)
+            means = facts["probability"] / PROBABILITY_SCALE
+            columns["probability"] = np.round(means, 3)
+            writer.write(polygons, **columns)
+    return writer.count
+
+
+def _outline_classes(
+    orthophoto: Orthophoto, products: Products
+) -> Iterator[tuple[int, Outlines]]:
+    """Yield the outlines of each class, by its number from 1, as they are finished."""
     targets = targets_of(products.store.settings)
-    classes = class_names(targets)
-    for number, name in enumerate(classes, 1):
+    classes = len(class_names(targets))
+    area = orthophoto.area
+    for number in range(1, classes + 1):
         rows = products.store.read()
-        found = outline_strips(
-            _class_alone(rows, number, len(classes)) if len(classes) > 1 else rows,
-            geobox,
-            products.min_area if metres else 0.0,
+        for outlines in outline_strips(
+            _class_alone(rows, number, classes) if classes > 1 else rows,
+            orthophoto.ground,
+            products.min_area if orthophoto.ground.resolution else 0.0,
             products.simplify,
             split=products.split and CONTACT in targets,
             first_col=orthophoto.window.col,
             keep=None if area is None else area.keep,
             min_hole=products.min_hole,
             min_iou=products.min_iou if products.regularize else None,
-        )
-        for outlines in found:
-            names += [name] * len(outlines.polygons)
-            outlined.append(outlines)
-    parts = (each.polygons for each in outlined)
-    polygons = np.concatenate([np.empty(0, object), *parts])
-    cut = 0 if area is None else area.beyond(to_pixels(polygons, geobox))
-    if cut:
-        logger.warning(
-            "%s: %d buildings reach out of the area beyond what was predicted, and are "
-            "cut there",
-            *(orthophoto.path.name, cut),
-        )
-    # From the top, whichever strip they were finished in. Two may have the same bounds,
-    # but no point.
-    inside = shapely.get_coordinates(shapely.point_on_surface(polygons))
-    bounds = shapely.bounds(polygons) * (1, 1, 1, -1)
-    order = np.lexsort(np.concatenate([inside, bounds], axis=1).T)
-    attributes: dict[str, np.ndarray] = {"id": np.arange(1, len(polygons) + 1)}
-    if _colours_of(products.store):
-        attributes["class"] = np.array(names, object)[order]
-    if metres:
-        areas = np.concatenate([np.empty(0), *(each.area for each in outlined)])
-        attributes["area_m2"] = np.round(areas, 1)[order]
-    means = np.concatenate([np.empty(0), *(each.probability for each in outlined)])
-    attributes["probability"] = np.round(means / PROBABILITY_SCALE, 3)[order]
-    polygons = polygons[order]
-    write_outlines(path, polygons.tolist(), geobox.crs, tags, **attributes)
-    return polygons, _count_regular(outlined) if products.regularize else None
+        ):
+            yield number, outlines
 
 
 def _write_margin(
-    polygons: np.ndarray,
+    spool: OutlineSpool,
     orthophoto: Orthophoto,
     products: Products,
     tags: dict[str, Any],
 ) -> None:
-    """Write the margin of outlines, and where it lies in the raster."""
+    """Write the margin of outlines, and where it lies in the raster.
+
+    In memory are the margins of all.
+    """
     margin, ground = products.margin, orthophoto.ground
     assert margin is not None and ground.resolution is not None
     # In pixels, whose sides are known in metres in any CRS.
     pixels = ground._replace(transform=Affine.identity())
-    rings = rings_of(to_pixels(polygons, ground), margin.radius / ground.resolution)
+    rings = np.concatenate(
+        [
+            rings_of(to_pixels(polygons, ground), margin.radius / ground.resolution)
+            for polygons, _ in spool.sorted()
+        ]
+    )
     if products.rings is not None:
         matrix = np.array(ground.transform[:6]).reshape(2, 3)
         placed = shapely.transform(
@@ -520,16 +568,6 @@ def _write_margin(
             if orthophoto.area is not None:
                 band[~orthophoto.area.mask(window)] = IGNORED
             writer.write(band, window)
-
-
-def _count_regular(outlined: Sequence[Outlines]) -> RegularizedCounts:
-    regular = before = after = 0
-    for outlines in outlined:
-        if outlines.regular is not None and outlines.vertices is not None:
-            regular += int(outlines.regular.sum())
-            before += int(outlines.vertices.sum())
-        after += int(count_vertices(outlines.polygons).sum())
-    return RegularizedCounts(regular, before, after)
 
 
 def _class_alone(

@@ -14,7 +14,7 @@ from shapely.affinity import affine_transform
 from bdloss.data import cache, scenes
 from bdloss.data.cache import cache_size, clear_cache, load_cached
 from bdloss.data.scenes import Scene, load_scene
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 

@@ -13,7 +13,8 @@ from bdloss.data.folder import FolderSettings
 from bdloss.data.potsdam import COLOURS
 from bdloss.data.scenes import load_mask, load_scene
 from bdloss.geo.ogr import pyogrio
-from bdloss.geo.vector import read_attribute, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_attribute
 from bdloss.geo.windows import Window
 from bdloss.settings import make_settings
 from bdloss_tests import archives

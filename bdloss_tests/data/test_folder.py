@@ -6,7 +6,7 @@ import pytest
 from bdloss.data.datasets import read_dataset
 from bdloss.data.folder import read_folder
 from bdloss.data.scenes import Scene, load_scene
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.data.town import (
     HOUSE,

@@ -13,7 +13,7 @@ from bdloss.data.scenes import (
     load_scene,
     resolution_of,
 )
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests import archives
 from bdloss_tests.data.town import HEIGHT, HOUSE, MASK, PIXELS, WIDTH, write_town

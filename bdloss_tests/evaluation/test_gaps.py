@@ -19,8 +19,9 @@ from bdloss.evaluation.gaps import (
     measure_scenes,
     share_closer,
 )
-from bdloss.geo import raster, vector
+from bdloss.geo import raster
 from bdloss.geo.geobox import GeoBox
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.windows import Window
 from bdloss_tests.drawing import draw
 
@@ -120,7 +121,7 @@ def test_gaps_of_mask_files_are_put_together(tmp_path, caplog):
 def test_gaps_of_outlines_at_a_resolution(tmp_path, suffix, resolution, gap):
     houses = [shapely.box(x, 0, x + 9, 12) for x in (0, 15)]  # 6 metres apart
     houses = [shapely.affinity.translate(h, 353001, 3057003) for h in houses]
-    vector.write_outlines(tmp_path / f"houses{suffix}", houses, UTM)
+    write_outlines(tmp_path / f"houses{suffix}", houses, UTM)
     gaps = measure_files([tmp_path / f"houses{suffix}"], resolution)
     assert gaps == pytest.approx([gap, gap], abs=0 if suffix == ".gpkg" else 1)
 
@@ -169,7 +170,7 @@ def test_bad_arguments(call, error, rule):
 def test_outlines_too_far_apart_for_one_mask(tmp_path):
     houses = [shapely.box(x, 3057000, x + 9, 3057009) for x in (353000, 453000)]
     houses.append(shapely.box(353000, 3157000, 353009, 3157009))
-    vector.write_outlines(tmp_path / "country.gpkg", houses, UTM)
+    write_outlines(tmp_path / "country.gpkg", houses, UTM)
     with pytest.raises(ValueError, match="must fit into 500 million pixels"):
         measure_files([tmp_path / "country.gpkg"], 0.3)
 

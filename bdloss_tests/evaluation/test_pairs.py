@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from bdloss.evaluation import tables
 from bdloss.evaluation.pairs import Pair, find_pairs, open_pair
 from bdloss.evaluation.scoring import score_rasters
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss_tests.drawing import HOUSE
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_masks, write_raster
 

@@ -20,8 +20,8 @@ from bdloss.evaluation.scoring import (
     summarise,
 )
 from bdloss.geo.geobox import GeoBox
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.polygonize import mask_to_polygons
-from bdloss.geo.vector import write_outlines
 from bdloss.metrics.boundary_iou import boundary_iou
 from bdloss.metrics.buildings import count_instances
 from bdloss.metrics.matched_boundaries import matched_boundary_f1

@@ -12,7 +12,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 {first}
 import shapely
 from rasterio.crs import CRS
-from bdloss.geo.vector import read_outlines, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_outlines
 import keras
 utm = CRS.from_epsg(32645)
 houses = [shapely.box(20 * i, 0, 20 * i + 10, 10) for i in range(5)]

@@ -12,14 +12,12 @@ from rasterio.transform import array_bounds, from_origin
 from rasterio.warp import transform
 
 from bdloss.geo.geobox import GeoBox
+from bdloss.geo.outline_writer import FORMATS, check_format, write_outlines
 from bdloss.geo.vector import (
-    FORMATS,
-    check_format,
     count_outlines,
     rasterise,
     read_extent,
     read_outlines,
-    write_outlines,
 )
 from bdloss.geo.windows import Window
 from bdloss_tests.scenes import full_disk

@@ -16,7 +16,8 @@ from shapely.affinity import affine_transform
 
 from bdloss.data.folder import read_folder
 from bdloss.evaluation.scoring import score_rasters
-from bdloss.geo.vector import read_outlines, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_outlines
 from bdloss.inference.calibration import calibrate, site_of
 from bdloss.inference.margin import (
     Margin,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bdloss.geo import raster
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.inference.batch_size import find_batch
 from bdloss.inference.predict import merge_shards, predict_raster
 from bdloss.inference.products import Products

@@ -21,13 +21,13 @@ from shapely import affinity
 from bdloss.evaluation.predictions import PredictionScores, count_prediction
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.polygonize import mask_to_polygons
 from bdloss.geo.vector import (
     count_outlines,
     rasterise,
     read_extent,
     read_outlines,
-    write_outlines,
 )
 from bdloss.inference import batch_size, products
 from bdloss.inference.predict import find_images, merge_shards, predict_raster

@@ -10,7 +10,8 @@ import pytest
 import rasterio
 import shapely
 
-from bdloss.geo.vector import read_table, write_outlines
+from bdloss.geo.outline_writer import write_outlines
+from bdloss.geo.vector import read_table
 from bdloss.geo.windows import Window
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products

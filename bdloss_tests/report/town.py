@@ -8,7 +8,7 @@ from shapely.affinity import affine_transform
 
 from bdloss.evaluation.predictions import PredictionScores
 from bdloss.geo.orthophoto import Orthophoto
-from bdloss.geo.vector import write_outlines
+from bdloss.geo.outline_writer import write_outlines
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
 from bdloss_tests.inference.stand_ins import PREDICTOR
