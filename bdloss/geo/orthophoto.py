@@ -19,6 +19,8 @@ from bdloss.geo.geobox import GeoBox, geobox_of, ground_of
 from bdloss.geo.trust import path_of
 from bdloss.geo.windows import Window
 
+PANEL_WIDTH = 8192  # pixels, about: the most that is predicted at a time
+
 
 @dataclass(frozen=True, kw_only=True)
 class Orthophoto:
@@ -32,6 +34,7 @@ class Orthophoto:
         misfit: How far these points lie from `ground` at most, in pixels; None if it
             has a transform.
         band_indexes: Numbers of the bands that are read, from 1.
+        block_width: Width of the blocks that it is stored in, in pixels.
         nodata: What it has where it has no data, if it does not say so itself.
         area: The part of it that is asked for; None for all of it.
     """
@@ -42,6 +45,7 @@ class Orthophoto:
     gcps: tuple[Sequence[GroundControlPoint], CRS | None]
     misfit: float | None
     band_indexes: tuple[int, ...]
+    block_width: int
     nodata: float | None = None
     area: Area | None = None
 
@@ -79,6 +83,7 @@ class Orthophoto:
                 gcps=source.gcps,
                 misfit=misfit,
                 band_indexes=indexes,
+                block_width=source.block_shapes[0][1],
                 nodata=nodata,
             )
 
@@ -104,6 +109,16 @@ class Orthophoto:
         if self.area is not None:
             return self.area.window
         return Window(0, 0, self.geobox.height, self.geobox.width)
+
+    @property
+    def panels(self) -> int:
+        """In how many parts, side by side, it is predicted, to bound memory.
+
+        One where its blocks are as wide as it is: each part would read them all.
+        """
+        if self.block_width > PANEL_WIDTH:
+            return 1
+        return max(1, round(self.window.width / PANEL_WIDTH))
 
     @cached_property
     def identity(self) -> Mapping[str, str]:

@@ -367,11 +367,13 @@ def count_readable(path: str | PathLike) -> int:
     with named_for_ogr(path) as named:
         while True:
             with _read_errors(path):
-                _, _, wkb, _ = pyogrio.raw.read(
-                    named, columns=[], skip_features=count, max_features=most
+                # Not `raw.read`, which pyogrio 0.13 does not free.
+                _, bounds = pyogrio.read_bounds(
+                    named, skip_features=count, max_features=most
                 )
-            count += len(wkb)
-            if most is None or len(wkb) < most:
+            some = bounds.shape[1]
+            count += some
+            if most is None or some < most:
                 return count
 
 

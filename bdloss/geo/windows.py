@@ -1,9 +1,12 @@
 """Windows: the rectangles in which an orthophoto is read, predicted and written."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from bdloss.errors import InputError
+
+TILE = 512  # pixels: the side of the tiles of GeoTIFFs that are written
 
 
 class Window(NamedTuple):
@@ -86,3 +89,26 @@ def sliding_windows(
     for row in starts(height, side, stride):
         for col in starts(width, side, stride):
             yield Window(row, col, min(side, height), min(side, width))
+
+
+def panels(window: Window, number: int) -> list[Window]:
+    """Return parts of a window, side by side, of whole tiles of a GeoTIFF.
+
+    Args:
+        window: The window.
+        number: How many parts; fewer where there are not so many tiles.
+
+    Example:
+        >>> [(panel.col, panel.width) for panel in panels(Window(0, 9, 4, 2000), 2)]
+        [(9, 1015), (1024, 985)]
+    """
+    left, right = window.col, window.col + window.width
+    edges = {
+        TILE * round((left + window.width * part / number) / TILE)
+        for part in range(1, number)
+    }
+    cols = [left, *sorted(edge for edge in edges if left < edge < right), right]
+    return [
+        window._replace(col=col, width=end - col)
+        for col, end in itertools.pairwise(cols)
+    ]

@@ -31,7 +31,7 @@ from bdloss.geo.polygonize import Outlines, count_vertices, outline_strips
 from bdloss.geo.raster import GDAL_CACHE, create_mask, open_raster, read_reduced_mask
 from bdloss.geo.regularize import MIN_IOU
 from bdloss.geo.vector import count_outlines
-from bdloss.geo.windows import Window
+from bdloss.geo.windows import Window, panels
 from bdloss.inference.margin import (
     DISTANCE,
     PROBABILITY,
@@ -387,9 +387,10 @@ def _write_rasters(
     geobox, area = orthophoto.geobox, orthophoto.area
     whole = orthophoto.window
     last = whole.row + whole.height
-    there = strips.finished(whole.row, last)
-    if there < last:
-        raise InputError(f"rows from {there} on are missing: {strips.folder}")
+    columns = panels(whole, int(strips.settings.get("panels", 1)))
+    for panel in columns:
+        if (there := strips.finished(panel)) < last:
+            raise InputError(f"rows from {there} on are missing: {strips.folder}")
     masked = geobox.height * geobox.width - whole.height * whole.width
     building = 0
     colours = _colours_of(strips)
@@ -414,8 +415,10 @@ def _write_rasters(
             )
             for path in outputs
         ]
-        for row, layers in strips.read():
-            window = Window(row, whole.col, *layers.shape[1:])
+        # A panel after the other, so that tiles are written once.
+        pieces = ((panel, piece) for panel in columns for piece in strips.read(panel))
+        for panel, (row, layers) in pieces:
+            window = Window(row, panel.col, *layers.shape[1:])
             if area is not None:
                 layers[:, ~area.mask(window)] = IGNORED  # its margin
             unknown = int((layers[0] == IGNORED).sum())

@@ -2,9 +2,11 @@
 
     orthophoto -> sliding_window -> resampling -> strips
 
-What is in memory is a few windows and a strip of rows as high as a window.
+What is in memory is a few windows and a strip of rows as high as a window, of all
+columns or, where the raster is wide, of a panel of them.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -16,7 +18,7 @@ from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.raster import GDAL_CACHE
-from bdloss.geo.windows import Window
+from bdloss.geo.windows import Window, panels
 from bdloss.inference.class_choice import choose_class
 from bdloss.inference.resampling import Stretch
 from bdloss.inference.settings import InferenceSettings
@@ -93,6 +95,8 @@ def predict_strips(
     }
     if geobox.resolution is not None:
         used["resolution"] = geobox.resolution
+    if orthophoto.panels > 1:
+        used["panels"] = orthophoto.panels
 
     with ExitStack() as files:
         # Else GDAL keeps what it read in a twentieth of all memory.
@@ -107,10 +111,7 @@ def predict_strips(
             undo.callback(store.remove)
         whole = orthophoto.window
         begin, last = (whole.row + whole.height * i // parts for i in (part - 1, part))
-        first = store.finished(begin, last)
-        if progress is not None and first > begin:
-            progress((first - begin) * whole.width / 1e6)
-        missing = whole._replace(row=first, height=last - first)
+        rows_wanted = whole._replace(row=begin, height=last - begin)
         resampled = settings.resolution is not None
         zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
 
@@ -120,35 +121,41 @@ def predict_strips(
                 return None
             return reader.pixels(window) if reader.valid(window).any() else None
 
-        def write(block: tuple[int, np.ndarray]) -> int:
+        def write(block: tuple[int, np.ndarray], col: int) -> int:
             row, maps = block
             number, *sides = maps.shape
-            masked = ~masks.wanted(Window(row, whole.col, *sides), margin=True)
+            masked = ~masks.wanted(Window(row, col, *sides), margin=True)
             layers = np.empty((1 + number, *sides), np.uint8)
             layers[0] = choose_class(
                 np.moveaxis(maps[:classes], 0, -1), settings.threshold
             )
             layers[1:] = np.rint(PROBABILITY_SCALE * maps)
             layers[:, masked] = IGNORED
-            store.write(row, layers)
+            store.write(row, layers, col)
             return masked.size
 
         classes = len(class_names(targets))
-        rows = predict_rows(
-            read,
-            *(reader.height, reader.width),
-            predict_mean,
-            *(settings.window, settings.overlap, settings.batch),
-            zoom.needed(missing) if resampled else missing,
-            number=len(targets),
-        )
-        blocks = zoom.stretch(rows, missing) if resampled else rows
-        files.enter_context(closing(rows))
-        # Whatever fails, the threads are joined before the files are closed.
-        files.enter_context(closing(blocks))
-        written = map_in_thread(write, blocks, MAX_BLOCKS_WAITING)
-        for pixels in files.enter_context(closing(written)):
-            if progress is not None:
-                progress(pixels / 1e6)
+        for panel in panels(rows_wanted, orthophoto.panels):
+            first = store.finished(panel)
+            if progress is not None and first > begin:
+                progress((first - begin) * panel.width / 1e6)
+            missing = panel._replace(row=first, height=last - first)
+            rows = predict_rows(
+                read,
+                *(reader.height, reader.width),
+                predict_mean,
+                *(settings.window, settings.overlap, settings.batch),
+                zoom.needed(missing) if resampled else missing,
+                number=len(targets),
+            )
+            blocks = zoom.stretch(rows, missing) if resampled else rows
+            # Whatever fails, the threads are joined before the files are closed.
+            with closing(rows), closing(blocks):
+                write_here = functools.partial(write, col=panel.col)
+                written = map_in_thread(write_here, blocks, MAX_BLOCKS_WAITING)
+                with closing(written):
+                    for pixels in written:
+                        if progress is not None:
+                            progress(pixels / 1e6)
         if not resume:
             undo.pop_all()

@@ -1,32 +1,46 @@
 """Strips of rows: a map on disk in pieces, so that a run that was stopped goes on.
 
-A strip is a file of its own, which is there only when it is whole. Machines that share
-a folder, or whose files are brought together in one, make a map by strips.
+A strip is a file of its own, which is there only when it is whole: some rows of all
+columns, or of a panel of them where the map is wide. Machines that share a folder, or
+whose files are brought together in one, make a map by strips.
 """
 
 import gzip
-import io
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bdloss.constants import KERAS
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, locked, unique_path
+from bdloss.geo.windows import Window
 
 SETTINGS = "settings.json"
 AREA = "area.wkb"  # the shape of the area of interest, if there is one
 SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
-ROWS = re.compile(r"(\d{9,})-(\d{9,})")  # first and last, in the name of a file
-UNSAID = {"engine": KERAS}  # what rows and masks that do not say so were made with
+# Rows and columns, first and last, in the name of a file.
+PLACE = re.compile(r"(\d{9,})-(\d{9,})_(\d{9,})-(\d{9,})")
+PIXELS_AT_A_TIME = 2_000_000  # of all columns, that are read
+# What rows and masks that do not say so were made with.
+UNSAID = {"engine": KERAS, "panels": 1}
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives
+
+
+class Strip(NamedTuple):
+    """A file of finished rows, of some columns; the last ones are those beyond it."""
+
+    col: int
+    row: int
+    last_col: int
+    last_row: int
+    path: Path
 
 
 class StripStore:
@@ -119,8 +133,8 @@ class StripStore:
 
     def _clear(self) -> None:
         """Remove settings and strips; locks of other processes stay."""
-        for _, _, path in self._files():
-            path.unlink()
+        for strip in self._strips():
+            strip.path.unlink()
         (self.folder / AREA).unlink(missing_ok=True)
         # The last, for it says whose the folder is.
         (self.folder / SETTINGS).unlink(missing_ok=True)
@@ -142,11 +156,12 @@ class StripStore:
 
     def _drop_damaged(self) -> None:
         """Remove strips that are not as they were written; they are made anew."""
-        for begin, end, path in self._files():
+        for strip in self._strips():
             try:
-                self._load(begin, end, path)
+                with _Rows([strip]) as rows:
+                    rows.take(rows.ready)
             except InputError:
-                path.unlink()
+                strip.path.unlink()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -160,56 +175,69 @@ class StripStore:
                 f"damaged, give --no-resume to start over: {path}"
             ) from error
 
-    def write(self, row: int, layers: np.ndarray) -> None:
+    def write(self, row: int, layers: np.ndarray, col: int = 0) -> None:
         """Add a strip.
 
         Args:
             row: Row of the raster that it begins with.
             layers: Array of shape `(layers, rows, width)`, uint8.
+            col: Column of the raster that it begins with.
         """
-        name = f"{row:09}-{row + layers.shape[1]:09}{SUFFIX}"
+        _, rows, width = layers.shape
+        name = f"{row:09}-{row + rows:09}_{col:09}-{col + width:09}{SUFFIX}"
         with (
             unique_path(self.folder / name) as partial,
             gzip.open(partial, "wb", compresslevel=1) as file,
         ):
-            np.save(file, layers)
+            # Row by row, so that some can be read.
+            np.save(file, np.ascontiguousarray(layers.swapaxes(0, 1)))
 
-    def finished(self, first: int, last: int) -> int:
-        """Return the first row from `first` on that is missing, at most `last`."""
-        row = first
-        for begin, end, _ in self._files():
-            if begin <= row < end:
-                row = end
-        return min(row, last)
+    def finished(self, part: Window) -> int:
+        """Return the first row of a part of the raster that is missing.
 
-    def read(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the strips from the top, each with the row that it begins with.
+        Args:
+            part: Whole columns of strips.
+
+        Returns:
+            The row; that beyond the part if none is missing.
+        """
+        row = part.row
+        for strip in self._strips():
+            if (strip.col, strip.last_col) != (part.col, part.col + part.width):
+                continue
+            if strip.row <= row < strip.last_row:
+                row = strip.last_row
+        return min(row, part.row + part.height)
+
+    def read(self, columns: Window | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the rows from the top, some at a time.
 
         Rows that are there twice come once.
 
-        Raises:
-            ValueError: If a strip is not as it was written.
-        """
-        row = 0
-        for begin, end, path in self._files():
-            row = max(row, begin)
-            if end > row:
-                yield row, self._load(begin, end, path)[:, row - begin :]
-                row = end
+        Args:
+            columns: A window over whole columns of strips, which alone are read; None
+                for all.
 
-    def _load(self, begin: int, end: int, path: Path) -> np.ndarray:
-        """Return the layers of a strip, whose sum is checked."""
-        try:
-            # Whole, for numpy stops where the array ends, before the sum.
-            content = io.BytesIO(gzip.decompress(path.read_bytes()))
-            layers = np.load(content, allow_pickle=False)
-            if layers.dtype != np.uint8 or layers.shape[1] != end - begin:
-                raise InputError(f"rows {begin} to {end} of {layers.shape}")
-        except DAMAGED as error:
-            raise DamagedFileError(
-                f"damaged rows; give the predict command again: {path}"
-            ) from error
-        return layers
+        Yields:
+            The row that comes first, and the layers of these rows,
+            `(layers, rows, width)`.
+
+        Raises:
+            ValueError: If a strip is not as it was written, or rows are missing.
+        """
+        panels: dict[int, list[Strip]] = {}
+        for strip in self._strips():
+            if columns is None or strip.col == columns.col:
+                panels.setdefault(strip.col, []).append(strip)
+        with ExitStack() as files:
+            readers = [files.enter_context(_Rows(panels[col])) for col in panels]
+            while ready := min((reader.ready for reader in readers), default=0):
+                if len({reader.row for reader in readers}) > 1:
+                    raise InputError(f"rows are missing: {self.folder}")
+                row, width = readers[0].row, sum(reader.width for reader in readers)
+                rows = min(ready, max(1, PIXELS_AT_A_TIME // width))
+                parts = [reader.take(rows) for reader in readers]
+                yield row, np.concatenate(parts, axis=2) if parts[1:] else parts[0]
 
     def remove(self) -> None:
         """Remove the strips and their folder, in one step.
@@ -224,10 +252,95 @@ class StripStore:
             self.folder.rename(old)
             shutil.rmtree(old)
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """Return first row, last row and path of each strip, from the top."""
-        files = []
-        for path in sorted(self.folder.glob(f"*-*{SUFFIX}")):
-            if rows := ROWS.fullmatch(path.name.removesuffix(SUFFIX)):
-                files.append((int(rows[1]), int(rows[2]), path))
-        return files
+    def _strips(self) -> list[Strip]:
+        """Return the strips, from the left and then from the top."""
+        strips = []
+        for path in self.folder.glob(f"*-*{SUFFIX}"):
+            if place := PLACE.fullmatch(path.name.removesuffix(SUFFIX)):
+                row, last_row, col, last_col = map(int, place.groups())
+                strips.append(Strip(col, row, last_col, last_row, path))
+        return sorted(strips)
+
+
+class _Rows:
+    """The rows of strips of the same columns, taken from the top, some at a time.
+
+    Args:
+        strips: The strips, from the top.
+
+    Attributes:
+        row: The row that comes next.
+        width: Number of columns.
+    """
+
+    def __init__(self, strips: Sequence[Strip]):
+        self.row = strips[0].row
+        self.width = strips[0].last_col - strips[0].col
+        self._strips = list(reversed(strips))
+        self._open: Strip | None = None
+        self._file: gzip.GzipFile | None = None
+        self._layers = 0
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def ready(self) -> int:
+        """How many rows the strip has that comes next; 0 after the last."""
+        while self._open is None and self._strips:
+            strip = self._strips.pop()
+            if strip.last_row > self.row:
+                skipped = max(0, self.row - strip.row)
+                self.row = strip.row
+                self._begin(strip)
+                if skipped:
+                    self.take(skipped)
+        return self._open.last_row - self.row if self._open else 0
+
+    def take(self, rows: int) -> np.ndarray:
+        """Return the next rows, at most those that are ready: `(layers, rows, width)`.
+
+        Raises:
+            ValueError: If the strip is not as it was written.
+        """
+        strip, file = self._open, self._file
+        assert strip is not None and file is not None
+        with _damage(strip):
+            wanted = rows * self._layers * self.width
+            content = file.read(wanted)
+            self.row += rows
+            if self.row == strip.last_row:
+                content += file.read()  # nothing but the sum, which is checked
+                file.close()
+                self._open = None
+            taken = np.frombuffer(bytearray(content), np.uint8)
+            return taken.reshape(rows, self._layers, self.width).swapaxes(0, 1)
+
+    def _begin(self, strip: Strip) -> None:
+        """Open a strip."""
+        with _damage(strip):
+            self._file = gzip.GzipFile(strip.path)
+            version = np.lib.format.read_magic(self._file)
+            if version != (1, 0):
+                raise InputError(f"version {version}")
+            shape, _, kind = np.lib.format.read_array_header_1_0(self._file)
+            rows, self._layers, width = shape
+            expected = strip.last_row - strip.row, strip.last_col - strip.col
+            if kind != np.uint8 or (rows, width) != expected:
+                raise InputError(f"{kind} of {shape}")
+            self._open = strip
+
+
+@contextmanager
+def _damage(strip: Strip) -> Iterator[None]:
+    """Say in one line which strip is not as it was written."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise DamagedFileError(
+            f"damaged rows; give the predict command again: {strip.path}"
+        ) from error

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bdloss.geo.windows import Window
 from bdloss.inference.strips import StripStore
 from bdloss_tests.scenes import full_disk
 
@@ -42,14 +43,14 @@ def test_rows_that_are_there_twice_come_once(strips):
 def test_the_first_row_that_is_missing(strips, first, last, missing):
     for row, end in ((0, 5), (5, 12), (15, 30)):
         strips.write(row, draw(end - row))
-    assert strips.finished(first, last) == missing
+    assert strips.finished(Window(first, 0, last - first, 13)) == missing
 
 
 def test_a_strip_that_is_being_written_is_not_there(strips):
     strips.write(0, draw(5))
     (file,) = strips.folder.glob("*.gz")
     file.rename(f"{file}.1f3b")
-    assert strips.finished(0, 30) == 0
+    assert strips.finished(Window(0, 0, 30, 13)) == 0
     assert not list(strips.read())
 
 
@@ -62,13 +63,13 @@ def test_a_strip_that_does_not_fit_on_the_disk_leaves_nothing(strips):
 def test_strips_of_other_settings_are_not_gone_on_with(strips):
     strips.write(0, draw(5))
     strips.start(SETTINGS, resume=True)
-    assert strips.finished(0, 30) == 5
+    assert strips.finished(Window(0, 0, 30, 13)) == 5
     with pytest.raises(ValueError, match=r"begun with window 32, not 64; give"):
         strips.start({**SETTINGS, "window": 64}, resume=True)
     with pytest.raises(ValueError, match="begun with tta None, not d4"):
         strips.start({**SETTINGS, "tta": "d4"}, resume=True)
     strips.start({**SETTINGS, "window": 64}, resume=False)
-    assert strips.finished(0, 30) == 0
+    assert strips.finished(Window(0, 0, 30, 13)) == 0
 
 
 def test_nothing_stays_of_removed_bands(strips):
@@ -100,7 +101,7 @@ def test_damaged_rows_are_noticed_and_made_anew(strips, damage):
     with pytest.raises(ValueError, match=r"damaged rows; give .* again: .*12-0"):
         list(strips.read())
     strips.start(SETTINGS, resume=True)
-    assert strips.finished(0, 30) == 12
+    assert strips.finished(Window(0, 0, 30, 13)) == 12
     strips.write(12, whole[:, 12:])
     read = np.concatenate([layers for _, layers in strips.read()], axis=1)
     np.testing.assert_array_equal(read, whole)
