@@ -1,6 +1,8 @@
 # `make` lists the targets.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Of pytest: two processes, which take tests from each other.
+WORKERS := -n 2 --dist worksteal
 SAMPLE := samples/banepa
 SCENE := $(SAMPLE)/images/banepa_south.tif
 DRAWN := --masks $(SAMPLE)/buildings.geojson --min-hole 4 --regularize --tta flips \
@@ -30,7 +32,7 @@ train-demo: .venv/ready  ## train from nothing on a real scene, outline another 
 	  --model runs/train-demo/model.keras
 
 test: .venv/ready  ## run all tests and the examples, and measure their coverage
-	$(BIN)/python -m pytest --cov=bdloss
+	$(BIN)/python -m pytest --cov=bdloss $(WORKERS)
 
 test-slow: .venv/ready  ## run what takes longer: the whole schedule of the paper
 	$(BIN)/python -m pytest -m slow bdloss_tests

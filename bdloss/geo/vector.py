@@ -361,20 +361,18 @@ def count_readable(path: str | PathLike) -> int:
     """
     if parquet.is_parquet(path):
         return parquet.count_readable(path)
+    there = count_outlines(path)
     # GDAL reads a GeoJSON from its beginning each time.
-    most = None if Path(path).suffix == ".geojson" else READ_AT_A_TIME
+    some = there if Path(path).suffix == ".geojson" else READ_AT_A_TIME
     count = 0
-    with named_for_ogr(path) as named:
-        while True:
-            with _read_errors(path):
-                # Not `raw.read`, which pyogrio 0.13 does not free.
-                _, bounds = pyogrio.read_bounds(
-                    named, skip_features=count, max_features=most
-                )
-            some = bounds.shape[1]
-            count += some
-            if most is None or some < most:
-                return count
+    with named_for_ogr(path) as named, _read_errors(path):
+        for first in range(0, there, max(1, some)):
+            # Not `raw.read`, whose geometries pyogrio 0.13 does not free.
+            _, bounds = pyogrio.read_bounds(
+                named, skip_features=first, max_features=some
+            )
+            count += bounds.shape[1]
+    return count
 
 
 def _layer_of(path: str | PathLike) -> str:
