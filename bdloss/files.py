@@ -8,7 +8,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -73,6 +73,12 @@ def remove_file(path: Path) -> None:
     """Remove a file and what GDAL and SQLite write beside it, if they exist."""
     for suffix in BESIDE:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder unless something lies in it."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def folder_aside(path: Path) -> Path:

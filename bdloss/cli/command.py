@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from bdloss.errors import InputError, first_line
-from bdloss.memory import keep_freed_memory
 
 DEBUG = "bdloss.debug"  # whether errors are shown whole
 
@@ -140,10 +139,15 @@ def for_each(paths: Sequence[Path], work: Callable[[Path], Any]) -> list[str]:
         except Exception as error:  # whatever it is, the others are done
             if len(paths) == 1:
                 raise
-            known = isinstance(error, (InputError, OSError))
-            what = f"{error}" if known else place_of(error)
-            failures.append(f"{path.name}: {what}".splitlines()[0])
+            failures.append(failure_line(path, error))
     return failures
+
+
+def failure_line(path: Path, error: Exception) -> str:
+    """Say in one line what went wrong with a path."""
+    known = isinstance(error, (InputError, OSError))
+    what = f"{error}" if known else place_of(error)
+    return f"{path.name}: {what}".splitlines()[0]
 
 
 def report_failures(failures: list[str], rasters: int) -> None:
@@ -155,24 +159,16 @@ def report_failures(failures: list[str], rasters: int) -> None:
 
 
 def start_keras(together: bool = False) -> None:
-    """Load Keras without its backend's start-up messages, and keep freed memory.
+    """Load Keras quietly.
 
     With `together`, find the processes that train with this one, if there are any.
-    TensorFlow writes some of them to the file descriptor, whatever its log level.
     """
-    keep_freed_memory()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    screen = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import keras
+    from bdloss.startup import load_keras
 
-        if together:
-            from bdloss.training import devices
+    load_keras(_join_processes if together else None)
 
-            devices.join_processes()
-        keras.ops.zeros(())  # looks for devices
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
+
+def _join_processes() -> None:
+    from bdloss.training import devices
+
+    devices.join_processes()

@@ -1,7 +1,7 @@
 """bdloss predict, bdloss merge: the buildings of orthophotos."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +10,7 @@ import click
 
 from bdloss.cli.command import (
     Command,
+    failure_line,
     for_each,
     one_line_errors,
     report_failures,
@@ -27,12 +28,13 @@ from bdloss.cli.options import (
     model_option,
     output_options,
 )
-from bdloss.constants import BUILDING, ENGINES
+from bdloss.constants import AUTO, BUILDING, ENGINES, KERAS
 from bdloss.errors import InputError, NoOverlapError
 
 BAR = (
     "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
 )
+ROUNDING = 1e-6  # megapixels, by which the sum of all parts may differ from the whole
 HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 
 
@@ -50,7 +52,7 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
     "--resolution",
     type=Resolution(),
     metavar="METRES",
-    default="auto",
+    default=AUTO,
     show_default=True,
     help="Of what the model sees, or native; auto: the model's, if another.",
 )
@@ -65,8 +67,8 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
 @click.option("--batch", type=int, help="Windows a step.  [4; on a GPU measured]")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", *ENGINES]),
-    default="auto",
+    type=click.Choice([AUTO, *ENGINES]),
+    default=AUTO,
     show_default=True,
     help="What computes; auto: the fastest here, for an image that is worth it.",
 )
@@ -115,6 +117,11 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
     help="Do the I-th of N parts: of the rasters, or of the rows of one (see merge).",
 )
 @click.option(
+    "--scheduler",
+    metavar="WHERE",
+    help="Of Dask workers that predict: tcp://host:port, local:N or slurm:N.",
+)
+@click.option(
     "--resume/--no-resume",
     default=True,
     help="Keep finished outputs and go on with half-finished ones.  [resume]",
@@ -133,6 +140,7 @@ def predict(
     compare: Path | None,
     masks: Path | None,
     shard: tuple[int, int],
+    scheduler: str | None,
     resume: bool,
     engine: str,
     overwrite: bool,
@@ -165,20 +173,20 @@ def predict(
                 raise InputError(f"{option} is of whole rasters: give it to merge")
         if compare and not report:
             raise InputError("--compare is shown in a --report")
-        if several:
+        if scheduler:
+            for option, value in (
+                ("--masks", masks),
+                ("--report", report),
+                ("--shard", shard != (1, 1)),
+                ("--no-resume", not resume),
+            ):
+                if value:
+                    raise InputError(f"{option} does not go with --scheduler")
+        elif several:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
-        predictor = load_predictor(model)
-        if masks and len(predictor.classes) > 1:
-            raise InputError(
-                "--masks scores one class, the model has "
-                f"{', '.join(predictor.classes)}; score --class takes one of them"
-            )
-        if margin:
-            click.echo(f"margin: {options['margin'].promise}")
-        scores = PredictionScores(masks, options["margin"].radius if margin else None)
-        irregular = PredictionScores(masks)
 
-        def predict_one(image: Path) -> None:
+        def read_raster(image: Path) -> Orthophoto | None:
+            """Return a raster with its area; None if it lies outside of it."""
             orthophoto = Orthophoto.read(image, bands, nodata)
             try:
                 if aoi is not None:
@@ -187,6 +195,29 @@ def predict(
                 if not several:
                     raise
                 click.echo(f"{image.name}: outside of the area of interest")
+                return None
+            return orthophoto
+
+        if margin:
+            click.echo(f"margin: {options['margin'].promise}")
+        if scheduler:
+            how |= {"engine": engine, "overwrite": overwrite}
+            _predict_by_workers(
+                scheduler, images, read_raster, model, out, options, how
+            )
+            return
+        predictor = load_predictor(model)
+        if masks and len(predictor.classes) > 1:
+            raise InputError(
+                "--masks scores one class, the model has "
+                f"{', '.join(predictor.classes)}; score --class takes one of them"
+            )
+        scores = PredictionScores(masks, options["margin"].radius if margin else None)
+        irregular = PredictionScores(masks)
+
+        def predict_one(image: Path) -> None:
+            orthophoto = read_raster(image)
+            if orthophoto is None:
                 return
             truth = scores.reduced_truth(orthophoto)
             products = _name_products(image, out, options, overlay_mask=truth)
@@ -270,6 +301,59 @@ def merge(
     report_failures(failures, len(images))
 
 
+def _predict_by_workers(
+    scheduler: str,
+    images: Sequence[Path],
+    read_raster: Callable[[Path], Any],
+    model: Path,
+    out: Path,
+    options: dict[str, Any],
+    how: dict[str, Any],
+) -> None:
+    """Predict orthophotos on the workers of a Dask cluster."""
+    from tqdm import tqdm
+
+    from bdloss.inference import cluster
+    from bdloss.models import SHIPPED, digest_of
+
+    if how["engine"] == AUTO:
+        how["engine"] = KERAS  # workers may differ in what is the fastest
+    tasks: list[cluster.Task] = []
+    named = model if model == Path(SHIPPED) else model.absolute()
+    digest = digest_of(model)
+
+    def plan(image: Path) -> None:
+        orthophoto = read_raster(image)
+        if orthophoto is not None:
+            products = _name_products(image, out.absolute(), options)
+            tasks.append(
+                cluster.Task(
+                    orthophoto=orthophoto,
+                    products=products,
+                    model=named,
+                    digest=digest,
+                    settings=how,
+                )
+            )
+
+    failures = for_each([image.absolute() for image in images], plan)
+    total = sum(task.megapixels for task in tasks) + ROUNDING
+    with (
+        cluster.connect(scheduler) as client,
+        tqdm(total=total, desc=f"{len(tasks)} rasters", bar_format=BAR) as bar,
+    ):
+        for task, result in cluster.predict_on_workers(client, tasks, bar.update):
+            image = task.orthophoto.path
+            if not isinstance(result, Exception):
+                with tqdm.external_write_mode():
+                    _describe(image, result)
+            elif len(images) == 1:
+                raise result
+            else:
+                failures.append(failure_line(image, result))
+    report_failures(failures, len(images))
+
+
 def _name_products(image: Path, out: Path, options: dict[str, Any], **more: Any) -> Any:
     from bdloss.inference.products import Products
 
@@ -345,7 +429,7 @@ def _megapixels(orthophoto: Any) -> Any:
     """Return a progress bar over the pixels of an orthophoto that are predicted."""
     from tqdm import tqdm
 
-    total = orthophoto.window.width * orthophoto.window.height / 1e6
+    total = orthophoto.window.width * orthophoto.window.height / 1e6 + ROUNDING
     return tqdm(total=total, desc=orthophoto.path.name, bar_format=BAR)
 
 

@@ -112,3 +112,31 @@ def panels(window: Window, number: int) -> list[Window]:
         window._replace(col=col, width=end - col)
         for col, end in itertools.pairwise(cols)
     ]
+
+
+def share(window: Window, number: int, part: int, parts: int) -> list[Window]:
+    """Return a part of the panels of a window, each from the top.
+
+    Args:
+        window: The window.
+        number: How many panels it has.
+        part: Which part, from 1.
+        parts: How many parts there are, of as many rows of panels each.
+
+    Example:
+        >>> share(Window(0, 0, 10, 2048), 2, part=2, parts=4)
+        [Window(row=5, col=0, height=5, width=1024)]
+        >>> share(Window(0, 0, 10, 2048), 1, part=2, parts=2)
+        [Window(row=5, col=0, height=5, width=2048)]
+    """
+    all_panels = panels(window, number)
+    total = window.height * len(all_panels)
+    begin, end = (total * i // parts for i in (part - 1, part))
+    shares = []
+    for panel in all_panels:
+        first, last = max(begin, 0), min(end, panel.height)
+        if first < last:
+            rows = {"row": panel.row + first, "height": last - first}
+            shares.append(panel._replace(**rows))
+        begin, end = begin - panel.height, end - panel.height
+    return shares

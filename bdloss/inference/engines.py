@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from bdloss.constants import ENGINES, KERAS
+from bdloss.constants import AUTO, ENGINES, KERAS
 from bdloss.data.cache import default_folder, onnx_file
 from bdloss.errors import InputError, first_line
 from bdloss.files import unique_path
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
-AUTO = "auto"
 MIN_KERAS_SECONDS = 30.0  # from which another engine may be worth making
 ROUNDS = 3  # of measuring
 TOLERANCE = 1e-3  # of probabilities, beyond which an engine computes something else

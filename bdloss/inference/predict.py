@@ -1,4 +1,4 @@
-"""The front door: an orthophoto predicted, whole or a part of its rows, and merged.
+"""The front door: an orthophoto predicted, whole or a part of it, and merged.
 
     predict_raster -> orthophoto -> strip_prediction -> strips -> products
 
@@ -17,9 +17,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bdloss.constants import BUILDING, KERAS
+from bdloss.constants import AUTO, BUILDING, KERAS
 from bdloss.errors import InputError, OutputExistsError
-from bdloss.files import refuse_overlap, visible_files
+from bdloss.files import refuse_overlap, remove_empty, visible_files
 from bdloss.geo.area import NO_AREA, Area
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.raster import open_raster
@@ -32,7 +32,6 @@ from bdloss.inference.products import (
     write_products,
 )
 from bdloss.inference.settings import (
-    AUTO,
     InferenceSettings,
     is_familiar,
     settings_for,
@@ -157,8 +156,8 @@ def predict_raster(
         band_count: Bands that a callable takes; None for any.
         targets: Names of the maps that a callable gives: one or more classes, then
             `contact` if it gives that map.
-        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1; what is
-            predicted of them is kept for `merge_shards`, and nothing else written.
+        shard: `(i, n)` for the i-th of n parts of it, counted from 1; what is
+            predicted of it is kept for `merge_shards`, and nothing else written.
         overwrite: Whether files that exist may be replaced.
         resume: Whether to keep what is finished, to go on from the last whole strip of
             an earlier run, and to leave what is whole if this one fails, in
@@ -248,7 +247,7 @@ def predict_raster(
     with contextlib.ExitStack() as undo:
         if not folder.exists():
             folder.mkdir(parents=True)
-            undo.callback(_remove_empty, folder)
+            undo.callback(remove_empty, folder)
         undo.enter_context(store.held(*shard))
         if model and settings.get("batch") is None:
             batch = choose_batch(model, inference.window)
@@ -409,9 +408,3 @@ def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:
         with strips.held(*shard):
             strips.remove()
     strips.remove()
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder unless something lies in it."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bdloss.constants import AUTO
 from bdloss.errors import InputError
 from bdloss.geo.area import NO_AREA
 from bdloss.geo.orthophoto import Orthophoto
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from bdloss.models import Predictor
 
 
-AUTO, NATIVE = "auto", "native"  # resolutions that are no number
+NATIVE = "native"  # beside `AUTO`: resolutions that are no number
 FAMILIAR = 1.2  # ratio of resolutions up to which a model knows what it sees
 
 

@@ -18,7 +18,7 @@ from bdloss.constants import BUILDING, IGNORED, PROBABILITY_SCALE
 from bdloss.errors import InputError
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.raster import GDAL_CACHE
-from bdloss.geo.windows import Window, panels
+from bdloss.geo.windows import Window, share
 from bdloss.inference.class_choice import choose_class
 from bdloss.inference.resampling import Stretch
 from bdloss.inference.settings import InferenceSettings
@@ -59,7 +59,7 @@ def predict_strips(
         store: Where the strips are kept.
         targets: Names of the maps: classes, then `contact` if there is that map.
         band_count: Bands that the model takes, alpha not counted; None for any.
-        shard: `(i, n)` for the i-th of n parts of the rows, counted from 1. Windows
+        shard: `(i, n)` for the i-th of n parts of its panels, counted from 1. Windows
             that reach in from the neighbouring parts are predicted in both.
         resume: Whether to go on from the last whole strip of an earlier run, and to
             leave what is whole if this one fails.
@@ -109,9 +109,6 @@ def predict_strips(
         if not resume:
             undo = files.enter_context(ExitStack())
             undo.callback(store.remove)
-        whole = orthophoto.window
-        begin, last = (whole.row + whole.height * i // parts for i in (part - 1, part))
-        rows_wanted = whole._replace(row=begin, height=last - begin)
         resampled = settings.resolution is not None
         zoom = Stretch(reader.height, reader.width, geobox.height, geobox.width)
 
@@ -135,11 +132,12 @@ def predict_strips(
             return masked.size
 
         classes = len(class_names(targets))
-        for panel in panels(rows_wanted, orthophoto.panels):
+        for panel in share(orthophoto.window, orthophoto.panels, part, parts):
             first = store.finished(panel)
-            if progress is not None and first > begin:
-                progress((first - begin) * panel.width / 1e6)
-            missing = panel._replace(row=first, height=last - first)
+            done = first - panel.row
+            if progress is not None and done:
+                progress(done * panel.width / 1e6)
+            missing = panel._replace(row=first, height=panel.height - done)
             rows = predict_rows(
                 read,
                 *(reader.height, reader.width),

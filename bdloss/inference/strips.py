@@ -131,6 +131,11 @@ class StripStore:
         """Whether an earlier run, or another part, has made the folder."""
         return (self.folder / SETTINGS).exists()
 
+    @property
+    def count(self) -> int:
+        """How many strips there are."""
+        return len(self._strips())
+
     def _clear(self) -> None:
         """Remove settings and strips; locks of other processes stay."""
         for strip in self._strips():

@@ -56,6 +56,18 @@ def find_model(path: str | PathLike) -> Path:
     return Path(path)
 
 
+def digest_of(path: str | PathLike) -> str:
+    """Return what changes whenever the file of a model changes.
+
+    Args:
+        path: A model, as `find_model` takes it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    return hashlib.sha256(find_model(path).read_bytes()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A model ready to predict, and what must be known of it.
@@ -161,7 +173,7 @@ def load_predictor(path: str | PathLike) -> Predictor:
         tta=metadata.get("tta", "none"),
         targets=targets,
         colours=tuple(metadata.get("colours", ())),
-        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        digest=digest_of(path),
         scenes=metadata.get("scenes", {}),
         network=model,
     )
