@@ -327,8 +327,8 @@ def _predict_by_workers(
         if orthophoto is not None:
             products = _name_products(image, out.absolute(), options)
             tasks.append(
-                cluster.Task(
-                    orthophoto=orthophoto,
+                cluster.Task.plan(
+                    orthophoto,
                     products=products,
                     model=named,
                     digest=digest,

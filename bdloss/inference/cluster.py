@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 LOCAL, SLURM = "local", "slurm"
 UNIT_PIXELS = 64e6  # of a raster, about, that a worker predicts at a time
-SECONDS_TO_CONNECT = 8
+SECONDS_TO_CONNECT = 5
 SECONDS_TO_START = 120  # of workers on this machine
 MERGE = 0  # in the place of the number of a part
 THREADS = "TF_NUM_INTRAOP_THREADS"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A raster to predict, as a worker is told of it.
 
@@ -49,6 +50,7 @@ class Task:
         model: Path or name of the model, as `models.find_model` takes it.
         digest: The model's.
         settings: Other arguments of `predict.predict_raster`.
+        parts: How many units it is.
     """
 
     orthophoto: Orthophoto
@@ -56,11 +58,19 @@ class Task:
     model: Path
     digest: str
     settings: Mapping[str, Any]
+    parts: int = 1
 
-    @property
-    def parts(self) -> int:
-        """How many units it is."""
-        return max(1, math.ceil(1e6 * self.megapixels / UNIT_PIXELS))
+    @classmethod
+    def plan(cls, orthophoto: Orthophoto, **more: Any) -> "Task":
+        """Return the task of a raster, in units of about `UNIT_PIXELS`.
+
+        Args:
+            orthophoto: The raster.
+            **more: The other attributes.
+        """
+        whole = cls(orthophoto=orthophoto, **more)
+        parts = math.ceil(1e6 * whole.megapixels / UNIT_PIXELS)
+        return dataclasses.replace(whole, parts=parts)
 
     @property
     def megapixels(self) -> float:
@@ -132,13 +142,17 @@ def _start_local(workers: int) -> Any:
 
 def _start_slurm(jobs: int) -> Any:
     """Return workers that SLURM starts."""
-    try:
-        from dask_jobqueue import SLURMCluster
+    from dask_jobqueue import SLURMCluster
 
-        cluster = SLURMCluster(n_workers=jobs)
-    except (ImportError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"no workers by SLURM: {error}") from error
-    return cluster
+    if not shutil.which("sbatch"):
+        raise InputError("there is no SLURM on this machine: sbatch is not found")
+    try:
+        return SLURMCluster(n_workers=jobs)
+    except ValueError as error:
+        raise InputError(
+            "jobs of SLURM need cores and memory, which jobqueue.slurm of Dask's "
+            "configuration gives (~/.config/dask/jobqueue.yaml)"
+        ) from error
 
 
 def predict_on_workers(
@@ -247,7 +261,7 @@ def _predict_unit(unit: _Unit) -> tuple[PredictionResult, list[tuple[int, str]]]
     task, settings = unit.task, dict(unit.task.settings)
     with _collected_logs() as lines:
         if unit.part == MERGE:
-            overwrite = settings["overwrite"]
+            overwrite = settings.get("overwrite", False)
             image = task.orthophoto.path
             result = merge_shards(image, task.products, overwrite=overwrite)
         else:

@@ -38,7 +38,7 @@ from bdloss.inference.margin import (
     Margin,
     doubt_of_strips,
 )
-from bdloss.inference.strips import IDENTITY, UNSAID, StripStore
+from bdloss.inference.strips import IDENTITY, UNSAID, StripStore, in_tiles
 from bdloss.metrics.conformal import rings_of
 from bdloss.models import class_names
 from bdloss.report.prediction import Prediction
@@ -357,6 +357,7 @@ def write_products(orthophoto: Orthophoto, products: Products) -> Made:
     products.check(orthophoto.ground, targets)
     # Rows of shards, which may be of copies, do not know the time of the image.
     tags = {**strips.settings, **orthophoto.identity, **products.tags()}
+    tags = dict(sorted(tags.items()))  # files of shards are the same to the byte
     with ExitStack() as undo:
         masked, building = _write_rasters(orthophoto, strips, products, tags)
         for path in products.paths:
@@ -416,8 +417,12 @@ def _write_rasters(
             for path in outputs
         ]
         # A panel after the other, so that tiles are written once.
-        pieces = ((panel, piece) for panel in columns for piece in strips.read(panel))
-        for panel, (row, layers) in pieces:
+        pieces = (
+            (panel, *piece)
+            for panel in columns
+            for piece in in_tiles(strips.read(panel))
+        )
+        for panel, row, layers in pieces:
             window = Window(row, panel.col, *layers.shape[1:])
             if area is not None:
                 layers[:, ~area.mask(window)] = IGNORED  # its margin

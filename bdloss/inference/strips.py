@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from bdloss.constants import KERAS
 from bdloss.errors import DamagedFileError, InputError
 from bdloss.files import DAMAGED, locked, unique_path
-from bdloss.geo.windows import Window
+from bdloss.geo.windows import TILE, Window
 
 SETTINGS = "settings.json"
 AREA = "area.wkb"  # the shape of the area of interest, if there is one
@@ -265,6 +265,37 @@ class StripStore:
                 row, last_row, col, last_col = map(int, place.groups())
                 strips.append(Strip(col, row, last_col, last_row, path))
         return sorted(strips)
+
+
+def in_tiles(
+    pieces: Iterable[tuple[int, np.ndarray]],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield pieces of rows that end where tiles of a GeoTIFF do.
+
+    So each tile is written once, and files are the same whatever the pieces were.
+
+    Args:
+        pieces: The row that each begins with, and its layers, `(layers, rows, width)`,
+            from the top without a gap.
+
+    Example:
+        >>> pieces = [(500, np.zeros((2, 20, 3))), (520, np.zeros((2, 9, 3)))]
+        >>> [(row, layers.shape[1]) for row, layers in in_tiles(pieces)]
+        [(500, 12), (512, 17)]
+    """
+    first, kept = 0, list[np.ndarray]()
+    for row, layers in pieces:
+        while layers.shape[1]:
+            if not kept:
+                first = row
+            room = TILE - row % TILE
+            kept.append(layers[:, :room])
+            row, layers = row + kept[-1].shape[1], layers[:, room:]
+            if row % TILE == 0:
+                yield first, np.concatenate(kept, axis=1)
+                kept = []
+    if kept:
+        yield first, np.concatenate(kept, axis=1)
 
 
 class _Rows:

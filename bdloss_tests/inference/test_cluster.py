@@ -1,0 +1,246 @@
+"""Workers of a Dask cluster make what one process makes, whatever dies meanwhile."""
+
+import dataclasses
+import os
+import random
+import signal
+import stat
+import threading
+import time
+
+import pytest
+
+from bdloss.errors import InputError
+from bdloss.geo.orthophoto import Orthophoto
+from bdloss.inference import cluster
+from bdloss.inference.cluster import Task, connect, predict_on_workers
+from bdloss.inference.predict import predict_raster
+from bdloss.inference.products import Products
+from bdloss.models import digest_of, load_predictor
+from bdloss_tests.scenes import make_rows, write_raster
+
+pytest.importorskip("distributed")
+
+HOW = {"window": 32, "overlap": 8, "batch": 2, "threshold": 0.5, "engine": "keras"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect("local:2") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("town")
+    for number, size in enumerate([(60, 90), (150, 220), (80, 70)]):
+        pixels, _ = make_rows(number, *size)
+        write_raster(folder / f"scene{number}.tif", pixels)
+    return sorted(folder.iterdir())
+
+
+def products(folder, image):
+    return Products.in_folder(
+        folder, image.stem, prob=True, vector="fgb", min_area=1.0, overlay=True
+    )
+
+
+def plan(images, folder, model, **more):
+    return [
+        Task.plan(
+            Orthophoto.read(image),
+            products=products(folder, image),
+            model=model,
+            digest=digest_of(model),
+            settings={**HOW, **more},
+        )
+        for image in images
+    ]
+
+
+def by_one_process(images, folder, model):
+    predictor = load_predictor(model)
+    for image in images:
+        predict_raster(image, predictor, products(folder, image), **HOW)
+
+
+def predict_all(client, tasks, progress=None):
+    """Predict rasters with which nothing may be wrong."""
+    results = dict(predict_on_workers(client, tasks, progress))
+    for result in results.values():
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, town, bright_model):
+    folder = tmp_path_factory.mktemp("alone") / "out"
+    by_one_process(town, folder, bright_model)
+    assert len(contents(folder)) == 4 * len(town)
+    return folder
+
+
+@pytest.mark.parametrize("pixels", [64e6, 5000], ids=["whole", "in parts"])
+def test_the_result_is_that_of_one_process_to_the_byte(
+    client, town, alone, tmp_path, bright_model, monkeypatch, pixels
+):
+    monkeypatch.setattr(cluster, "UNIT_PIXELS", pixels)
+    out, progress = tmp_path / "out", []
+    tasks = plan(town, out, bright_model)
+    assert max(task.parts for task in tasks) == (7 if pixels == 5000 else 1)
+    results = predict_all(client, tasks, progress.append)
+    assert contents(out) == contents(alone)
+    for task in tasks:
+        assert results[task].files == task.products.paths
+        assert results[task].polygons > 0
+    assert sum(progress) == pytest.approx(sum(task.megapixels for task in tasks))
+    again = predict_all(client, tasks)
+    assert all(result.kept for result in again.values())
+
+
+def test_what_is_wrong_with_a_raster_is_said_and_the_rest_is_done(
+    client, town, alone, tmp_path, bright_model
+):
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(town[0].read_bytes())
+    tasks = plan([*town, bad], tmp_path / "out", bright_model)
+    bad.write_bytes(b"no raster")
+    results = dict(predict_on_workers(client, tasks))
+    errors = [result for result in results.values() if isinstance(result, Exception)]
+    assert len(errors) == 1
+    assert "bad.tif" in str(errors[0])
+    assert contents(tmp_path / "out") == contents(alone)
+
+
+class Poison:
+    """In the place of tags, kills the process that looks at them."""
+
+    def keys(self):
+        os._exit(1)
+
+
+def test_a_unit_that_kills_workers_is_named_and_the_rest_is_done(
+    client, town, alone, tmp_path, bright_model, monkeypatch
+):
+    monkeypatch.setattr(cluster, "UNIT_PIXELS", 5000)
+    out = tmp_path / "out"
+    tasks = plan(town, out, bright_model)
+    poisoned = dataclasses.replace(
+        plan(town[1:2], tmp_path / "other", bright_model, tags=Poison())[0], parts=1
+    )
+    results = dict(predict_on_workers(client, [poisoned, *tasks]))
+    error = results.pop(poisoned)
+    assert isinstance(error, InputError)
+    assert str(error) == "killed the workers that predicted it"
+    assert not [result for result in results.values() if isinstance(result, Exception)]
+    assert contents(out) == contents(alone)
+
+
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(10, marks=pytest.mark.slow)], ids=["two", "ten"]
+)
+def test_killed_workers_cost_nothing_but_time(
+    client, town, alone, tmp_path, bright_model, monkeypatch, kills
+):
+    monkeypatch.setattr(cluster, "UNIT_PIXELS", 1500)
+    out, killed = tmp_path / "out", []
+    dice = random.Random(7)
+    done = threading.Event()
+
+    def kill_some():
+        while len(killed) < kills and not done.wait(dice.uniform(0.2, 2)):
+            workers = [pid for pid in client.run(os.getpid).values() if pid]
+            if workers:
+                killed.append(dice.choice(workers))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    try:
+        while True:  # again, as somebody would who has time for ten kills
+            tasks = plan(town, out, bright_model, overwrite=len(killed) < kills)
+            predict_all(client, tasks)
+            if len(killed) == kills:
+                break
+    finally:
+        done.set()
+        killer.join()
+    assert contents(out) == contents(alone)
+
+
+def test_workers_that_lack_something_are_refused_first(
+    client, town, tmp_path, bright_model
+):
+    (task,) = plan(town[:1], tmp_path / "out", bright_model)
+    other = dataclasses.replace(task, digest="0123456789abcdef")
+    with pytest.raises(ValueError, match=r"worker tcp://\S+ has another model of the"):
+        list(predict_on_workers(client, [other]))
+    missing = dataclasses.replace(task, model=tmp_path / "no.keras")
+    with pytest.raises(ValueError, match="does not see the model"):
+        list(predict_on_workers(client, [missing]))
+    assert not (tmp_path / "out").exists()
+    unseen = tmp_path / "elsewhere" / "token"
+    assert cluster._look([unseen], []) == f"does not see the folder {unseen.parent}"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ("local", "how many workers"),
+        ("local:0", "must be 1 or more"),
+        ("local:two", "must be 1 or more"),
+        ("slurm:-1", "must be 1 or more"),
+        ("here", "a scheduler is tcp://host:port, local:N or slurm:N"),
+        ("slurm", "no SLURM on this machine"),
+    ],
+)
+def test_schedulers_that_are_none(scheduler, message, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ValueError, match=message), connect(scheduler):
+        pass
+
+
+def test_a_scheduler_that_does_not_answer_is_said_soon():
+    began = time.perf_counter()
+    address = "tcp://127.0.0.1:9"
+    said = pytest.raises(OSError, match=f"no scheduler answers at {address}")
+    with said, connect(address):
+        pass
+    assert time.perf_counter() - began < 4 * cluster.SECONDS_TO_CONNECT
+
+
+SBATCH = """#!/bin/sh
+for script; do :; done
+setsid sh "$script" > "$LOG" 2>&1 &
+echo $! > "$PIDS"
+echo "Submitted batch job 1"
+"""
+SCANCEL = """#!/bin/sh
+kill -- -$(cat "$PIDS")
+"""
+
+
+def test_jobs_of_slurm_predict(town, alone, tmp_path, bright_model, monkeypatch):
+    import dask
+
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(text)
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "job.log"))
+    monkeypatch.setenv("PIDS", str(tmp_path / "job.pid"))
+    with pytest.raises(ValueError, match="need cores and memory"), connect("slurm"):
+        pass
+    job = {"cores": 1, "processes": 1, "memory": "4GB", "interface": "lo"}
+    known = dask.config.set({f"jobqueue.slurm.{key}": job[key] for key in job})
+    with known, connect("slurm:1") as client:
+        tasks = plan(town, tmp_path / "out", bright_model)
+        predict_all(client, tasks)
+    assert contents(tmp_path / "out") == contents(alone)
