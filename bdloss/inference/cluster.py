@@ -108,7 +108,8 @@ def connect(scheduler: str) -> Iterator[Any]:
         workers = int(number or 1)
         start = _start_local if kind == LOCAL else _start_slurm
         with start(workers) as cluster, Client(cluster) as client:
-            # Jobs may wait in a queue for as long as it takes.
+            if kind == SLURM:  # where jobs may wait for as long as it takes
+                logger.info("workers: waiting for SLURM to start one")
             client.wait_for_workers(1, SECONDS_TO_START if kind == LOCAL else None)
             yield client
     elif "://" in scheduler:

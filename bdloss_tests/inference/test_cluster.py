@@ -154,9 +154,10 @@ def test_killed_workers_cost_nothing_but_time(
 
     def kill_some():
         while len(killed) < kills and not done.wait(dice.uniform(0.2, 2)):
-            workers = [pid for pid in client.run(os.getpid).values() if pid]
-            if workers:
-                killed.append(dice.choice(workers))
+            nannies = list(client.cluster.workers.values())
+            alive = [nanny.pid for nanny in nannies if nanny.pid]
+            if alive:
+                killed.append(dice.choice(alive))
                 os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_some)
@@ -216,12 +217,13 @@ def test_a_scheduler_that_does_not_answer_is_said_soon():
 
 SBATCH = """#!/bin/sh
 for script; do :; done
-setsid sh "$script" > "$LOG" 2>&1 &
-echo $! > "$PIDS"
+cp "$script" "$JOB.sh"
+setsid sh "$JOB.sh" > "$JOB.log" 2>&1 &
+echo $! > "$JOB.pid"
 echo "Submitted batch job 1"
 """
 SCANCEL = """#!/bin/sh
-kill -- -$(cat "$PIDS")
+kill -- -$(cat "$JOB.pid")
 """
 
 
@@ -234,8 +236,7 @@ def test_jobs_of_slurm_predict(town, alone, tmp_path, bright_model, monkeypatch)
         script.write_text(text)
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("LOG", str(tmp_path / "job.log"))
-    monkeypatch.setenv("PIDS", str(tmp_path / "job.pid"))
+    monkeypatch.setenv("JOB", str(tmp_path / "job"))
     with pytest.raises(ValueError, match="need cores and memory"), connect("slurm"):
         pass
     job = {"cores": 1, "processes": 1, "memory": "4GB", "interface": "lo"}
