@@ -30,6 +30,7 @@ from bdloss.inference import Products, predict_raster
 
 SIDES = (2_000, 5_000, 10_000, 20_000)  # pixels, of the rasters for memory
 WINDOW, OVERLAP, BATCH = 512, 128, 4
+TILE = 512  # pixels
 # Pixels, of the rasters for speed: 14 windows each way, 7 where they are seen often.
 SPEED_SIDES = {"none": 5_504, "flips": 2_816, "d4": 2_816}
 ASKED = {"none": 1, "flips": 4, "d4": 8}  # times that the model sees a window
@@ -47,32 +48,38 @@ MADE = (  # in this order: outlines are what is scored against
 BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 
-def make_raster(path: Path, side: int) -> None:
-    """Write a square raster of noise and blocks."""
+def make_raster(path: Path, side: int, width: int = 0, sparse: bool = False) -> None:
+    """Write a raster of noise and blocks, square unless it has another width.
+
+    Of a sparse one every twentieth tile is there, each way.
+    """
     random = np.random.default_rng(1)
-    tile = random.integers(0, 200, (3, 512, 512), np.uint8)
-    for row in range(20, 512, 128):  # 16 houses on 2.4 hectares
-        for col in range(15, 512, 128):
+    tile = random.integers(1, 200, (3, TILE, TILE), np.uint8)
+    for row in range(20, TILE, 128):  # 16 houses on 2.4 hectares
+        for col in range(15, TILE, 128):
             tile[:, row : row + 50, col : col + 70] = 230
-    across = -(-side // 512)
+    width = width or side
     profile = {
         "driver": "GTiff",
         "dtype": "uint8",
         "count": 3,
         "height": side,
-        "width": side,
+        "width": width,
         "crs": "EPSG:32645",
         "transform": rasterio.Affine(0.3, 0, 353_900, 0, -0.3, 3_057_500),
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": TILE,
+        "blockysize": TILE,
         "bigtiff": "if_safer",
+        **({"nodata": 0, "sparse_ok": True} if sparse else {}),
     }
+    step = TILE * (20 if sparse else 1)
     with rasterio.open(path, "w", **profile) as target:
-        for row in range(0, side, 512):
-            rows = np.tile(tile, (1, 1, across))[:, : min(512, side - row), :side]
-            place = rasterio.windows.Window(0, row, side, rows.shape[1])
-            target.write(rows, window=place)
+        for row in range(0, side, step):
+            for col in range(0, width, step):
+                sides = min(TILE, width - col), min(TILE, side - row)
+                place = rasterio.windows.Window(col, row, *sides)
+                target.write(tile[:, : sides[1], : sides[0]], window=place)
 
 
 def pointwise(batch: np.ndarray) -> np.ndarray:
@@ -186,7 +193,12 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measure", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--sides", type=int, nargs="*", default=SIDES)
+    parser.add_argument(
+        "--sides",
+        nargs="*",
+        default=[str(side) for side in SIDES],
+        help="Of the rasters for memory: 5000, 4000x200000, 100000x100000-sparse.",
+    )
     parser.add_argument("--made", nargs="*", default=MADE, choices=MADE)
     parser.add_argument("--tta", nargs="*", default=list(ASKED), choices=list(ASKED))
     parser.add_argument(
@@ -219,11 +231,12 @@ def main() -> None:
                 f"| {size / whole:.2f} |",
                 flush=True,
             )
-        print("\n| side, pixels | made | s | peak, MB | page, MB |")
+        print("\n| height x width | made | s | peak, MB | page, MB |")
         print("| ---: | --- | ---: | ---: | ---: |", flush=True)
         for side in arguments.sides:
             path = Path(folder) / f"{side}.tif"
-            make_raster(path, side)
+            size, _, sparse = side.partition("-")
+            make_raster(path, *map(int, size.split("x")), sparse=bool(sparse))
             for made in arguments.made:
                 seconds, peak, page = ask("memory", path, made)
                 shown = f"{page}" if page else ""

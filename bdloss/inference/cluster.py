@@ -99,6 +99,8 @@ def connect(scheduler: str) -> Iterator[Any]:
         raise InputError("--scheduler needs Dask: pip install 'bdloss[dask]'")
     from distributed import Client
 
+    # What goes wrong is raised, and said in a line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
     kind, _, number = scheduler.partition(":")
     if kind in (LOCAL, SLURM):
         if not (number or (kind == SLURM and scheduler == kind)):
@@ -135,7 +137,7 @@ def _start_local(workers: int) -> Any:
         threads_per_worker=1,
         memory_limit=0,  # else workers that Dask finds large are killed
         dashboard_address=None,
-        silence_logs=logging.CRITICAL,
+        silence_logs=logging.CRITICAL + 1,
         preload="bdloss.startup",
         env={THREADS: os.environ.get(THREADS, str(threads))},
     )
