@@ -88,16 +88,21 @@ def pointwise(batch: np.ndarray) -> np.ndarray:
 
 
 def measure_memory(path: Path, made: str) -> None:
-    """Print seconds, the peak of memory and the size of a page, in megabytes."""
-    began = time.perf_counter()
+    """Print seconds, the peak of memory, that of the imports alone, and of a page."""
+    began, imports = time.perf_counter(), peak()
     page = path.with_suffix(".html")
     if made == "mask":
         predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)
     else:
         make_products(path, made, page)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = time.perf_counter() - began
     size = page.stat().st_size / 1e6 if page.exists() else 0
-    print(f"{time.perf_counter() - began:.1f} {peak:.0f} {size:.1f}")
+    print(f"{seconds:.1f} {peak():.0f} {imports:.0f} {size:.1f}")
+
+
+def peak() -> float:
+    """Return the most memory of this process so far, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def make_products(path: Path, made: str, page: Path) -> None:
@@ -231,17 +236,18 @@ def main() -> None:
                 f"| {size / whole:.2f} |",
                 flush=True,
             )
-        print("\n| height x width | made | s | peak, MB | page, MB |")
-        print("| ---: | --- | ---: | ---: | ---: |", flush=True)
+        print("\n| height x width | made | s | peak, MB | of imports | page, MB |")
+        print("| ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
         for side in arguments.sides:
             path = Path(folder) / f"{side}.tif"
             size, _, sparse = side.partition("-")
             make_raster(path, *map(int, size.split("x")), sparse=bool(sparse))
             for made in arguments.made:
-                seconds, peak, page = ask("memory", path, made)
+                seconds, most, imports, page = ask("memory", path, made)
                 shown = f"{page}" if page else ""
                 print(
-                    f"| {side} | {made} | {seconds} | {peak:.0f} | {shown} |",
+                    f"| {side} | {made} | {seconds} | {most:.0f} | {imports:.0f} "
+                    f"| {shown} |",
                     flush=True,
                 )
                 path.with_suffix(".html").unlink(missing_ok=True)
