@@ -115,7 +115,7 @@ def photos(count=4, side=32):
     [
         ({"backbone": "plain", "filters": 4, "blocks": 2}, "float32"),
         ({"backbone": "plain", "filters": 4, "blocks": 2}, "mixed_float16"),
-        ({"backbone": "resnet34"}, "float32"),
+        pytest.param({"backbone": "resnet34"}, "float32", marks=pytest.mark.slow),
     ],
     ids=["plain", "plain in mixed precision", "resnet34"],
 )

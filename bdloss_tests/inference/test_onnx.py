@@ -41,7 +41,12 @@ def read_sample(bands):
     return np.concatenate([patches, patches[:, : bands - 3]], axis=1)
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name == "mobilenetv2" else [])
+        for name in NETWORKS
+    ]
+)
 def predictor(request, tmp_path):
     path = tmp_path / "model.keras"
     keras.utils.set_random_seed(3)

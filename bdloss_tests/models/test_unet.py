@@ -7,8 +7,9 @@ from bdloss.losses import CombinedLoss
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 FIVE_BANDS = np.concatenate([PIXELS, PIXELS[..., :2]], axis=-1)
-ENCODERS = ["vgg16", "vgg19", "resnet34", "densenet121", "densenet169"]
-ENCODERS += ["inceptionresnetv2"]  # the six of the paper
+ENCODERS = ["vgg16", "resnet34", "densenet121"]  # the six of the paper
+LARGE = ["vgg19", "densenet169", "inceptionresnetv2"]
+ENCODERS += [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
 
 array = keras.ops.convert_to_numpy
 

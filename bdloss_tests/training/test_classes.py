@@ -46,7 +46,10 @@ def town(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module", params=["sigmoid", "softmax"])
+@pytest.fixture(
+    scope="module",
+    params=["sigmoid", pytest.param("softmax", marks=pytest.mark.slow)],
+)
 def run(request, town, tmp_path_factory):
     """A short training: its folder, what it returned, and its experiment."""
     experiment = make_experiment(
