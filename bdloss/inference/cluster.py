@@ -110,9 +110,9 @@ def connect(scheduler: str) -> Iterator[Any]:
         workers = int(number or 1)
         start = _start_local if kind == LOCAL else _start_slurm
         with start(workers) as cluster, Client(cluster) as client:
-            if kind == SLURM:  # where jobs may wait for as long as it takes
-                logger.info("workers: waiting for SLURM to start one")
-            client.wait_for_workers(1, SECONDS_TO_START if kind == LOCAL else None)
+            # Those that end, as jobs do at their time limit, are started anew.
+            cluster.adapt(minimum=workers, maximum=workers)
+            _wait_for_a_worker(client, SECONDS_TO_START if kind == LOCAL else None)
             yield client
     elif "://" in scheduler:
         try:
@@ -120,11 +120,19 @@ def connect(scheduler: str) -> Iterator[Any]:
         except (OSError, ValueError, ImportError) as error:
             raise OSError(f"no scheduler answers at {scheduler}") from error
         with client:
+            _wait_for_a_worker(client)
             yield client
     else:
         raise InputError(
             f"a scheduler is tcp://host:port, local:N or slurm:N, got {scheduler!r}"
         )
+
+
+def _wait_for_a_worker(client: Any, seconds: float | None = None) -> None:
+    """Wait for as long as a queue may take, if it has no limit, and say so."""
+    if seconds is None and not client.scheduler_info()["workers"]:
+        logger.info("workers: waiting for the first one")
+    client.wait_for_workers(1, seconds)
 
 
 def _start_local(workers: int) -> Any:

@@ -156,7 +156,7 @@ def test_killed_workers_cost_nothing_but_time(
         while len(killed) < kills and not done.wait(dice.uniform(0.2, 2)):
             nannies = list(client.cluster.workers.values())
             alive = [nanny.pid for nanny in nannies if nanny.pid]
-            if alive:
+            if alive and client.scheduler_info()["workers"]:
                 killed.append(dice.choice(alive))
                 os.kill(killed[-1], signal.SIGKILL)
 
