@@ -49,7 +49,6 @@ def write_rasters(folder: Path, number: int) -> list[Path]:
 
 def measure(workers: int, seconds: float, folder: Path) -> tuple[int, float]:
     """Return how many rasters were predicted, and how long it took."""
-    from distributed import Client, LocalCluster
 
     def sleep(batch: np.ndarray) -> np.ndarray:
         time.sleep(seconds)
@@ -68,6 +67,23 @@ def measure(workers: int, seconds: float, folder: Path) -> tuple[int, float]:
     cluster._model_of = lambda model, digest: predictor
     cluster._look = lambda tokens, models: ""
     images = write_rasters(folder, ROUNDS * workers)
+    return len(images), predict_all(workers, images, folder / f"out{workers}")
+
+
+def measure_sharing(workers: int, number: int, folder: Path) -> float:
+    """Return the processor time of a raster that nothing is done with, in ms."""
+    cluster._predict_unit = lambda unit: (None, [])
+    cluster._look = lambda tokens, models: ""
+    images = write_rasters(folder, 1) * number
+    used = time.process_time()
+    predict_all(workers, images, folder / "none")
+    return 1000 * (time.process_time() - used) / number
+
+
+def predict_all(workers: int, images: list[Path], out: Path) -> float:
+    """Predict rasters by threads; return the seconds that it took."""
+    from distributed import Client, LocalCluster
+
     threads = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -80,7 +96,7 @@ def measure(workers: int, seconds: float, folder: Path) -> tuple[int, float]:
         tasks = [
             cluster.Task.plan(
                 Orthophoto.read(image),
-                products=Products.in_folder(folder / f"out{workers}", image.stem),
+                products=Products.in_folder(out, image.stem),
                 model=Path("sleeps"),
                 digest="sleeps",
                 settings={"engine": "keras", "overlap": 0, "batch": 1},
@@ -90,7 +106,7 @@ def measure(workers: int, seconds: float, folder: Path) -> tuple[int, float]:
         for _, result in cluster.predict_on_workers(client, tasks):
             if isinstance(result, Exception):
                 raise result
-        return len(images), time.perf_counter() - began
+        return time.perf_counter() - began
 
 
 def main() -> None:
@@ -114,6 +130,9 @@ def main() -> None:
             f"| {100 * slept / took:.0f} | {1000 * used / rasters:.0f} |",
             flush=True,
         )
+    with tempfile.TemporaryDirectory() as folder:
+        cost = measure_sharing(8, 2000, Path(folder))
+    print(f"client and scheduler alone: {cost:.1f} ms of processor time a raster")
 
 
 if __name__ == "__main__":
