@@ -206,9 +206,18 @@ def predict_on_workers(
         number, task = unit.number, unit.task
         if number not in left:  # another unit of it has failed
             continue
-        if future.status not in ("finished", "error"):
+        if future.cancelled():
             raise OSError("the scheduler is gone; the same command goes on")
+        if not future.done():  # its worker died since, so it is done again
+            units[future] = unit
+            waiting.add(future)
+            continue
         error = future.exception()
+        outcome, lines = (None, []) if error else future.result()
+        for level, line in lines:
+            logger.log(level, line)
+        if isinstance(outcome, InputError):
+            error = outcome
         if error is not None and _has_killed(error):
             made = task.products.store.count
             if made > unit.made:  # it was not the reason: some of it is done
@@ -220,16 +229,13 @@ def predict_on_workers(
             client.cancel([other for other in units if units[other].number == number])
             yield task, error
             continue
-        result, lines = future.result()
-        for level, line in lines:
-            logger.log(level, line)
         if unit.part != MERGE:
             left[number] -= 1
             if progress is not None:
                 progress(task.megapixels / task.parts)
         if unit.part == MERGE or task.parts == 1:
             del left[number]
-            yield task, result
+            yield task, outcome
         elif not left[number]:
             submit(_Unit(number, task, MERGE, 0))
 
@@ -267,23 +273,33 @@ def _has_killed(error: BaseException) -> bool:
     return isinstance(error, KilledWorker)
 
 
-def _predict_unit(unit: _Unit) -> tuple[PredictionResult, list[tuple[int, str]]]:
-    """Do a unit; return what was made, and what was logged. Runs on a worker."""
+def _predict_unit(
+    unit: _Unit,
+) -> tuple[PredictionResult | InputError, list[tuple[int, str]]]:
+    """Do a unit, on a worker; return what was made, or is wrong, and what was logged.
+
+    What is wrong is returned, since Dask makes another exception of one that it cannot
+    send.
+    """
     task, settings = unit.task, dict(unit.task.settings)
+    result: PredictionResult | InputError
     with _collected_logs() as lines:
-        if unit.part == MERGE:
-            overwrite = settings.get("overwrite", False)
-            image = task.orthophoto.path
-            result = merge_shards(image, task.products, overwrite=overwrite)
-        else:
-            result = predict_raster(
-                task.orthophoto,
-                _model_of(task.model, task.digest),
-                task.products,
-                shard=(unit.part, task.parts),
-                resume=True,
-                **settings,
-            )
+        try:
+            if unit.part == MERGE:
+                overwrite = settings.get("overwrite", False)
+                image = task.orthophoto.path
+                result = merge_shards(image, task.products, overwrite=overwrite)
+            else:
+                result = predict_raster(
+                    task.orthophoto,
+                    _model_of(task.model, task.digest),
+                    task.products,
+                    shard=(unit.part, task.parts),
+                    resume=True,
+                    **settings,
+                )
+        except (InputError, OSError) as error:
+            result = InputError(first_line(error))
     return result, lines
 
 
@@ -335,13 +351,15 @@ def _check_workers(client: Any, tasks: Sequence[Task]) -> None:
             undo.callback(token.unlink)
             tokens.append(token)
         models = {(task.model, task.digest) for task in tasks}
-        try:
-            answers = client.run(_look, tokens, sorted(models))
-        except Exception as error:  # whatever a worker without bdloss says
-            raise InputError(
-                f"workers must have bdloss installed: {first_line(error)}"
-            ) from error
+        answers = client.run(_look, tokens, sorted(models), on_error="return")
     for address, answer in answers.items():
+        if isinstance(answer, OSError):
+            continue  # it has died meanwhile; what comes for it is as the others are
+        if isinstance(answer, Exception):
+            raise InputError(
+                f"workers must have bdloss installed, {address} says: "
+                f"{first_line(answer)}"
+            )
         if answer:
             raise InputError(f"worker {address} {answer}")
 

@@ -9,7 +9,9 @@ import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from bdloss.cli.main import main
 from bdloss.errors import InputError
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.inference import cluster
@@ -245,3 +247,77 @@ def test_jobs_of_slurm_predict(town, alone, tmp_path, bright_model, monkeypatch)
         tasks = plan(town, tmp_path / "out", bright_model)
         predict_all(client, tasks)
     assert contents(tmp_path / "out") == contents(alone)
+
+
+@pytest.fixture
+def threads():
+    """A cluster of threads of this process."""
+    from distributed import Client, LocalCluster
+
+    settings = {"processes": False, "dashboard_address": None, "memory_limit": 0}
+    workers = LocalCluster(n_workers=2, threads_per_worker=1, **settings)
+    with workers, Client(workers) as client:
+        yield client
+    cluster._model_of.cache_clear()
+
+
+def test_threads_are_workers_too(
+    threads, town, alone, tmp_path, bright_model, monkeypatch
+):
+    monkeypatch.setattr(cluster, "UNIT_PIXELS", 20_000)
+    out = tmp_path / "out"
+    tasks = plan(town, out, bright_model)
+    assert [task.parts for task in tasks] == [1, 2, 1]
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(town[1].read_bytes())
+    tasks += plan([bad], tmp_path / "out", bright_model)
+    bad.unlink()
+    results = dict(predict_on_workers(threads, tasks))
+    error = results.pop(tasks[-1])
+    assert isinstance(error, InputError)
+    assert str(error) == f"no such file: {bad}"
+    assert contents(out) == contents(alone)
+    other = dataclasses.replace(tasks[0], digest="0123456789abcdef")
+    with pytest.raises(ValueError, match="has another model of the name"):
+        list(predict_on_workers(threads, [other]))
+    with pytest.raises(ValueError, match="a worker has another model of this name"):
+        cluster._model_of(bright_model, "0123456789abcdef")
+
+
+def predict(*words):
+    return CliRunner().invoke(main, ["predict", *map(str, words)])
+
+
+def test_the_command_predicts_on_workers(client, town, tmp_path, bright_model):
+    words = ("--model", bright_model, "--scheduler", client.scheduler.address)
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"no raster")
+    done = predict(*town, *words, "--out", tmp_path / "out", "--window", 32)
+    assert done.exit_code == 0, done.output
+    assert "scene1.tif: " in done.output
+    assert len(list((tmp_path / "out").iterdir())) == 2 * len(town)
+    done = predict(*town, bad, *words, "--out", tmp_path / "out", "--window", 32)
+    assert done.exit_code == 1
+    assert "scene1.tif: kept: " in done.output
+    assert "Error: bad.tif: " in done.output
+    assert "1 of 4 rasters failed" in done.output
+    damaged = tmp_path / "damaged.tif"
+    damaged.write_bytes(town[1].read_bytes()[:20_000])
+    done = predict(damaged, *words, "--out", tmp_path / "one", "--window", 32)
+    assert done.exit_code == 2
+    assert "Error: damaged raster" in done.output
+    elsewhere = ("--aoi", "0,0,1,1", "--out", tmp_path / "none")
+    done = predict(*town, *words, *elsewhere)
+    assert done.exit_code == 0
+    assert "outside of the area of interest" in done.output
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--report"], ["--shard", "1/2"], ["--no-resume"], ["--masks", "m.tif"]]
+)
+def test_what_does_not_go_with_a_scheduler(town, tmp_path, bright_model, words):
+    where = ("--model", bright_model, "--out", tmp_path, "--scheduler", "local:2")
+    done = predict(*town, *where, *words)
+    assert done.exit_code == 2
+    assert f"{words[0]} does not go with --scheduler" in done.output
