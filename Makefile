@@ -43,7 +43,7 @@ fuzz: .venv/ready  ## feed commands thousands of odd and damaged files (an hour)
 # TensorFlow is not installed there: nothing of ours may need it.
 test-backends: .venv-backends/ready  ## run losses, metrics and patches on JAX and PyTorch
 	for backend in jax torch; do \
-	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q \
+	  KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest -q $(WORKERS) \
 	    bdloss_tests/test_backends.py bdloss_tests/losses \
 	    bdloss_tests/test_callbacks.py \
 	    bdloss_tests/metrics \
