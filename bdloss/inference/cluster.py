@@ -344,7 +344,7 @@ def _check_workers(client: Any, tasks: Sequence[Task]) -> None:
         tokens = []
         for folder in folders:
             if not folder.exists():
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 undo.callback(remove_empty, folder)
             token = folder / f".bdloss-{uuid.uuid4().hex}"
             token.touch()

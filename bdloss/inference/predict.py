@@ -246,7 +246,7 @@ def predict_raster(
         )
     with contextlib.ExitStack() as undo:
         if not folder.exists():
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)  # by another part, meanwhile
             undo.callback(remove_empty, folder)
         undo.enter_context(store.held(*shard))
         if model and settings.get("batch") is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -751,6 +752,19 @@ def test_half_a_result_of_another_image_is_not_gone_on_with(image, tmp_path):
     write_raster(image, PIXELS[::-1])
     with pytest.raises(ValueError, match="shards of another image"):
         merge(image, tmp_path / "o")
+
+
+def test_a_folder_that_another_shard_makes_meanwhile(image, tmp_path, monkeypatch):
+    out, make = tmp_path / "o", Path.mkdir
+
+    def make_too_late(folder, *args, **how):
+        make(folder, parents=True, exist_ok=True)
+        make(folder, *args, **how)
+
+    monkeypatch.setattr(Path, "mkdir", make_too_late)
+    for part in (1, 2):
+        predict(image, out, shard=(part, 2))
+    assert merge(image, out).polygons
 
 
 def test_shards_of_a_copy_are_those_of_the_image(image, tmp_path):
