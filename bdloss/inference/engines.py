@@ -23,7 +23,6 @@ from bdloss.errors import InputError, first_line
 from bdloss.files import unique_path
 from bdloss.inference.batch_size import has_gpu
 from bdloss.inference.onnx import check_converter, convert_network
-from bdloss.memory import refuse_beyond_memory
 from bdloss.models import Predictor
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 MIN_KERAS_SECONDS = 30.0  # from which another engine may be worth making
 ROUNDS = 3  # of measuring
-CONVERTER_BYTES = 250  # of memory for a weight, measured on ResNet34
 TOLERANCE = 1e-3  # of probabilities, beyond which an engine computes something else
 
 
@@ -211,13 +209,11 @@ def write_onnx(predictor: Predictor, path: Path) -> Path:
         The file.
 
     Raises:
-        ValueError: If the packages that write ONNX are not installed, it cannot hold
-            the network, or the machine has too little memory to convert it.
+        ValueError: If the packages that write ONNX are not installed, or it cannot hold
+            the network.
     """
     check_converter()
     assert predictor.network is not None
-    number = predictor.network.count_params()
-    refuse_beyond_memory(CONVERTER_BYTES * number, f"bringing {number} weights to ONNX")
     with unique_path(path) as partial:
         try:
             shape = (None, None, None, predictor.band_count)

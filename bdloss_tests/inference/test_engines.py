@@ -169,17 +169,6 @@ def test_an_engine_that_fails_is_not_taken(fresh, clocked, caplog, predict, says
     assert caplog.messages[0].endswith("; Keras goes on")
 
 
-def test_what_memory_cannot_convert_is_left_to_keras(fresh, monkeypatch, caplog):
-    unknown = replace(fresh, digest="unknown")
-    monkeypatch.setattr(engines, "MIN_KERAS_SECONDS", 0)
-    monkeypatch.setattr(engines, "CONVERTER_BYTES", 1e15)
-    with caplog.at_level("INFO"):
-        assert use(unknown) == (fresh.predict, "keras")
-    assert "weights to ONNX needs" in caplog.messages[0]
-    with pytest.raises(ValueError, match=r"weights to ONNX needs \d+ GB of memory"):
-        engines.make_engine(unknown, "onnxruntime")
-
-
 def test_what_onnx_cannot_hold_is_left_to_keras(fresh, monkeypatch, caplog):
     def fail(*_):
         raise NotImplementedError("no such layer\nin two lines")

@@ -1,6 +1,8 @@
 import importlib.util
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -92,6 +94,25 @@ def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
     for path in files:
         onnx.export_onnx(predictor, path)
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak")
+def test_weights_are_not_copied_again_and_again(tmp_path):
+    def read_memory(field):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1000 * int(line.split()[1]) for line in lines if field in line)
+
+    pixels = keras.Input((None, None, 1))
+    small = with_custom_layers()
+    onnx.convert_network(small, tmp_path / "small.onnx", (None, None, None, 3))
+    wide = layers.Conv2D(3000, 1)(layers.Conv2D(3000, 1)(pixels))
+    network = keras.Model(pixels, layers.Conv2D(1, 1)(wide))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = read_memory("VmRSS")
+    onnx.convert_network(network, tmp_path / "large.onnx", (None, None, None, 1))
+    size = (tmp_path / "large.onnx").stat().st_size
+    assert size > 4 * 3000**2
+    assert read_memory("VmHWM") - before < 12 * size
 
 
 @pytest.mark.parametrize("contact", [False, True])
