@@ -58,7 +58,12 @@ def calibrate(
         from bdloss.data.folder import read_folder
         from bdloss.files import refuse_existing
         from bdloss.inference.calibration import calibrate as find_margin
-        from bdloss.inference.margin import margin_path, write_margin
+        from bdloss.inference.margin import (
+            DISTANCE,
+            PROBABILITY,
+            margin_path,
+            write_margin,
+        )
         from bdloss.models import load_predictor
 
         path = margin_path(model)
@@ -74,6 +79,10 @@ def calibrate(
             tta=tta,
         )
         write_margin(margin, model)
-    click.echo(f"{margin.promise} (of {margin.units} {unit}s like these)")
-    click.echo(f"by probability: where the doubt is {margin.doubt:g} or more")
+    like = f"(of {margin.units} {unit}s like these)"
+    click.echo(f"{margin.promise(DISTANCE)} {like}")
+    if margin.doubt is None:
+        click.echo("by probability: only the whole image would keep the promise")
+    else:
+        click.echo(f"by probability: {margin.promise(PROBABILITY)} {like}")
     click.echo(str(path))

@@ -199,7 +199,7 @@ def predict(
             return orthophoto
 
         if margin:
-            click.echo(f"margin: {options['margin'].promise}")
+            click.echo(f"margin: {options['margin'].promise(margin)}")
         if scheduler:
             how |= {"engine": engine, "overwrite": overwrite}
             _predict_by_workers(
@@ -212,7 +212,7 @@ def predict(
                 "--masks scores one class, the model has "
                 f"{', '.join(predictor.classes)}; score --class takes one of them"
             )
-        scores = PredictionScores(masks, options["margin"].radius if margin else None)
+        scores = PredictionScores(masks)
         irregular = PredictionScores(masks)
 
         def predict_one(image: Path) -> None:
@@ -245,7 +245,11 @@ def predict(
                 return
             _describe(image, result)
             judged = scores.add(
-                orthophoto, products.mask, products.polygons, judge=report
+                orthophoto,
+                products.mask,
+                products.polygons,
+                margin=_counted_margin(products),
+                judge=report,
             )
             if report:
                 known = {"truth": scores.find(orthophoto), "other": other}
@@ -364,7 +368,16 @@ def _read_margin(model: Path, margin: str | None) -> dict[str, Any]:
     """Return what `Products` must know of a margin, if one is wanted."""
     from bdloss.inference.margin import read_margin
 
-    return {"margin": read_margin(model), "margin_by": margin} if margin else {}
+    if margin is None:
+        return {}
+    return {"margin": read_margin(model, margin), "margin_by": margin}
+
+
+def _counted_margin(products: Any) -> float | Path | None:
+    """Return the margin that true walls are counted in: metres, or its raster."""
+    if products.margin is None:
+        return None
+    return products.margin.radius if products.rings else products.band
 
 
 def _page_of(image: Path, out: Path) -> Path:

@@ -28,12 +28,11 @@ class PredictionScores:
     Args:
         truths: A mask, a folder of masks of the same names as the orthophotos, or a
             file of outlines; None for nothing, which scores nothing.
-        margin: Metres around outlines in which true walls are counted; None for none.
     """
 
-    def __init__(self, truths: Path | None, margin: float | None = None):
+    def __init__(self, truths: Path | None):
         self._truths = truths
-        self._margin = margin
+        self._margin: float | Path | None = None  # the last
         self._found: dict[Path, Path] = {}
         self._counts: dict[str, ImageCounts] = {}
 
@@ -80,6 +79,7 @@ class PredictionScores:
         mask: Path,
         outlines: Path | None = None,
         *,
+        margin: float | Path | None = None,
         judge: bool = False,
     ) -> Judged | None:
         """Count a prediction, where the orthophoto has data: see `count_prediction`.
@@ -88,6 +88,7 @@ class PredictionScores:
             orthophoto: What was predicted.
             mask: Its mask.
             outlines: Its outlines.
+            margin: As in `count_pair`.
             judge: Whether to look where it is wrong.
 
         Returns:
@@ -104,8 +105,9 @@ class PredictionScores:
         errors = None
         if judge:
             errors = ErrorMap(Pair(name, mask, truth), box.height, box.width)
+        self._margin = margin
         self._counts[name] = count_prediction(
-            orthophoto, mask, truth, outlines, self._margin, errors
+            orthophoto, mask, truth, outlines, margin, errors
         )
         if errors is None:
             return None
@@ -147,7 +149,7 @@ def count_prediction(
     mask: Path,
     truth: Path,
     outlines: Path | None = None,
-    margin: float | None = None,
+    margin: float | Path | None = None,
     errors: ErrorMap | None = None,
 ) -> ImageCounts:
     """Count a mask against its ground truth where the orthophoto has data.

@@ -46,16 +46,17 @@ from bdloss.evaluation.scores import (
 )
 from bdloss.evaluation.tables import write_scores
 from bdloss.files import atomic_folder, folder_aside, refuse_existing
+from bdloss.geo import raster
 from bdloss.geo.area import to_pixels
 from bdloss.geo.geobox import GeoBox
-from bdloss.geo.windows import Window
+from bdloss.geo.windows import TILE, Window
 from bdloss.metrics.boundary_iou import (
     BOUNDARY_DISTANCE,
     BoundaryIoUCounts,
     count_boundary_iou,
 )
 from bdloss.metrics.buildings import InstanceCounter, InstanceCounts
-from bdloss.metrics.conformal import MarginCounts, count_margin
+from bdloss.metrics.conformal import MarginCounts, count_margin, points_on_walls
 from bdloss.metrics.distances import (
     DistanceCounts,
     MatchedDistances,
@@ -364,7 +365,7 @@ def count_pair(
     see: Callable[[Strip, int], None] | None = None,
     strip_height: int | None = None,
     distance: int = BOUNDARY_DISTANCE,
-    margin: float | None = None,
+    margin: float | Path | None = None,
 ) -> ImageCounts:
     """Count a prediction against its ground truth.
 
@@ -377,7 +378,7 @@ def count_pair(
         see: As in `count_image`.
         strip_height: As in `count_image`.
         distance: As in `count_image`.
-        margin: As in `score_rasters`.
+        margin: As in `score_rasters`, or the raster of a margin.
 
     Returns:
         The counts, for `summarise`.
@@ -506,8 +507,8 @@ def _count_outlines(
     return counts._replace(polis_sum=side * counts.polis_sum)
 
 
-def _count_margin(reader: PairReader, radius: float) -> MarginCounts | None:
-    """Count true walls in a margin of metres; None if a side has no outlines."""
+def _count_margin(reader: PairReader, margin: float | Path) -> MarginCounts | None:
+    """Count true walls in a margin; None if a side has no outlines."""
     true, pred = reader.outlines()
     metres = reader.geobox.resolution
     if true is None or pred is None or metres is None:
@@ -517,8 +518,32 @@ def _count_margin(reader: PairReader, radius: float) -> MarginCounts | None:
         for side in (true, pred)
     )
     extent = shapely.box(0, 0, reader.geobox.width, reader.geobox.height)
-    counts = count_margin(true, pred, radius / metres, WALL_STEP, extent)
+    if isinstance(margin, Path):
+        points = points_on_walls(true, WALL_STEP, extent)
+        length = float(shapely.length(np.array(pred, object)).sum())
+        counts = _count_in_raster(points, margin)._replace(length=length)
+    else:
+        counts = count_margin(true, pred, margin / metres, WALL_STEP, extent)
     return counts._replace(area=metres**2 * counts.area, length=metres * counts.length)
+
+
+def _count_in_raster(points: np.ndarray, margin: Path) -> MarginCounts:
+    """Count the points that lie in the raster of a margin, and its pixels."""
+    counts = MarginCounts()
+    col, row = points.astype(int).T
+    with raster.open_raster(margin) as source:
+        for top in range(0, source.height, TILE):
+            rows = min(TILE, source.height - top)
+            inside = raster.read_mask(source, Window(top, 0, rows, source.width))
+            here = (row >= top) & (row < top + rows)
+            values = inside[row[here] - top, np.minimum(col[here], source.width - 1)]
+            found = MarginCounts(
+                covered=int((values == 1).sum()),
+                points=int((values != IGNORED).sum()),
+                area=float((inside == 1).sum()),
+            )
+            counts = add_counts(counts, found)
+    return counts
 
 
 def _depth_in_pixels(pixels: int, metres: float | None, geobox: GeoBox) -> int:
@@ -568,22 +593,27 @@ def note_kinds(
     return notes
 
 
-def note_margin(radius: float | None, counts: Iterable[ImageCounts]) -> list[str]:
+def note_margin(
+    margin: float | Path | None, counts: Iterable[ImageCounts]
+) -> list[str]:
     """Return how many true walls lie in a margin, and how wide it is, in a line.
 
     Args:
-        radius: How far it reaches on either side, in metres; None for no margin.
+        margin: As in `count_pair`; None for no margin.
         counts: Those of all images.
     """
     counts = list(counts)
-    if radius is None or not counts:
+    if margin is None or not counts:
         return []
-    margin = summarise(counts).margin
-    if margin is None:
+    found = summarise(counts).margin
+    if found is None:
         return ["No margin: it needs outlines on both sides, and a CRS."]
+    where = "in the margin"
+    if not isinstance(margin, Path):
+        where = f"within {margin:g} m of predicted ones"
     return [
-        f"{100 * margin.coverage:.1f} % of the true walls lie within {radius:g} m of "
-        f"predicted ones; the margin is {margin.width:.2f} m wide on average."
+        f"{100 * found.coverage:.1f} % of the true walls lie {where}; it is "
+        f"{found.width:.2f} m wide on average."
     ]
 
 

@@ -81,7 +81,7 @@ def calibrate(
     Raises:
         ValueError: If alpha is not in (0, 1), there are too few units, no margin keeps
             the promise, the model has learned from a scene or tells several classes
-            apart, or a scene has no CRS.
+            apart, or a scene has no CRS or is there twice.
     """
     known = _check_scenes(predictor, scenes)
     fewest = fewest_units(alpha)
@@ -111,7 +111,8 @@ def calibrate(
         )
     return Margin(
         radius=_rounded(radius, np.ceil),
-        doubt=_rounded(MOST_DOUBT - conformal_radius(certainties, alpha), np.floor),
+        doubt=_rounded(MOST_DOUBT - conformal_radius(certainties, alpha), np.floor)
+        or None,
         alpha=alpha,
         unit=unit,
         units=len(units),
@@ -159,12 +160,24 @@ def _check_scenes(predictor: Predictor, scenes: Sequence[Scene]) -> dict[str, st
     digests = {
         scene.name: str(raster.identify(scene.image)["image"]) for scene in scenes
     }
+    first = {digest: name for name, digest in reversed(digests.items())}
+    copies = [name for name, digest in digests.items() if first[digest] != name]
+    if copies:
+        raise InputError(f"copies of other scenes are no units: {', '.join(copies)}")
     seen = set(predictor.scenes.values())
     learned = [name for name, digest in digests.items() if digest in seen]
     if learned:
         raise InputError(
             f"the model has learned from {', '.join(learned)}: calibrate it on scenes "
             "that it has not seen"
+        )
+    known = {name.rpartition("/")[2] for name in predictor.scenes}  # of its start too
+    alike = sorted(digests.keys() & known)
+    if alike:
+        logger.warning(
+            "the model has learned from scenes of these names; if they are of the "
+            "same place, nothing is promised: %s",
+            ", ".join(alike),
         )
     return digests
 

@@ -26,7 +26,8 @@ class Margin:
 
     Attributes:
         radius: Of the margin by distance: its half width, in metres.
-        doubt: Of that by probability: the least `doubt_of` a pixel in it, in [0, 0.5].
+        doubt: Of that by probability: the least `doubt_of` a pixel in it, in (0, 0.5];
+            None if only the whole image would keep the promise.
         alpha: Share of a true wall that lies beyond the margin, on average over units.
         unit: What the promise is about: `scene` or `site`.
         units: How many there were.
@@ -39,12 +40,14 @@ class Margin:
 
     Example:
         >>> town = Margin(radius=0.9, doubt=0.1, alpha=0.1, unit="scene", units=12)
-        >>> town.promise
+        >>> town.promise()
         '90 % of the true walls of a scene, on average, lie within 0.9 m'
+        >>> town.promise("probability")
+        '90 % of the true walls of a scene, on average, lie where doubt is 0.1 or more'
     """
 
     radius: float
-    doubt: float
+    doubt: float | None
     alpha: float
     unit: str
     units: int
@@ -58,15 +61,21 @@ class Margin:
     @property
     def doubt_steps(self) -> int:
         """The least doubt, as `doubt_of` counts it."""
+        assert self.doubt is not None
         return math.ceil(self.doubt * PROBABILITY_SCALE)
 
-    @property
-    def promise(self) -> str:
-        """What is promised, in a line."""
-        share = f"{100 * (1 - self.alpha):g} %"
+    def promise(self, by: str = DISTANCE) -> str:
+        """Return what is promised, in a line.
+
+        Args:
+            by: `DISTANCE` or `PROBABILITY`.
+        """
+        where = f"within {self.radius:g} m"
+        if by == PROBABILITY:
+            where = f"where doubt is {self.doubt:g} or more"
         return (
-            f"{share} of the true walls of a {self.unit}, on average, lie within "
-            f"{self.radius:g} m"
+            f"{100 * (1 - self.alpha):g} % of the true walls of a {self.unit}, on "
+            f"average, lie {where}"
         )
 
     def check(self, model: str, made: Mapping[str, Any]) -> None:
@@ -111,12 +120,16 @@ def write_margin(margin: Margin, model: str | PathLike) -> Path:
     return path
 
 
-def read_margin(model: str | PathLike) -> Margin:
+def read_margin(model: str | PathLike, by: str = DISTANCE) -> Margin:
     """Read the margin of a model.
+
+    Args:
+        model: Path of its file, or `buildings`.
+        by: `DISTANCE` or `PROBABILITY`.
 
     Raises:
         FileNotFoundError: If it has none.
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, or it has none of this kind.
     """
     path = margin_path(model)
     if not path.is_file():
@@ -125,11 +138,14 @@ def read_margin(model: str | PathLike) -> Margin:
         )
     try:
         margin = Margin(**json.loads(path.read_text()))
-        numbers = np.array([margin.radius, margin.doubt, margin.alpha], float)
+        doubt = MOST_DOUBT if margin.doubt is None else margin.doubt
+        numbers = np.array([margin.radius, doubt, margin.alpha], float)
     except DAMAGED as error:
         raise DamagedFileError(f"damaged margin: {path} ({error})") from error
     if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
         raise InputError(f"a margin must have finite numbers: {path}")
+    if by == PROBABILITY and margin.doubt is None:
+        raise InputError(f"no margin by probability keeps the promise: {path}")
     return margin
 
 

@@ -406,11 +406,24 @@ def _model_metadata(
         "tta": experiment.prediction.tta,
         "resolution": experiment.prediction.resolution
         or resolution_of(splits.train[0]),
-        "scenes": {
-            scene.name: raster.identify(scene.image)["image"]
-            for scene in (*splits.train, *splits.validation)
-        },
+        "scenes": _learned_from(experiment, splits),
         "bdloss": bdloss.__version__,
+    }
+
+
+def _learned_from(experiment: Experiment, splits: Splits) -> dict[str, str]:
+    """Return the digests of the images that a model has learned from, by their names.
+
+    Those of the model that it started from are among them, as `buildings/town`.
+    """
+    earlier: dict[str, str] = {}
+    if experiment.model.start:
+        start = Path(experiment.model.start)
+        scenes = models.read_metadata(start).get("scenes", {})
+        earlier = {f"{start.stem}/{name}": scenes[name] for name in scenes}
+    return earlier | {
+        scene.name: raster.identify(scene.image)["image"]
+        for scene in (*splits.train, *splits.validation)
     }
 
 

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from shapely.affinity import affine_transform
 
 from bdloss.data.folder import read_folder
+from bdloss.data.scenes import Scene
+from bdloss.evaluation.predictions import PredictionScores
 from bdloss.evaluation.scoring import score_rasters
+from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.outline_writer import write_outlines
 from bdloss.geo.vector import read_outlines
 from bdloss.inference.calibration import calibrate, site_of
@@ -83,7 +86,8 @@ def test_sites_are_units_of_all_their_scenes(tmp_path):
 def test_scenes_without_a_wall_are_left_out_and_named(tmp_path, caplog):
     scenes = write_scenes(tmp_path, FOUR)
     write_raster(tmp_path / "masks" / "d.tif", np.zeros((SIDE, SIDE), np.uint8))
-    blank = scenes[0]._replace(name="d", truth=tmp_path / "masks" / "d.tif")
+    image = write_raster(tmp_path / "d.tif", np.full((SIDE, SIDE, 3), 9, np.uint8))
+    blank = Scene("d", image, tmp_path / "masks" / "d.tif")
     found = calibrate(PREDICTOR, [*scenes, blank], 0.3)
     assert found.left_out == ("d",) and found.units == 4
     assert "left out, without a wall: d" in caplog.text
@@ -106,12 +110,35 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path):
     learned = replace(PREDICTOR, scenes={"x": digests["a2"], "y": digests["c_x"]})
     with pytest.raises(ValueError, match="has learned from a2, c_x: calibrate it on"):
         calibrate(learned, scenes, 0.4)
+    copied = [*scenes, scenes[1]._replace(name="copy")]
+    with pytest.raises(ValueError, match="copies of other scenes are no units: copy"):
+        calibrate(PREDICTOR, copied, 0.4)
     several = replace(PREDICTOR, targets=("roof", "road"))
     with pytest.raises(ValueError, match="of buildings alone, the model has roof, ro"):
         calibrate(several, scenes, 0.4)
     write_raster(scenes[0].image, np.zeros((SIDE, SIDE, 3), np.uint8), crs=None)
     with pytest.raises(ValueError, match="in metres, and needs a CRS"):
         calibrate(PREDICTOR, scenes, 0.4)
+
+
+def test_scenes_of_names_that_the_model_has_learned_from_are_told(tmp_path, caplog):
+    scenes = write_scenes(tmp_path, FOUR)
+    calibrate(replace(PREDICTOR, scenes={"town": "1"}), scenes, 0.4)
+    assert not caplog.messages
+    calibrate(replace(PREDICTOR, scenes={"start/b1": "1", "a1": "2"}), scenes, 0.4)
+    assert caplog.messages[0].endswith("nothing is promised: a1, b1")
+
+
+def test_the_whole_image_is_no_margin(tmp_path):
+    """A model that is as sure of a house that it does not see as of all others."""
+    sure = replace(PREDICTOR, predict=lambda batch: (batch[..., :1] > 100) * 1.0)
+    scenes = write_scenes(tmp_path, FOUR)
+    found = calibrate(sure, scenes, 0.3)
+    assert found.doubt is None and found.radius > 0
+    write_margin(found, tmp_path / "model.keras")
+    assert read_margin(tmp_path / "model.keras").radius == found.radius
+    with pytest.raises(ValueError, match="no margin by probability keeps the promise"):
+        read_margin(tmp_path / "model.keras", "probability")
 
 
 FOUND = Margin(
@@ -189,6 +216,19 @@ def test_a_margin_by_probability_is_where_the_model_doubts(tmp_path):
         mask = source.read(1)
     np.testing.assert_array_equal(band, doubt_of(mask, likely) >= 0.3 * 254)
     assert band.sum() == 2 * 2 * (30 + 40)  # a pixel on either side of the wall
+
+    # Its true walls are counted in what is drawn, and not at a distance.
+    truth = tmp_path / "town" / "houses.gpkg"
+    scores = PredictionScores(truth)
+    orthophoto = Orthophoto.read(tmp_path / "town" / "images" / "a.tif")
+    scores.add(orthophoto, products.mask, products.polygons, margin=products.band)
+    found = scores.lines()[-1]
+    assert found.startswith("100.0 % of the true walls lie in the margin; it is 0.60 m")
+    with rasterio.open(products.band, "r+") as target:
+        target.write(np.where(np.arange(SIDE) < 40, band, 0), 1)  # the left of it
+    scores.add(orthophoto, products.mask, products.polygons, margin=products.band)
+    # Of 30 + 40 pixels each way, 20 + 20 of the long walls and a short one lie there.
+    assert scores.lines()[-1].startswith("57.1 % of the true walls")
 
 
 def test_a_margin_of_other_outlines_is_refused(tmp_path):

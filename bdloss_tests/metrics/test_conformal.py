@@ -36,7 +36,9 @@ def risks_over_splits(alpha, number, worse=1.0):
     return np.array(found)
 
 
-@pytest.mark.parametrize(("alpha", "number"), [(0.1, 12), (0.1, 40), (0.2, 10)])
+@pytest.mark.parametrize(
+    ("alpha", "number"), [(0.1, 12), (0.1, 40), (0.1, 80), (0.2, 40)]
+)
 def test_the_promise_is_kept_on_average_over_draws(alpha, number):
     risks = risks_over_splits(alpha, number)
     error = risks.std(ddof=1) / math.sqrt(SPLITS)

@@ -25,6 +25,7 @@ def save(path, targets=("building",), bands=3, **settings):
     metadata = {
         "network": chosen.model_dump(exclude=training.OF_TRAINING),
         "classes": classes,
+        "scenes": {"vienna1": "d1", "a": "d2"},
         **({"targets": list(targets)} if len(targets) > len(classes) else {}),
     }
     models.save_model(network, path, metadata)
@@ -149,8 +150,12 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     training.train(make_experiment(settings), out, verbose=0, on_start=see)
     same(begun[0], trained.get_weights())
     assert f"start: the weights of {path}\n" in caplog.text
-    network = models.read_metadata(out / "model.keras")["network"]
-    assert network == models.read_metadata(path)["network"]
+    made, first = (models.read_metadata(one) for one in (out / "model.keras", path))
+    assert made["network"] == first["network"]
+    # What the first model has learned from, this one has too.
+    earlier = {f"{path.stem}/{name}": first["scenes"][name] for name in first["scenes"]}
+    assert earlier and earlier.items() <= made["scenes"].items()
+    assert len(made["scenes"]) == len(earlier) + 2
 
     labelled = (90 * 130 + 70 * 84) * 0.3**2
     settings["model"]["keep"] = labelled / 3  # so a quarter of all
