@@ -68,7 +68,8 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     for axes, name in zip(panels, names, strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if all(key in row for row in history):
-                axes.plot(epochs, [row[key] for row in history], label=label)
+                values = [row[key] for row in history]
+                axes.plot(epochs, values, label=label, marker=".")
         axes.set(xlabel="epoch", ylabel=titles[name])
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)

@@ -246,6 +246,7 @@ def test_reports_are_written_and_compared(model, image, tmp_path):
     written = page.stat().st_mtime_ns
     done = invoke(*words, "--masks", tmp_path / "truth")  # all of it is kept
     assert done.exit_code == 0 and page.stat().st_mtime_ns == written
+    assert f"kept: {page}; --overwrite writes it anew" in done.stdout
     other = ("--out", tmp_path / "other", "--compare")
     done = invoke("predict", image, "--model", model, "--report", *other, out)
     assert done.exit_code == 0, done.output
@@ -261,6 +262,12 @@ def test_reports_are_written_and_compared(model, image, tmp_path):
     done = invoke(*words, tmp_path / "scores")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "scores" / "town_report.html").is_file()
+    village = image.with_name("village.tif")
+    village.write_bytes(image.read_bytes())
+    words = [village if word == image else word for word in words]
+    done = invoke(*words, tmp_path / "none")
+    assert done.exit_code == 2 and not (tmp_path / "none").exists()
+    assert "no orthophoto is called like a prediction: town" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -268,6 +275,10 @@ def test_reports_are_written_and_compared(model, image, tmp_path):
     [
         (["--compare", "OUT"], "--compare is shown in a --report"),
         (["--report", "--compare", "OUT"], "no outlines to compare with: "),
+        (
+            ["--report", "--compare", "OUT", "--no-polygons"],
+            "--no-polygons leave",
+        ),
         (["--report", "--shard", "1/2"], "whole rasters: give it to merge"),
     ],
 )

@@ -173,6 +173,8 @@ def predict(
                 raise InputError(f"{option} is of whole rasters: give it to merge")
         if compare and not report:
             raise InputError("--compare is shown in a --report")
+        if compare and not options["polygons"]:
+            raise InputError("--compare is of outlines, which --no-polygons leaves out")
         if scheduler:
             for option, value in (
                 ("--masks", masks),
@@ -406,6 +408,7 @@ def _write_page(
 
     page = _page_of(image, out)
     if result.kept and page.exists():
+        click.echo(f"{image.name}: kept: {page}; --overwrite writes it anew")
         return
     write_report(
         products.as_prediction(image, **known), page, judged, overwrite=overwrite
@@ -415,7 +418,7 @@ def _write_page(
 
 def _other_outlines(products: Any, folder: Path | None) -> Path | None:
     """Return the outlines of another prediction of the same raster."""
-    if folder is None or products.polygons is None:
+    if folder is None:
         return None
     path = folder / products.polygons.name
     if not path.is_file():

@@ -608,11 +608,11 @@ def note_margin(
     found = summarise(counts).margin
     if found is None:
         return ["No margin: it needs outlines on both sides, and a CRS."]
-    where = "in the margin"
+    where = "where the model doubts"
     if not isinstance(margin, Path):
         where = f"within {margin:g} m of predicted ones"
     return [
-        f"{100 * found.coverage:.1f} % of the true walls lie {where}; it is "
+        f"{100 * found.coverage:.1f} % of the true walls lie {where}; the margin is "
         f"{found.width:.2f} m wide on average."
     ]
 

@@ -1,6 +1,7 @@
 """Calibration of a model: which margin of its outlines holds true walls."""
 
 import datetime
+import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,10 @@ def calibrate(
     known = _check_scenes(predictor, scenes)
     fewest = fewest_units(alpha)
     _check_units({_unit_of(scene, unit) for scene in scenes}, alpha, fewest, unit)
+    if unit == "site":
+        for site, some in itertools.groupby(scenes, lambda one: site_of(one.name)):
+            names = ", ".join(scene.name for scene in some)
+            logger.info("site %s: %s", site, names)
     units: dict[str, list[WallScores]] = {}
     left_out = []
     made: dict[str, Any] = {}

@@ -187,7 +187,7 @@ class Products:
         if self.margin is not None:
             tags |= {"margin_m": self.margin.radius, "margin_doubt": self.margin.doubt}
             tags["margin_alpha"] = self.margin.alpha
-            tags["margin_by"] = PROBABILITY if self.rings is None else DISTANCE
+            tags["margin_by"] = self.margin_by
         return tags
 
     @property
@@ -292,8 +292,14 @@ class Products:
             probabilities=self.probabilities,
             band=self.band,
             rings=self.rings,
+            promise=self.margin.promise(self.margin_by) if self.margin else "",
             **more,
         )
+
+    @property
+    def margin_by(self) -> str:
+        """Of what kind the margin is, if there is one."""
+        return PROBABILITY if self.rings is None else DISTANCE
 
     def count_polygons(self) -> int | None:
         """Return how many outlines were written; None if none were asked for."""

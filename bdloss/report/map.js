@@ -53,6 +53,7 @@ function describe(name, fields, values) {
   return table;
 }
 
+const told = [];  // outlines that have something to tell, and their layers
 function outlines(layer, pane) {
   const group = L.featureGroup();
   layer.polygons.forEach((rings, i) => {
@@ -62,6 +63,7 @@ function outlines(layer, pane) {
     });
     if (layer.values) {
       shape.bindPopup(() => describe(layer.name, layer.fields, layer.values[i]));
+      told.push({ shape, group });
     }
     group.addLayer(shape);
   });
@@ -126,7 +128,21 @@ for (const layer of data.outlines) {
   (panes[layer.key] ||= []).push(map.getPane(pane));
 }
 
+// With Enter, so that no mouse is needed.
+map.getContainer().addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.target !== map.getContainer()) return;
+  const middle = map.getCenter();
+  let nearest = null, least = Infinity;
+  for (const { shape, group } of told) {
+    if (!map.hasLayer(group)) continue;
+    const away = map.distance(middle, shape.getBounds().getCenter());
+    if (away < least) [nearest, least] = [shape, away];
+  }
+  if (nearest) nearest.openPopup(nearest.getBounds().getCenter());
+});
+
 function go(place) {
+  document.getElementById("map").scrollIntoView({ block: "nearest" });
   map.fitBounds([corner(place.row, place.col),
     corner(place.row + place.height, place.col + place.width)]);
 }
@@ -143,9 +159,11 @@ for (const place of data.places) {
 
 const swipe = document.getElementById("swipe");
 if (swipe) {  // the prediction on the left of it, the other on the right
+  const divider = L.DomUtil.create("div", "divider", map.getContainer());
   const cut = () => {
     const size = map.getSize();
     const at = size.x * swipe.value / 100;
+    divider.style.left = `${at}px`;
     const corners = (left, right) => {
       const [a, b] = [[left, -size.y], [right, 2 * size.y]].map(
         (point) => map.containerPointToLayerPoint(point));

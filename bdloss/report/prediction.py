@@ -33,12 +33,13 @@ from bdloss.report.tiles import make_pyramid
 
 TILE_BYTES = 8_000_000  # of levels that are whole
 OUTLINE_BYTES = 2_500_000  # of all outlines; what is beyond is left out, and said
-PICTURE_SIDE = 1500  # pixels of the longer side of what lies over the orthophoto
+PICTURE_PIXELS = 1500**2  # of all that lie over the orthophoto, each kind of them
 MASK_PIXELS = 25_000_000  # of a true mask that is outlined
 TENTHS = 10  # outlines are in tenths of a pixel
 FIELDS = ("id", "class", "area_m2", "probability")  # of outlines, where there are such
 PLACES = 8
 AROUND = 40  # pixels around a building that is a place to look at
+PLACE_SIDE = 512  # pixels of it at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Prediction:
         truth: Mask or file of outlines; None if it is not known.
         value: In a true mask, that of the class that is looked at; None for all but 0.
         other: Outlines of another prediction, to compare with; None for none.
+        promise: What the margin is, in words; empty without one.
     """
 
     image: Path
@@ -66,6 +68,7 @@ class Prediction:
     truth: Path | None = None
     value: int | None = None
     other: Path | None = None
+    promise: str = ""
 
 
 class Place(NamedTuple):
@@ -115,7 +118,7 @@ def write_report(
         pictures = list(_collect_pictures(prediction, ground, colours))
     if judged:
         pictures += _paint_errors(judged.errors.marks)
-    notes = []
+    notes = _notes_of(prediction, ground, judged)
     if pyramid.finest:
         notes.append(
             f"The orthophoto is averaged {2**pyramid.finest}-fold here; the places "
@@ -137,17 +140,38 @@ def write_report(
             '<h2><label for="swipe">this prediction | the other</label></h2>'
             '<input type="range" id="swipe" min="0" max="100" value="50">'
         )
-    scores = {"scores": judged.scores} if judged else {}
+    scores = {"all of it": judged.scores} if judged else {}
     title = f"{'Outlines' if colours else 'Buildings'} of {prediction.image.name}"
     body = (
         f"<header><h1>{html.escape(title)}</h1></header>\n<main>\n"
-        '<div id="map" tabindex="0" role="application" aria-label="map"></div>\n'
+        '<div id="map" tabindex="0" role="application" aria-label="map: arrows move '
+        'it, plus and minus zoom, Enter tells of the outline in the middle"></div>\n'
         f'<aside>{swipe}<h2>Layers</h2><div id="layers"></div>'
         f"{''.join(f'<p>{html.escape(note)}</p>' for note in notes)}"
         f'<h2>Places to look at</h2><ul id="places"></ul>{tabulate(scores)}</aside>\n'
         "</main>\n<noscript>This page needs JavaScript, which is in it.</noscript>"
     )
     page.write_page(path, title, body, data, with_map=True, overwrite=overwrite)
+
+
+def _notes_of(
+    prediction: Prediction, ground: GeoBox, judged: Judged | None
+) -> list[str]:
+    """Return what must be known to read the map."""
+    notes = []
+    if prediction.promise:
+        notes.append(
+            f"Margin: {prediction.promise}, for scenes like those of its calibration."
+        )
+    found = judged.scores.margin if judged else None
+    if found is not None:
+        notes.append(
+            f"Of the true walls here {100 * found.coverage:.1f} % lie in the margin, "
+            f"which is {found.width:.2f} m wide on average."
+        )
+    if _is_too_large(prediction, ground):
+        notes.append("The true mask is too large to be outlined here.")
+    return notes
 
 
 def check_pages(
@@ -163,8 +187,13 @@ def check_pages(
 
     Raises:
         FileExistsError: If a page exists and may not be replaced.
-        ValueError: If a prediction is no mask, for a page is drawn on its grid.
+        ValueError: If no image is of the name of a prediction, or a prediction is no
+            mask, for a page is drawn on its grid.
     """
+    pairs = list(pairs)
+    if not any(pair.name in images for pair in pairs):
+        names = ", ".join(pair.name for pair in pairs)
+        raise InputError(f"no orthophoto is called like a prediction: {names}")
     for pair in pairs:
         if pair.name in images:
             refuse_existing(out / _page_name(pair), overwrite)
@@ -199,10 +228,12 @@ def report_pair(
         pair.pred.with_name(f"{pair.name}_buildings{suffix}")
         for suffix in sorted(OUTLINE_SUFFIXES)
     ]
+    probabilities = pair.pred.with_name(f"{pair.name}_prob.tif")
     files = Prediction(
         image=images[pair.name],
         mask=pair.pred,
         outlines=next((path for path in beside if path.is_file()), None),
+        probabilities=probabilities if probabilities.is_file() else None,
         truth=pair.truth,
         value=pair.value,
     )
@@ -226,9 +257,9 @@ def _at(window: Window) -> str:
     return f"row {window.row}, column {window.col}"
 
 
-def _reduced(height: int, width: int) -> tuple[int, int]:
-    """Return the shape of what lies over an orthophoto."""
-    factor = min(1.0, PICTURE_SIDE / max(height, width))
+def _reduced(height: int, width: int, number: int = 1) -> tuple[int, int]:
+    """Return the shape of what lies over an orthophoto, of so many of a kind."""
+    factor = min(1.0, math.sqrt(PICTURE_PIXELS / number / (height * width)))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
@@ -245,9 +276,9 @@ def _collect_pictures(
     prediction: Prediction, ground: GeoBox, colours: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield pictures of probability, and of a margin without outlines."""
-    shape = _reduced(ground.height, ground.width)
     if prediction.probabilities is not None:
         with raster.open_raster(prediction.probabilities) as source:
+            shape = _reduced(ground.height, ground.width, source.count)
             whole = Window(0, 0, *source.shape)
             for band, kind in zip(source.indexes, source.descriptions, strict=True):
                 values = raster.read_probabilities(source, whole, band, shape=shape)
@@ -257,6 +288,7 @@ def _collect_pictures(
                 colour = colours.get(kind or "", page.PREDICTED)
                 yield _paint(name, colour, likely, False)
     if prediction.band is not None and prediction.rings is None:
+        shape = _reduced(ground.height, ground.width)
         with raster.open_raster(prediction.band) as source:
             inside = raster.read_reduced_mask(source, shape) == 1
         yield _paint("margin", page.NEAR, inside, False)
@@ -362,9 +394,10 @@ def _encode_layers(
     left_out = 0
     for layer in layers:
         coded, used = [], 0
-        for polygon in layer["polygons"]:
+        texts = layer.get("values", [[]] * len(layer["polygons"]))
+        for polygon, values in zip(layer["polygons"], texts, strict=True):
             coded.append(_encode(polygon))
-            used += len(json.dumps(coded[-1], separators=(",", ":")))
+            used += len(json.dumps([coded[-1], values], separators=(",", ":")))
             if used > OUTLINE_BYTES / len(layers):
                 coded.pop()
                 break
@@ -375,13 +408,19 @@ def _encode_layers(
     return layers, left_out
 
 
+def _is_too_large(prediction: Prediction, ground: GeoBox) -> bool:
+    """Return whether the truth is a mask too large to be outlined."""
+    if prediction.truth is None or GroundTruth(prediction.truth).is_vector:
+        return False
+    return ground.height * ground.width > MASK_PIXELS
+
+
 def _read_truth(prediction: Prediction, ground: GeoBox) -> list[shapely.Polygon]:
     """Return true outlines that reach into an orthophoto; of a large mask none."""
     assert prediction.truth is not None
-    truth = GroundTruth(prediction.truth, value=prediction.value)
-    if not truth.is_vector and ground.height * ground.width > MASK_PIXELS:
+    if _is_too_large(prediction, ground):
         return []
-    return truth.outlines(ground)
+    return GroundTruth(prediction.truth, value=prediction.value).outlines(ground)
 
 
 def _as_texts(values: np.ndarray) -> list[str]:
@@ -411,14 +450,17 @@ def _least_sure(tables: Mapping[str, Table], ground: GeoBox) -> Iterator[Place]:
     bounds = shapely.bounds(polygons)
     for index in np.argsort(likely, kind="stable")[:PLACES]:
         left, top, right, bottom = bounds[index]
-        row, col = max(0, int(top) - AROUND), max(0, int(left) - AROUND)
-        window = Window(
-            row,
-            col,
-            min(ground.height, math.ceil(bottom) + AROUND) - row,
-            min(ground.width, math.ceil(right) + AROUND) - col,
-        )
+        row, height = _around(top, bottom, ground.height)
+        col, width = _around(left, right, ground.width)
+        window = Window(row, col, height, width)
         yield Place(f"probability {likely[index]:.2f}, {_at(window)}", window)
+
+
+def _around(low: float, high: float, side: int) -> tuple[int, int]:
+    """Return where a place begins along an axis, and how long it is."""
+    length = min(math.ceil(high - low) + 2 * AROUND, PLACE_SIDE)
+    first = max(0, math.floor((low + high - length) / 2))
+    return first, min(side, first + length) - first
 
 
 def tabulate(scores: Mapping[str, Scores]) -> str:
@@ -430,7 +472,7 @@ def tabulate(scores: Mapping[str, Scores]) -> str:
     if not scores:
         return ""
     depth = next(iter(scores.values())).depth
-    head = ["", *scores] if len(scores) > 1 else []
+    head = ["", *scores]
     parts = []
     for group, columns in describe_scores(depth).items():
         rows = []

@@ -15,6 +15,7 @@ from bdloss.report.page import picture_of
 
 SIDE = 256  # pixels of a tile
 QUALITY = 80  # of JPEG
+AROUND = 0x22  # grey around an orthophoto, that of #map in page.css
 GROWTH = 3.5  # of a level to that which is half as fine, in bytes, at most
 
 
@@ -52,8 +53,15 @@ def make_pyramid(
     for level in range(coarsest, -1, -1):
         if level < coarsest and used + GROWTH * last > limit:
             break
-        found = dict(_cut(source, level, _all_tiles(source, level)))
-        last = sum(map(len, found.values()))
+        found: dict[str, str] = {}
+        last = 0
+        for name, picture in _cut(source, level, _all_tiles(source, level)):
+            found[name] = picture
+            last += len(picture)
+            if level < coarsest and used + last > limit:
+                break
+        if level < coarsest and used + last > limit:
+            break
         used += last
         tiles |= found
         finest = level
@@ -80,7 +88,7 @@ def _tiles_in(window: Window) -> Iterator[tuple[int, int]]:
 def _cut(
     source: rasterio.DatasetReader, level: int, places: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield name and picture of tiles; those at the edges are filled with black."""
+    """Yield name and picture of tiles, at the edges filled like what is around."""
     span = SIDE << level
     for column, row in places:
         top, left = row * span, column * span
@@ -89,7 +97,7 @@ def _cut(
         shape = math.ceil(height / (1 << level)), math.ceil(width / (1 << level))
         window = Window(top, left, height, width)
         pixels = plots.as_rgb(raster.read_shaped(source, window, shape))
-        tile = np.zeros((SIDE, SIDE, 3), np.uint8)
+        tile = np.full((SIDE, SIDE, 3), AROUND, np.uint8)
         tile[: shape[0], : shape[1]] = pixels[..., ::-1]
         _, content = cv2.imencode(".jpg", tile, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         yield f"{level}/{column}/{row}", picture_of(content.tobytes(), "jpeg")

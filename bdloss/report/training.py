@@ -32,11 +32,9 @@ def write_run_page(folder: Path, result: Mapping[str, Any]) -> None:
             parts.append(f'<h2>{caption}</h2><img src="{source}" alt="{caption}">')
     known = [part for part in ("validation", "test") if part in result]
     parts.append(tabulate({part: Scores.from_json(result[part]) for part in known}))
-    facts = [
-        [key, str(value)]
-        for key, value in result.items()
-        if not isinstance(value, Mapping)
-    ]
+    told = {key: value for key, value in result.items() if key not in known}
+    told |= told.pop("versions", {})
+    facts = [[key, str(value)] for key, value in told.items()]
     parts.append(f"<h2>Environment</h2>{page.table_of([], facts)}")
     settings = (folder / "experiment.toml").read_text("utf-8")
     parts.append(f"<h2>Settings</h2><pre>{html.escape(settings)}</pre></main>")

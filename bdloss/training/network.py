@@ -18,7 +18,7 @@ class ModelSettings(Settings):
     backbone: str = "plain"
     encoder_weights: str = ""  # imagenet | a file | nothing for random weights
     start: str = ""  # a model.keras whose network and weights it begins with
-    keep: NonNegative = 0.0  # square metres of labels that these count as in the end
+    keep: NonNegative = 0.0  # square metres of labels from which on these count less
     # Beyond these bounds no network would fit into any memory.
     filters: Annotated[int, Field(gt=0, le=1024)] = 16  # of the first block
     blocks: Annotated[int, Field(gt=0, le=10)] = 4  # times the image is halved

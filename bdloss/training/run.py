@@ -185,7 +185,7 @@ def _train(
     model.set_weights(weights)
     if experiment.model.start and experiment.model.keep:
         area = sum(map(labelled_area, splits.train, training))
-        share = experiment.model.keep / (experiment.model.keep + area)
+        share = 1.0 / (1.0 + (area / experiment.model.keep) ** 2)
         path, activation = Path(experiment.model.start), experiment.model.activation
         copy_weights(model, targets, activation, path, share)
         text = "a share of %.2f of the first weights, for %.0f square metres of labels"

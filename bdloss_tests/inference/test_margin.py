@@ -223,7 +223,8 @@ def test_a_margin_by_probability_is_where_the_model_doubts(tmp_path):
     orthophoto = Orthophoto.read(tmp_path / "town" / "images" / "a.tif")
     scores.add(orthophoto, products.mask, products.polygons, margin=products.band)
     found = scores.lines()[-1]
-    assert found.startswith("100.0 % of the true walls lie in the margin; it is 0.60 m")
+    assert found.startswith("100.0 % of the true walls lie where the model doubts; ")
+    assert "the margin is 0.60 m wide" in found
     with rasterio.open(products.band, "r+") as target:
         target.write(np.where(np.arange(SIDE) < 40, band, 0), 1)  # the left of it
     scores.add(orthophoto, products.mask, products.polygons, margin=products.band)

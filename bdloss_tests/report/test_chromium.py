@@ -6,11 +6,15 @@ from dataclasses import replace
 import pytest
 
 from bdloss.report.prediction import write_report
-from bdloss_tests.report.town import NAME, judge, predict_town, write_other
+from bdloss_tests.report.town import CLASS, NAME, judge, predict_town, write_other
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+TILES = "[...document.querySelectorAll('#map .leaflet-tile')]"
+IS_DRAWN = "tile => tile.complete && tile.naturalWidth > 0"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def opened(browser, tmp_path):
         lambda asked: seen.append(asked.url) if "data:" not in asked.url[:5] else None,
     )
     page.goto(path.as_uri())
-    page.wait_for_selector("#map img.leaflet-tile-loaded")
+    until(page, f"({TILES}).length > 0 && ({TILES}).every({IS_DRAWN})")
     assert seen.pop(0).startswith("file://")  # itself
     yield page, seen
     assert seen == []
@@ -64,7 +68,7 @@ def test_layers_are_switched_and_faded(opened):
     names = page.locator(".layer label").all_inner_texts()
     assert [name.strip() for name in names] == [
         *("orthophoto", "probability", "missed", "false"),
-        *("truth", "prediction", "other prediction"),
+        *("truth", "prediction", f"other prediction: {CLASS}"),
     ]
     drawn = outlines(page, 5)
     assert drawn.count() > 5
@@ -80,11 +84,29 @@ def test_layers_are_switched_and_faded(opened):
 
 def test_a_click_on_a_building_tells_its_attributes(opened):
     page, _ = opened
-    page.locator("#swipe").fill("100")
-    outlines(page, 5).first.dispatch_event("click")
     table = page.locator(".leaflet-popup-content table")
+    page.locator("#swipe").fill("100")
+    box = outlines(page, 5).first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     table.wait_for()
     assert "area_m2" in table.inner_text()
+    page.keyboard.press("Escape")
+    table.wait_for(state="detached")
+    page.locator("#swipe").fill("0")
+    box = outlines(page, 6).first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    table.wait_for()
+    assert CLASS in table.inner_text()
+
+
+def test_enter_tells_of_the_building_in_the_middle(opened):
+    page, _ = opened
+    page.get_by_label("prediction", exact=True).uncheck()
+    page.locator("#map").focus()
+    page.keyboard.press("Enter")
+    table = page.locator(".leaflet-popup-content table")
+    table.wait_for()
+    assert CLASS in table.inner_text()  # of what is shown
 
 
 def test_the_list_jumps_with_the_keyboard_too(opened):
@@ -114,3 +136,6 @@ def test_it_fits_a_phone(opened):
     page.set_viewport_size({"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#map").bounding_box()["height"] > 200
+    page.locator("#places button").last.click()
+    box = page.locator("#map").bounding_box()
+    assert box["y"] >= -1 and box["y"] + box["height"] <= 701  # it is in sight

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bdloss.report.prediction import write_report
-from bdloss_tests.report.town import NAME, judge, predict_town, write_other
+from bdloss_tests.report.town import CLASS, NAME, judge, predict_town, write_other
 
 marionette = pytest.importorskip("marionette_driver.marionette")
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
@@ -40,8 +40,14 @@ def until(page, holds):
 
 
 def test_layers_attributes_places_and_the_swipe(page):
-    until(page, "document.querySelector('#map img.leaflet-tile-loaded') !== null")
+    tiles = "[...document.querySelectorAll('#map .leaflet-tile')]"
+    drawn = "every(tile => tile.complete && tile.naturalWidth > 0)"
+    until(page, f"{tiles}.length > 0 && {tiles}.{drawn}")
     assert NAME in page.title
+    assert CLASS in page.find_element("id", "layers").text
+    fetched = "performance.getEntriesByType('resource')"
+    outside = f"{fetched}.filter(one => !one.name.startsWith('data:')).length"
+    assert page.execute_script(f"return {outside}") == 0
     drawn = "document.querySelectorAll('.leaflet-layer5-pane path')"
     until(page, f"{drawn}.length > 5")
     page.execute_script("document.querySelectorAll('.layer input')[10].click()")

@@ -10,8 +10,10 @@ import pytest
 import rasterio
 import shapely
 
+from bdloss.evaluation.predictions import PredictionScores
+from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.outline_writer import write_outlines
-from bdloss.geo.vector import read_table
+from bdloss.geo.vector import read_outlines, read_table
 from bdloss.geo.windows import Window
 from bdloss.inference.predict import predict_raster
 from bdloss.inference.products import Products
@@ -19,7 +21,7 @@ from bdloss.report import page
 from bdloss.report.prediction import TENTHS, _encode, write_report
 from bdloss.report.tiles import SIDE, make_pyramid
 from bdloss_tests.inference.test_classes import LABEL, POTSDAM
-from bdloss_tests.report.town import NAME, judge, predict_town, write_other
+from bdloss_tests.report.town import CLASS, NAME, judge, predict_town, write_other
 from bdloss_tests.scenes import CORNER, UTM, write_raster
 
 
@@ -91,7 +93,8 @@ def test_tiles_are_the_orthophoto_from_coarse_to_fine(tmp_path):
         at = (np.arange(side) * 2**level + (2**level - 1) / 2) / 3
         assert abs(tile[:side, 0, 0] - at).max() < 6
         assert abs(tile[0, :side, 1] - at).max() < 6
-    assert not decode(all_of_it.tiles["2/0/0"])[155:, 180:].max() > 8
+    beyond = decode(all_of_it.tiles["2/0/0"])[160:, 184:].astype(int)
+    assert abs(beyond - 0x22).max() <= 8
     assert (some.finest, some.coarsest) == (2, 2)
     assert set(some.tiles) == {"2/0/0", "0/0/1", "0/1/1", "0/2/1"}
 
@@ -137,7 +140,8 @@ def test_a_report_tells_truth_prediction_and_errors(tmp_path):
     true, pred = map(read_band, (prediction.truth, prediction.mask))
     np.testing.assert_array_equal(missed[..., 3] > 0, (true == 1) & (pred == 0))
     assert 'id="swipe"' in text and "<td>Boundary IoU 3 px</td>" in text
-    assert NAME not in text and "Buildings of &lt;script&gt;" in text
+    assert NAME not in text and CLASS not in text
+    assert "Outlines of &lt;script&gt;" in text
     with pytest.raises(FileExistsError, match="give --overwrite"):
         write_report(prediction, path)
 
@@ -157,6 +161,57 @@ def test_without_truth_the_least_sure_buildings_are_places(tmp_path, monkeypatch
     assert "averaged 2-fold here; the places listed are at full resolution" in text
     assert re.search(r"[1-9]\d* outlines did not fit into this page", text)
     assert 'id="swipe"' not in text and "Boundary IoU" not in text
+
+
+def test_a_page_stays_small_whatever_is_in_it(tmp_path, monkeypatch):
+    """A doubtful outline around all of it is no place as large, nor is a long text."""
+    prediction = predict_town(tmp_path, 1200, 1300, truth=False)
+    around = shapely.box(*CORNER @ (2, 1198), *CORNER @ (1298, 2))
+    outlines = tmp_path / "around.gpkg"
+    write_outlines(
+        outlines,
+        [around] * 3,
+        UTM,
+        probability=np.full(3, 0.1),
+        **{"class": np.array(["a" * 300] * 3, object)},
+    )
+    monkeypatch.setattr("bdloss.report.prediction.TILE_BYTES", 1)
+    monkeypatch.setattr("bdloss.report.prediction.OUTLINE_BYTES", 700)
+    write_report(replace(prediction, outlines=outlines), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    data = data_of(text)
+    assert "2 outlines did not fit into this page" in text
+    for place in data["places"]:
+        assert (place["height"], place["width"]) == (512, 512)
+        assert abs(place["row"] + 256 - 600) <= 1 and abs(place["col"] - 394) <= 1
+    whole = [name for name in data["tiles"] if name.startswith("0/")]
+    assert len(whole) == 9  # of 30
+
+    # A level that turns out too large is left out whole.
+    with rasterio.open(prediction.image) as source:
+        size = sum(map(len, make_pyramid(source, 10**9).tiles.values()))
+        monkeypatch.setattr("bdloss.report.tiles.GROWTH", 0.1)
+        some = make_pyramid(source, size - 1)
+    assert some.finest == 1
+    assert not [name for name in some.tiles if name.startswith("0/")]
+
+
+def test_a_page_says_what_its_margin_is(tmp_path, monkeypatch):
+    prediction = predict_town(tmp_path)
+    orthophoto = Orthophoto.read(prediction.image)
+    truth = tmp_path / "truth.gpkg"
+    outlines = read_outlines(prediction.outlines, UTM)
+    write_outlines(truth, outlines, UTM)
+    judged = PredictionScores(truth).add(
+        orthophoto, prediction.mask, prediction.outlines, margin=0.5, judge=True
+    )
+    monkeypatch.setattr("bdloss.report.prediction.MASK_PIXELS", 1)
+    promise = "90 % of the true walls of a scene, on average, lie within 0.5 m"
+    write_report(replace(prediction, promise=promise), tmp_path / "a.html", judged)
+    text = (tmp_path / "a.html").read_text("utf-8")
+    assert f"Margin: {promise}, for scenes like those of its calibration." in text
+    assert "100.0 % lie in the margin, which is 1.00 m wide on average." in text
+    assert "The true mask is too large to be outlined here." in text
 
 
 def test_outlines_of_others_need_no_attributes(tmp_path):

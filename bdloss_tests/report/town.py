@@ -14,6 +14,7 @@ from bdloss.inference.products import Products
 from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import CORNER, UTM, make_scene, write_raster
 
+CLASS = "</script><img src=x onerror=alert(1)>'ß'"
 NAME = "<script>alert('ü')<!--&amp;\""
 
 
@@ -38,8 +39,9 @@ def judge(prediction):
 
 
 def write_other(folder):
-    """Write outlines to compare with, one house."""
+    """Write outlines to compare with, one house, of a class with an awkward name."""
     house = affine_transform(shapely.box(20, 30, 60, 80), CORNER.to_shapely())
     path = folder / "other.gpkg"
-    write_outlines(path, [house], UTM, id=np.array([1]))
+    names = np.array([CLASS], object)
+    write_outlines(path, [house], UTM, id=np.array([1]), **{"class": names})
     return path

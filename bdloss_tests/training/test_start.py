@@ -158,7 +158,7 @@ def test_a_run_starts_there_and_says_so(model, tmp_path, caplog):
     assert len(made["scenes"]) == len(earlier) + 2
 
     labelled = (90 * 130 + 70 * 84) * 0.3**2
-    settings["model"]["keep"] = labelled / 3  # so a quarter of all
+    settings["model"]["keep"] = labelled / 3**0.5  # so a quarter of all
     training.train(make_experiment(settings), tmp_path / "kept", verbose=0)
     found, tuned = (
         models.load_model(folder / "model.keras")[0].get_weights()
