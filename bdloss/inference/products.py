@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -558,9 +559,26 @@ def _write_margin(
     if products.band is None:
         return
     drawn = OutlineReader(rings.tolist(), pixels)
-    by_distance = products.rings is not None
-    strips = products.store.read
-    doubts = itertools.repeat(None) if by_distance else doubt_of_strips(strips())
+    columns = panels(orthophoto.window, int(products.store.settings.get("panels", 1)))
+    if products.margin_by == PROBABILITY:
+        columns = [orthophoto.window]  # pixels beside a panel have their say
+
+    def bands(panel: Window) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the raster of the margin, some rows at a time, `(1, rows, width)`."""
+        by_distance = products.margin_by == DISTANCE
+        read = partial(products.store.read, panel if by_distance else None)
+        doubts = itertools.repeat(None) if by_distance else doubt_of_strips(read())
+        for (row, layers), doubt in zip(read(), doubts, strict=False):
+            window = Window(row, panel.col, *layers.shape[1:])
+            if doubt is None:
+                band = drawn.read(window)
+            else:
+                band = (doubt[1] >= margin.doubt_steps).astype(np.uint8)
+            band[layers[0] == IGNORED] = IGNORED
+            if orthophoto.area is not None:
+                band[~orthophoto.area.mask(window)] = IGNORED
+            yield row, band[None]
+
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE),
         create_mask(
@@ -572,16 +590,9 @@ def _write_margin(
             gcps=orthophoto.gcps,
         ) as writer,
     ):
-        for (row, layers), doubt in zip(strips(), doubts, strict=False):
-            window = Window(row, orthophoto.window.col, *layers.shape[1:])
-            if doubt is None:
-                band = drawn.read(window)
-            else:
-                band = (doubt[1] >= margin.doubt_steps).astype(np.uint8)
-            band[layers[0] == IGNORED] = IGNORED
-            if orthophoto.area is not None:
-                band[~orthophoto.area.mask(window)] = IGNORED
-            writer.write(band, window)
+        for panel in columns:
+            for row, band in in_tiles(bands(panel)):
+                writer.write(band[0], Window(row, panel.col, *band.shape[1:]))
 
 
 def _class_alone(

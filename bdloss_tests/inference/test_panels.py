@@ -1,5 +1,6 @@
 """A wide raster is predicted panel by panel, and nobody can tell from what is made."""
 
+import numpy as np
 import pytest
 import rasterio
 
@@ -8,9 +9,10 @@ from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.vector import read_table
 from bdloss.geo.windows import panels
 from bdloss.inference import strips
+from bdloss.inference.margin import Margin
 from bdloss.inference.predict import merge_shards, predict_raster
 from bdloss.inference.products import Products
-from bdloss_tests.inference.stand_ins import blended
+from bdloss_tests.inference.stand_ins import PREDICTOR, blended
 from bdloss_tests.scenes import UTM, make_rows, write_raster
 
 SMALL = {"window": 32, "overlap": 8, "batch": 2}
@@ -80,6 +82,26 @@ def test_panels_make_what_one_makes(wide, tmp_path, in_panels, resolution, area)
         image.window.height * image.window.width / 1e6
     )
     assert (made[1].masked, made[1].building) == (made[0].masked, made[0].building)
+
+
+@pytest.mark.parametrize("by", ["distance", "probability"])
+def test_the_margin_is_the_same_in_panels(wide, tmp_path, in_panels, by):
+    found = Margin(
+        radius=0.8, doubt=0.3, alpha=0.2, unit="scene", units=9, model="bright"
+    )
+    how = {"margin": found, "margin_by": by, "min_area": 0.5}
+    one, several = (
+        Products.in_folder(tmp_path / name, "a", **how) for name in ("one", "several")
+    )
+    predict_raster(wide, PREDICTOR, one)
+    in_panels()
+    predict_raster(wide, PREDICTOR, several)
+    bands = []
+    for made in (one, several):
+        with rasterio.open(made.band) as source:
+            bands.append(source.read(1))
+    assert {0, 1, 255} == set(np.unique(bands[0]))
+    np.testing.assert_array_equal(*bands)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
