@@ -126,21 +126,27 @@ class Poison:
         os._exit(1)
 
 
-def test_a_unit_that_kills_workers_is_named_and_the_rest_is_done(
+def test_a_raster_that_kills_workers_is_named_and_nineteen_are_done(
     client, town, alone, tmp_path, bright_model, monkeypatch
 ):
     monkeypatch.setattr(cluster, "UNIT_PIXELS", 5000)
     out = tmp_path / "out"
     tasks = plan(town, out, bright_model)
+    for number in range(16):
+        copy = tmp_path / f"copy{number}.tif"
+        copy.write_bytes(town[0].read_bytes())
+        tasks += plan([copy], tmp_path / "copies", bright_model)
     poisoned = dataclasses.replace(
         plan(town[1:2], tmp_path / "other", bright_model, tags=Poison())[0], parts=1
     )
-    results = dict(predict_on_workers(client, [poisoned, *tasks]))
+    results = dict(predict_on_workers(client, [*tasks[:9], poisoned, *tasks[9:]]))
     error = results.pop(poisoned)
     assert isinstance(error, InputError)
     assert str(error) == "killed the workers that predicted it"
+    assert len(results) == 19
     assert not [result for result in results.values() if isinstance(result, Exception)]
     assert contents(out) == contents(alone)
+    assert len(contents(tmp_path / "copies")) == 16 * 4
 
 
 @pytest.mark.parametrize(
