@@ -28,6 +28,21 @@ def time_steps(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def describe_caches(info: list[str]) -> str:
+    """Say how wide vectors are, and how large caches, as far as Linux tells.
+
+    Args:
+        info: Lines of `/proc/cpuinfo`.
+    """
+    flags = next((line.split() for line in info if line.startswith("flags")), [])
+    kinds = [kind for kind in ("avx512f", "avx2") if kind in flags]
+    caches = [
+        f"L{(index / 'level').read_text().strip()} {(index / 'size').read_text()}"
+        for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index[23]")
+    ]
+    return "".join(f", {text.strip()}" for text in (*kinds[:1], *sorted(caches)))
+
+
 def describe_machine() -> str:
     """Say what the figures were taken on."""
     if keras.backend.backend() == "tensorflow":
@@ -44,7 +59,8 @@ def describe_machine() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
     return (
-        f"{', '.join(details) or (names or [platform.processor()])[0]}, "
+        f"{', '.join(details) or (names or [platform.processor()])[0]}"
+        f"{describe_caches(lines)}, "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end; "
         f"{version}, Keras {keras.__version__}, float32"
     )
