@@ -94,9 +94,11 @@ def calibrate(
     units: dict[str, list[WallScores]] = {}
     left_out = []
     made: dict[str, Any] = {}
+    resampled = set()
     for scene in scenes:
         progress(scene.name)
         found, made = predict_walls(predictor, scene, outlines or {}, settings)
+        resampled.add(made.pop("resampled"))
         if not len(found.distance):
             left_out.append(scene.name)
             continue
@@ -125,6 +127,7 @@ def calibrate(
         left_out=tuple(left_out),
         model=predictor.digest,
         made=made,
+        resampled=sorted(resampled, key=str),
         date=datetime.date.today().isoformat(),
         bdloss=bdloss.__version__,
     )
@@ -219,7 +222,7 @@ def predict_walls(
         scores = score_walls(
             scene.truth, products.mask, products.probabilities, products.polygons
         )
-    return scores, {**inference.way, **products.way}
+    return scores, {**inference.way, "resampled": inference.resampled, **products.way}
 
 
 def score_walls(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -35,6 +35,7 @@ class Margin:
         left_out: Names of scenes without a wall.
         model: Digest of the model's file.
         made: How the outlines were made: settings of inference and products by name.
+        resampled: What images were brought to before, in metres a pixel, or `no`.
         date: When it was found, as `2026-11-27`.
         bdloss: Version that found it.
 
@@ -55,6 +56,7 @@ class Margin:
     left_out: tuple[str, ...] = ()
     model: str = ""
     made: Mapping[str, Any] | None = None
+    resampled: Sequence[float | str] = ()
     date: str = ""
     bdloss: str = ""
 
@@ -83,7 +85,7 @@ class Margin:
 
         Args:
             model: Digest of its file.
-            made: How the outlines are made.
+            made: How the outlines are made, and `resampled`.
 
         Raises:
             ValueError: If the promise is not about them.
@@ -98,6 +100,12 @@ class Margin:
                     f"the margin was calibrated with {key} = {value}, not "
                     f"{made.get(key)}"
                 )
+        if self.resampled and made.get("resampled") not in self.resampled:
+            values = ", ".join(map(str, self.resampled))
+            raise InputError(
+                f"the margin was calibrated on images resampled to {values}, not "
+                f"{made.get('resampled')} (in metres, or no)"
+            )
 
 
 def margin_path(model: str | PathLike) -> Path:

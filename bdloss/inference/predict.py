@@ -221,7 +221,8 @@ def predict_raster(
             raise InputError(f"{engine} computes Keras models, got another callable")
     if products.margin is not None:
         digest = model.digest if model else ""
-        products.margin.check(digest, {**inference.way, **products.way})
+        way = {**inference.way, "resampled": inference.resampled, **products.way}
+        products.margin.check(digest, way)
     for line in input_warnings(orthophoto, inference.resolution, model):
         logger.warning("%s: %s", orthophoto.path.name, line)
     if model and auto:

@@ -68,13 +68,18 @@ class InferenceSettings:
         names = ("window", "overlap", "threshold", "tta", "mean")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def resampled(self) -> float | str:
+        """What an image is resampled to before, in metres a pixel, or `no`."""
+        return "no" if self.resolution is None else self.resolution
+
     def tags(self, orthophoto: Orthophoto) -> dict[str, Any]:
         """Return what a mask must remember, so that it is not taken for another."""
-        resolution, nodata, area = self.resolution, orthophoto.nodata, orthophoto.area
+        nodata, area = orthophoto.nodata, orthophoto.area
         return {
             **self.way,
             "bands": ",".join(str(index) for index in orthophoto.band_indexes),
-            "resampled": "no" if resolution is None else resolution,
+            "resampled": self.resampled,
             "declared_nodata": "no" if nodata is None else f"{nodata:g}",
             "aoi": NO_AREA if area is None else area.tag,
         }

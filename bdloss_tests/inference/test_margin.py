@@ -72,6 +72,7 @@ def test_a_margin_is_as_wide_as_the_errors_ask(tmp_path, alpha, radius):
     assert (found.units, found.unit, found.alpha) == (4, "scene", alpha)
     assert set(found.scenes) == set(FOUR) and found.model == "bright"
     assert found.made["simplify"] == 1.0 and found.made["tta"] == "none"
+    assert found.resampled == ["no"] and "resampled" not in found.made
 
 
 def test_sites_are_units_of_all_their_scenes(tmp_path):
@@ -239,16 +240,20 @@ def test_a_margin_of_other_outlines_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"calibrated with simplify = 2\.0, not 1\.0"):
         draw(tmp_path / "b", margin=replace(FOUND, made=made))
     draw(tmp_path / "c", margin=replace(FOUND, made=made), simplify=2)
+    resampled = replace(FOUND, resampled=[0.25, 0.5])
+    with pytest.raises(ValueError, match=r"resampled to 0\.25, 0\.5, not no"):
+        draw(tmp_path / "e", margin=resampled)
     with pytest.raises(ValueError, match="a margin needs outlines"):
         draw(tmp_path / "d", polygons=False)
-    assert not list(tmp_path.glob("[abd]/out/*"))
+    assert not list(tmp_path.glob("[abde]/out/*"))
 
 
 def test_a_margin_is_written_beside_its_model(tmp_path):
     path = tmp_path / "model.keras"
     with pytest.raises(FileNotFoundError, match="no margin for this model; bdloss cal"):
         read_margin(path)
-    written = replace(FOUND, made={"simplify": 1.0}, scenes={"a": "12"})
+    known = {"made": {"simplify": 1.0}, "scenes": {"a": "12"}, "resampled": ["no"]}
+    written = replace(FOUND, **known)
     assert write_margin(written, path) == tmp_path / "model.margin.json"
     assert replace(read_margin(path), left_out=()) == written
     for text in ("{", "[]", '{"radius": 1}'):
