@@ -4,11 +4,12 @@
 
 Each program predicts the same raster with a U-Net on ResNet34, of random weights, in
 windows of 512 pixels that overlap by 128, four at a time: `bdloss predict` with each
-engine that is installed, and torchgeo's grid sampler in the loop that its tutorials
-show, whose maps are averaged where windows overlap and written by rasterio. Peers live
-in environments of their own, which are made of PyPI if they are not there. Programs
-take turns; medians of seconds, of processor time and of the peak of memory are shown,
-start-up included.
+engine that is installed, geoai's `semantic_segmentation`, and torchgeo's grid sampler
+in the loop that its tutorials show, whose maps are averaged where windows overlap and
+written by rasterio. Peers live in environments of their own, which are made of PyPI if
+they are not there (that of geoai takes half an hour). Programs take turns; medians of
+seconds, of processor time and of the peak of memory are shown, start-up included, and
+how much larger the steps of probability are across edges of windows than elsewhere.
 """
 
 import argparse
@@ -24,17 +25,19 @@ from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import rasterio
 from predict_speed import make_raster
 
 WINDOW, OVERLAP, BATCH = 512, 128, 4
 ROUNDS = 3
-PEERS = {
-    "torchgeo": ["torch==2.13.0", "torchgeo==0.8.1", "requests"]
-}  # builds for CPUs
-TORCHGEO = """
+PEERS = {  # builds for CPUs
+    "torchgeo": ["torch==2.13.0", "torchgeo==0.8.1", "requests"],
+    "geoai": ["torch==2.13.0", "geoai-py==0.40.1"],
+}
+WITHOUT_CUDA = """
 import sys
-import numpy as np, rasterio, torch
+import torch
 try:
     import torchvision
 except RuntimeError:  # built for CUDA, which this torch is not; nothing here uses it
@@ -43,12 +46,23 @@ except RuntimeError:  # built for CUDA, which this torch is not; nothing here us
         operators.define(f"{name}(Tensor boxes, Tensor scores, float most) -> Tensor")
     for name in [name for name in sys.modules if name.startswith("torchvision")]:
         del sys.modules[name]
+"""
+GEOAI = """
+from geoai.train import get_smp_model, semantic_segmentation
+
+path, out, likely, window, overlap, batch = *sys.argv[1:4], *map(int, sys.argv[4:])
+torch.save(get_smp_model(encoder_weights=None).state_dict(), out + ".pth")
+how = {"window_size": window, "overlap": overlap, "batch_size": batch}
+semantic_segmentation(path, out, out + ".pth", probability_path=likely, **how)
+"""
+TORCHGEO = """
+import numpy as np, rasterio
 import segmentation_models_pytorch as smp
 from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, stack_samples
 from torchgeo.samplers import GridGeoSampler
 
-path, out, window, overlap, batch = *sys.argv[1:3], *map(int, sys.argv[3:])
+path, out, likely, window, overlap, batch = *sys.argv[1:4], *map(int, sys.argv[4:])
 model = smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1).eval()
 with rasterio.open(path) as source:
     profile, transform = source.profile, source.transform
@@ -70,7 +84,11 @@ with torch.inference_mode():
 profile.update(count=1, dtype="uint8", compress="deflate")
 with rasterio.open(out, "w", **profile) as target:
     target.write((total > 0.5 * count).astype(np.uint8), 1)
+profile.update(dtype="float32")
+with rasterio.open(likely, "w", **profile) as target:
+    target.write(total / np.maximum(count, 1), 1)
 """
+SCRIPTS = {"torchgeo": TORCHGEO, "geoai": GEOAI}
 
 
 class Usage(NamedTuple):
@@ -116,6 +134,26 @@ def save_network(path: Path) -> None:
     save_model(model, path, {"window": WINDOW, "multiple": 32, "resolution": 0.3})
 
 
+def measure_seams(path: Path) -> float:
+    """Return how many times larger steps across edges of windows are than others.
+
+    Args:
+        path: Raster of probabilities, in its last band.
+    """
+    with rasterio.open(path) as source:
+        values = source.read(source.count).astype(float)
+    stride = WINDOW - OVERLAP
+    last = min(values.shape) - WINDOW - stride  # the last windows may lie elsewhere
+    begins = np.arange(stride, last, stride)
+    edges = np.concatenate([begins, begins - stride + WINDOW])
+    ratios = []
+    for axis in (0, 1):
+        means = np.abs(np.diff(values, axis=axis)).mean(axis=1 - axis)[: last + WINDOW]
+        others = np.delete(means, edges - 1)
+        ratios.append(means[edges - 1].mean() / others.mean())
+    return float(np.mean(ratios))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -130,7 +168,7 @@ def main() -> None:
         save_network(model)
         ours = [sys.executable, "-m", "bdloss", "predict", str(image), "--model"]
         ours += [str(model), "--overwrite", "--window", str(WINDOW)]
-        ours += ["--overlap", str(OVERLAP), "--batch", str(BATCH), "--out"]
+        ours += ["--prob", "--overlap", str(OVERLAP), "--batch", str(BATCH), "--out"]
         engines = ["keras"]
         engines += [
             e for e in ("onnxruntime", "openvino") if importlib.util.find_spec(e)
@@ -139,25 +177,31 @@ def main() -> None:
             f"bdloss, {engine}": [*ours, str(folder / engine), "--engine", engine]
             for engine in engines
         }
-        script = folder / "torchgeo_loop.py"
-        script.write_text(TORCHGEO)
-        python = find_peer(arguments.environments.absolute(), "torchgeo")
-        numbers = map(str, (WINDOW, OVERLAP, BATCH))
-        peer_map = folder / "torchgeo.tif"
-        programs["torchgeo, a loop"] = [
-            *(str(python), str(script), str(image), str(peer_map), *numbers)
-        ]
+        maps = {
+            program: [folder / engine / f"town_{kind}.tif" for kind in ("mask", "prob")]
+            for program, engine in zip(programs, engines, strict=True)
+        }
+        for peer, text in SCRIPTS.items():
+            script = folder / f"{peer}_loop.py"
+            script.write_text(WITHOUT_CUDA + text)
+            python = find_peer(arguments.environments.absolute(), peer)
+            maps[peer] = [folder / f"{peer}{kind}.tif" for kind in ("", "_prob")]
+            words = (python, script, image, *maps[peer], WINDOW, OVERLAP, BATCH)
+            programs[peer] = [str(word) for word in words]
         taken: dict[str, list[Usage]] = {program: [] for program in programs}
         for _ in range(arguments.rounds):
             for program, command in programs.items():
                 taken[program].append(measure(command))
-        with rasterio.open(image) as source, rasterio.open(peer_map) as made:
-            assert (source.transform, source.crs) == (made.transform, made.crs)
-    print("| program | s | processor, s | peak, MB |")
-    print("| --- | ---: | ---: | ---: |")
+        seams = {program: measure_seams(made[1]) for program, made in maps.items()}
+        for mask, _ in maps.values():
+            with rasterio.open(image) as source, rasterio.open(mask) as made:
+                assert (source.transform, source.crs) == (made.transform, made.crs)
+    print("| program | s | processor, s | peak, MB | steps at edges |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for program, usages in taken.items():
         seconds, processor, peak = map(statistics.median, zip(*usages, strict=True))
-        print(f"| {program} | {seconds:.1f} | {processor:.1f} | {peak:.0f} |")
+        cells = f"{seconds:.1f} | {processor:.1f} | {peak:.0f} | {seams[program]:.2f}"
+        print(f"| {program} | {cells} |")
 
 
 if __name__ == "__main__":
