@@ -148,16 +148,17 @@ def test_folds_are_trained_alone_and_shown_together():
 def test_scenes_that_chose_nothing_are_of_another_seed():
     study = plan.read_study(SCENES)
     made = {
-        (run.variant.name, run.seed): make_experiment(
+        (run.dataset, run.variant.name, run.seed): make_experiment(
             plan.make_settings(study, run, Path())
         )
         for run in plan.list_runs(study)
     }
-    assert len(made) == 4 * 5
+    assert len(made) == 2 * 4 * 5
+    assert {made[key].model.backbone for key in made if key[0] == "unet"} == {"lite"}
     assert {one.dataset.seed for one in made.values()} == {1}
-    chosen = made["oriented", 4].loss
+    chosen = made["scenes", "oriented", 4].loss
     assert (chosen.extra, chosen.theta, chosen.batch) == ("oriented", 9, True)
-    papers = made["boundary", 0].loss
+    papers = made["unet", "boundary", 0].loss
     assert (papers.extra, papers.theta, papers.batch) == ("boundary", 5, False)
 
 
