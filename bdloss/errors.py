@@ -23,6 +23,10 @@ class DamagedFileError(InputError):
     """A file is not whole, or is not what its name says."""
 
 
+class InUseError(InputError):
+    """Another process is at it."""
+
+
 class OutputExistsError(InputError, FileExistsError):
     """A file that would be written is there, and may not be replaced."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
-from bdloss.errors import InputError, OutputExistsError
+from bdloss.errors import InputError, InUseError, OutputExistsError
 
 ASIDE = ".bdloss-partial"  # in the names of files that are being written
 # endings of what GDAL and SQLite write beside a file, itself included
@@ -192,7 +192,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"in use by another process: {path}") from error
+            raise InUseError(f"in use by another process: {path}") from error
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise

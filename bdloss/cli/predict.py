@@ -152,7 +152,7 @@ def predict(
     RASTERS are files, folders of them, and addresses (a URL, a /vsi path). A run that
     was stopped goes on where it was when the same command is given again.
     """
-    start_keras()
+    start_keras(devices=not scheduler)
     with one_line_errors(), TemporaryDirectory() as aside:
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
@@ -342,21 +342,30 @@ def _predict_by_workers(
                 )
             )
 
-    failures = for_each([image.absolute() for image in images], plan)
+    there = [image.absolute() if image.exists() else image for image in images]
+    failures = for_each(there, plan)  # an address stays one
+    if not tasks:
+        report_failures(failures, len(images))
+        return
     total = sum(task.megapixels for task in tasks) + ROUNDING
-    with (
-        cluster.connect(scheduler) as client,
-        tqdm(total=total, desc=f"{len(tasks)} rasters", bar_format=BAR) as bar,
-    ):
-        for task, result in cluster.predict_on_workers(client, tasks, bar.update):
-            image = task.orthophoto.path
-            if not isinstance(result, Exception):
-                with tqdm.external_write_mode():
-                    _describe(image, result)
-            elif len(images) == 1:
-                raise result
-            else:
-                failures.append(failure_line(image, result))
+    try:
+        with (
+            cluster.connect(scheduler) as client,
+            tqdm(total=total, desc=f"{len(tasks)} rasters", bar_format=BAR) as bar,
+        ):
+            for task, result in cluster.predict_on_workers(client, tasks, bar.update):
+                image = task.orthophoto.path
+                if not isinstance(result, Exception):
+                    with tqdm.external_write_mode():
+                        _describe(image, result)
+                elif len(images) == 1:
+                    raise result
+                else:
+                    failures.append(failure_line(image, result))
+    except (InputError, OSError):
+        for failure in failures:  # found before the cluster was gone
+            click.echo(f"Error: {failure}", err=True)
+        raise
     report_failures(failures, len(images))
 
 

@@ -123,13 +123,18 @@ def create_geometries(
         ValueError: If pyarrow is not installed.
     """
     pyarrow = load_pyarrow()
+    texts = pyarrow.string()  # if there are none too
     file = None
     bounds: list[np.ndarray] = []
 
     def add(geometries: np.ndarray, attributes: Mapping[str, np.ndarray]) -> None:
         nonlocal file
         wkb = pyarrow.array(shapely.to_wkb(geometries), pyarrow.binary())
-        table = pyarrow.table({**attributes, GEOMETRY: wkb})
+        columns = {
+            name: pyarrow.array(values, texts if values.dtype == object else None)
+            for name, values in attributes.items()
+        }
+        table = pyarrow.table({**columns, GEOMETRY: wkb})
         if file is None:
             file = files.enter_context(
                 pyarrow.parquet.ParquetWriter(path, table.schema)

@@ -15,16 +15,22 @@ import logging
 import math
 import os
 import shutil
+import subprocess
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from bdloss.errors import InputError, first_line
+from bdloss.errors import InputError, InUseError, first_line
 from bdloss.files import remove_empty
 from bdloss.geo.orthophoto import Orthophoto
+from bdloss.geo.windows import share
+from bdloss.inference.engines import count_cores
 from bdloss.inference.predict import PredictionResult, merge_shards, predict_raster
 from bdloss.inference.products import Products
 from bdloss.memory import keep_freed_memory
@@ -36,8 +42,11 @@ LOCAL, SLURM = "local", "slurm"
 UNIT_PIXELS = 64e6  # of a raster, about, that a worker predicts at a time
 SECONDS_TO_CONNECT = 5
 SECONDS_TO_START = 120  # of workers on this machine
+SECONDS_OF_A_LOCK = 300  # of a worker that the scheduler has lost
 MERGE = 0  # in the place of the number of a part
 THREADS = "TF_NUM_INTRAOP_THREADS"
+GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"  # else a process takes all of a GPU's memory
+_ONE_AT_A_TIME = threading.Lock()  # units of a worker, whatever threads it has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,22 +106,38 @@ def connect(scheduler: str) -> Iterator[Any]:
     """
     if not importlib.util.find_spec("distributed"):
         raise InputError("--scheduler needs Dask: pip install 'bdloss[dask]'")
+    log = logging.getLogger("distributed")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)  # what goes wrong is raised, and said in a line
+    try:
+        with _start(scheduler) as client:
+            yield client
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _start(scheduler: str) -> Iterator[Any]:
+    """Give a client, as `connect` does."""
     from distributed import Client
 
-    # What goes wrong is raised, and said in a line.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
     kind, _, number = scheduler.partition(":")
     if kind in (LOCAL, SLURM):
         if not (number or (kind == SLURM and scheduler == kind)):
             raise InputError(f"how many workers? {kind}:N, got {scheduler!r}")
         if number and not (number.isdecimal() and int(number)):
             raise InputError(f"workers must be 1 or more, got {scheduler!r}")
-        workers = int(number or 1)
-        start = _start_local if kind == LOCAL else _start_slurm
-        with start(workers) as cluster, Client(cluster) as client:
-            # Those that end, as jobs do at their time limit, are started anew.
-            cluster.adapt(minimum=workers, maximum=workers)
-            _wait_for_a_worker(client, SECONDS_TO_START if kind == LOCAL else None)
+        most = int(number or 1)
+        # Those that end, as jobs do at their time limit, are started anew.
+        if kind == LOCAL:
+            cluster, seconds = _start_local(most), SECONDS_TO_START
+            limits = {"minimum": most, "maximum": most}
+        else:
+            cluster, seconds = _start_slurm(), None
+            limits = {"minimum_jobs": most, "maximum_jobs": most}
+        with cluster, Client(cluster) as client:
+            cluster.adapt(**limits)
+            _wait_for_a_worker(client, seconds)
             yield client
     elif "://" in scheduler:
         try:
@@ -139,7 +164,7 @@ def _start_local(workers: int) -> Any:
     """Return processes on this machine that share its cores."""
     from distributed import LocalCluster
 
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, count_cores() // workers)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -147,23 +172,35 @@ def _start_local(workers: int) -> Any:
         dashboard_address=None,
         silence_logs=logging.CRITICAL + 1,
         preload="bdloss.startup",
-        env={THREADS: os.environ.get(THREADS, str(threads))},
+        env={THREADS: os.environ.get(THREADS, str(threads)), GROWTH: "true"},
     )
 
 
-def _start_slurm(jobs: int) -> Any:
-    """Return workers that SLURM starts."""
+def _start_slurm() -> Any:
+    """Return what submits jobs to SLURM, which takes such jobs."""
     from dask_jobqueue import SLURMCluster
 
-    if not shutil.which("sbatch"):
+    sbatch = shutil.which("sbatch")
+    if not sbatch:
         raise InputError("there is no SLURM on this machine: sbatch is not found")
     try:
-        return SLURMCluster(n_workers=jobs)
+        cluster = SLURMCluster()
     except ValueError as error:
         raise InputError(
             "jobs of SLURM need cores and memory, which jobqueue.slurm of Dask's "
             "configuration gives (~/.config/dask/jobqueue.yaml)"
         ) from error
+    with TemporaryDirectory() as folder:
+        script = Path(folder, "job.sh")
+        script.write_text(cluster.job_script())
+        test = subprocess.run(
+            [sbatch, "--test-only", script], capture_output=True, text=True, check=False
+        )
+    if test.returncode:
+        cluster.close()
+        said = (test.stderr or test.stdout).strip().splitlines() or ["sbatch failed"]
+        raise InputError(f"SLURM does not take such jobs: {said[-1]}")
+    return cluster
 
 
 def predict_on_workers(
@@ -186,11 +223,21 @@ def predict_on_workers(
         ValueError: If workers do not see a folder, or have another model; nothing was
             begun then.
     """
+    with _folders_of(tasks) as folders:
+        _check_workers(client, tasks, folders)
+        yield from _finish_units(client, tasks, progress)
+
+
+def _finish_units(
+    client: Any, tasks: Sequence[Task], progress: Callable[[float], Any] | None
+) -> Iterator[tuple[Task, PredictionResult | Exception]]:
+    """Yield what becomes of tasks whose units are done by workers."""
     from distributed import as_completed
 
-    _check_workers(client, tasks)
     waiting = as_completed()
     units: dict[Any, _Unit] = {}  # by their futures
+    suspects: list[_Unit] = []  # at which workers died, and maybe of a neighbour
+    said = set()
 
     def submit(unit: _Unit) -> None:
         future = client.submit(_predict_unit, unit, pure=False)
@@ -200,8 +247,12 @@ def predict_on_workers(
     left = {number: task.parts for number, task in enumerate(tasks)}  # units
     for number, task in enumerate(tasks):
         for part in range(1, task.parts + 1):
-            submit(_Unit(number, task, part, task.products.store.count))
-    for future in waiting:
+            unit = _Unit(number, task, part)
+            submit(dataclasses.replace(unit, made=unit.count_strips()))
+    while units or suspects:
+        if not units:  # alone, so that none dies of another
+            submit(dataclasses.replace(suspects.pop(), alone=True))
+        future = next(waiting)
         unit = units.pop(future)
         number, task = unit.number, unit.task
         if number not in left:  # another unit of it has failed
@@ -215,18 +266,24 @@ def predict_on_workers(
         error = future.exception()
         outcome, lines = (None, []) if error else future.result()
         for level, line in lines:
-            logger.log(level, line)
+            if (number, line) not in said:  # by another part
+                logger.log(level, line)
+            said.add((number, line))
         if isinstance(outcome, InputError):
             error = outcome
         if error is not None and _has_killed(error):
-            made = task.products.store.count
+            made = unit.count_strips()
             if made > unit.made:  # it was not the reason: some of it is done
                 submit(dataclasses.replace(unit, made=made))
+                continue
+            if not unit.alone:
+                suspects.append(unit)
                 continue
             error = InputError(f"killed the workers that {unit.what}")
         if error is not None:
             del left[number]
             client.cancel([other for other in units if units[other].number == number])
+            suspects = [other for other in suspects if other.number != number]
             yield task, error
             continue
         if unit.part != MERGE:
@@ -237,7 +294,7 @@ def predict_on_workers(
             del left[number]
             yield task, outcome
         elif not left[number]:
-            submit(_Unit(number, task, MERGE, 0))
+            submit(_Unit(number, task, MERGE))
 
 
 @dataclass(frozen=True)
@@ -248,13 +305,23 @@ class _Unit:
         number: That of the raster.
         task: The raster.
         part: Which part of it, from 1; `MERGE` when these are put together.
-        made: How many strips were there before.
+        made: How many strips of it were there before.
+        alone: Whether it is done while no other is.
     """
 
     number: int
     task: Task
     part: int
-    made: int
+    made: int = 0
+    alone: bool = False
+
+    def count_strips(self) -> int:
+        """Return how many strips of it there are."""
+        if self.part == MERGE:
+            return 0
+        orthophoto = self.task.orthophoto
+        rows = share(orthophoto.window, orthophoto.panels, self.part, self.task.parts)
+        return self.task.products.store.count(rows)
 
     @property
     def what(self) -> str:
@@ -281,26 +348,38 @@ def _predict_unit(
     What is wrong is returned, since Dask makes another exception of one that it cannot
     send.
     """
+    until = time.monotonic() + SECONDS_OF_A_LOCK
+    with _ONE_AT_A_TIME, _collected_logs() as lines:
+        while True:
+            try:
+                return _do(unit), lines
+            except InUseError as error:  # by a worker that is lost, but not dead yet
+                if time.monotonic() > until:
+                    return InputError(first_line(error)), lines
+                time.sleep(1)
+            except (InputError, OSError) as error:
+                return InputError(first_line(error)), lines
+
+
+def _do(unit: _Unit) -> PredictionResult:
+    """Do a unit."""
     task, settings = unit.task, dict(unit.task.settings)
-    result: PredictionResult | InputError
-    with _collected_logs() as lines:
-        try:
-            if unit.part == MERGE:
-                overwrite = settings.get("overwrite", False)
-                image = task.orthophoto.path
-                result = merge_shards(image, task.products, overwrite=overwrite)
-            else:
-                result = predict_raster(
-                    task.orthophoto,
-                    _model_of(task.model, task.digest),
-                    task.products,
-                    shard=(unit.part, task.parts),
-                    resume=True,
-                    **settings,
-                )
-        except (InputError, OSError) as error:
-            result = InputError(first_line(error))
-    return result, lines
+    folder = task.products.mask.parent
+    if not folder.is_dir():  # the client sees it
+        raise InputError(f"a worker does not see the folder {folder}")
+    if unit.part == MERGE:
+        # What is merged, but was not told before the worker died, is kept.
+        overwrite = task.products.store.begun and settings.get("overwrite", False)
+        image = task.orthophoto.path
+        return merge_shards(image, task.products, overwrite=overwrite)
+    return predict_raster(
+        task.orthophoto,
+        _model_of(task.model, task.digest),
+        task.products,
+        shard=(unit.part, task.parts),
+        resume=True,
+        **settings,
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -337,19 +416,25 @@ def _collected_logs() -> Iterator[list[tuple[int, str]]]:
         package.removeHandler(handler)
 
 
-def _check_workers(client: Any, tasks: Sequence[Task]) -> None:
-    """Refuse workers that do not see the folders, or have other models."""
-    folders = {task.products.mask.parent for task in tasks}
+@contextmanager
+def _folders_of(tasks: Sequence[Task]) -> Iterator[list[Path]]:
+    """Give the folders that products lie in, which are there meanwhile."""
+    folders = sorted({task.products.mask.parent for task in tasks})
     with ExitStack() as undo:
-        tokens = []
         for folder in folders:
             if not folder.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 undo.callback(remove_empty, folder)
-            token = folder / f".bdloss-{uuid.uuid4().hex}"
+        yield folders
+
+
+def _check_workers(client: Any, tasks: Sequence[Task], folders: Sequence[Path]) -> None:
+    """Refuse workers that do not see the folders, or have other models."""
+    with ExitStack() as undo:
+        tokens = [folder / f".bdloss-{uuid.uuid4().hex}" for folder in folders]
+        for token in tokens:
             token.touch()
             undo.callback(token.unlink)
-            tokens.append(token)
         models = {(task.model, task.digest) for task in tasks}
         answers = client.run(_look, tokens, sorted(models), on_error="return")
     for address, answer in answers.items():

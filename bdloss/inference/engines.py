@@ -198,6 +198,13 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
         ) from error
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def write_onnx(predictor: Predictor, path: Path) -> Path:
     """Write the network of a model as an engine takes it.
 
@@ -230,8 +237,7 @@ def _start_onnxruntime(path: Path) -> Predict:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = count_cores()
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"]
     )

@@ -133,6 +133,7 @@ def predict_strips(
 
         classes = len(class_names(targets))
         for panel in share(orthophoto.window, orthophoto.panels, part, parts):
+            store.drop_damaged(panel)
             first = store.finished(panel)
             done = first - panel.row
             if progress is not None and done:

@@ -93,7 +93,6 @@ class StripStore:
         self.check_ours()
         if not resume:
             self._clear()
-        self._drop_damaged()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
@@ -113,7 +112,7 @@ class StripStore:
                     )
                 raise InputError(
                     f"begun with {key} {found.get(key)}, not {wanted.get(key)}; give "
-                    f"--no-resume to start over: {self.folder}"
+                    f"--no-resume to start over, or remove it: {self.folder}"
                 )
 
         if area is not None:
@@ -131,10 +130,13 @@ class StripStore:
         """Whether an earlier run, or another part, has made the folder."""
         return (self.folder / SETTINGS).exists()
 
-    @property
-    def count(self) -> int:
-        """How many strips there are."""
-        return len(self._strips())
+    def count(self, parts: Iterable[Window]) -> int:
+        """Return how many strips of parts of the raster there are.
+
+        Args:
+            parts: Whole columns of strips, as `windows.share` gives them.
+        """
+        return sum(len(self._strips_of(part)) for part in parts)
 
     def _clear(self) -> None:
         """Remove settings and strips; locks of other processes stay."""
@@ -159,14 +161,21 @@ class StripStore:
                 f"files: {self.folder}"
             )
 
-    def _drop_damaged(self) -> None:
-        """Remove strips that are not as they were written; they are made anew."""
-        for strip in self._strips():
+    def drop_damaged(self, part: Window) -> None:
+        """Remove strips that are not as they were written; they are made anew.
+
+        Args:
+            part: Whole columns of strips that no other process is at.
+
+        Raises:
+            OSError: If they cannot be read, as of a disk that is not there; they stay.
+        """
+        for strip in self._strips_of(part):
             try:
                 with _Rows([strip]) as rows:
                     rows.take(rows.ready)
             except InputError:
-                strip.path.unlink()
+                strip.path.unlink(missing_ok=True)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -207,9 +216,7 @@ class StripStore:
             The row; that beyond the part if none is missing.
         """
         row = part.row
-        for strip in self._strips():
-            if (strip.col, strip.last_col) != (part.col, part.col + part.width):
-                continue
+        for strip in self._strips_of(part):
             if strip.row <= row < strip.last_row:
                 row = strip.last_row
         return min(row, part.row + part.height)
@@ -253,9 +260,9 @@ class StripStore:
         self.check_ours()
         old = self.folder.with_name(f"{self.folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of a run killed while it did so
-        if self.folder.exists():
+        with suppress(FileNotFoundError):  # another process was quicker
             self.folder.rename(old)
-            shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _strips(self) -> list[Strip]:
         """Return the strips, from the left and then from the top."""
@@ -263,8 +270,19 @@ class StripStore:
         for path in self.folder.glob(f"*-*{SUFFIX}"):
             if place := PLACE.fullmatch(path.name.removesuffix(SUFFIX)):
                 row, last_row, col, last_col = map(int, place.groups())
-                strips.append(Strip(col, row, last_col, last_row, path))
+                if row < last_row and col < last_col:
+                    strips.append(Strip(col, row, last_col, last_row, path))
         return sorted(strips)
+
+    def _strips_of(self, part: Window) -> list[Strip]:
+        """Return the strips of the columns of a part that reach into its rows."""
+        return [
+            strip
+            for strip in self._strips()
+            if (strip.col, strip.last_col) == (part.col, part.col + part.width)
+            and strip.row < part.row + part.height
+            and strip.last_row > part.row
+        ]
 
 
 def in_tiles(
@@ -377,6 +395,9 @@ def _damage(strip: Strip) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
+        failed = isinstance(error, (OSError, MemoryError))  # a disk, not this file
+        if failed and not isinstance(error, gzip.BadGzipFile):
+            raise
         raise DamagedFileError(
             f"damaged rows; give the predict command again: {strip.path}"
         ) from error

@@ -6,7 +6,7 @@ import random
 import signal
 import stat
 import threading
-import time
+from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner
@@ -149,6 +149,43 @@ def test_a_raster_that_kills_workers_is_named_and_nineteen_are_done(
     assert len(contents(tmp_path / "copies")) == 16 * 4
 
 
+def test_one_that_waited_beside_it_is_not_blamed(town, tmp_path, bright_model):
+    """Dask counts the death of a worker against all that it was given."""
+    tasks = plan(town[:1], tmp_path / "out", bright_model)
+    (poisoned,) = plan(town[2:], tmp_path / "other", bright_model, tags=Poison())
+    with connect("local:1") as client:
+        results = dict(predict_on_workers(client, [poisoned, *tasks]))
+    assert isinstance(results.pop(poisoned), InputError)
+    assert results[tasks[0]].polygons
+
+
+def test_a_lock_of_a_worker_that_is_lost_is_waited_for(
+    client, town, tmp_path, bright_model
+):
+    (task,) = plan(town[:1], tmp_path / "out", bright_model)
+    with ExitStack() as held:
+        held.enter_context(task.products.store.held())
+        threading.Timer(3, held.close).start()
+        (result,) = predict_all(client, [task]).values()
+    assert result.polygons
+
+
+def test_a_merge_that_was_not_told_of_is_kept(town, tmp_path, bright_model):
+    (task,) = plan(town[1:2], tmp_path / "out", bright_model, overwrite=True)
+    task = dataclasses.replace(task, parts=2)
+    (tmp_path / "out").mkdir()
+    for part in (1, 2):
+        cluster._do(cluster._Unit(0, task, part))
+    merge = cluster._Unit(0, task, cluster.MERGE)
+    assert not cluster._do(merge).kept
+    assert cluster._do(merge).kept
+    unseen = Products.in_folder(tmp_path / "unseen", "a")
+    elsewhere = dataclasses.replace(task, products=unseen)
+    with pytest.raises(ValueError, match="a worker does not see the folder"):
+        cluster._do(cluster._Unit(0, elsewhere, 1))
+    cluster._model_of.cache_clear()
+
+
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(10, marks=pytest.mark.slow)], ids=["two", "ten"]
 )
@@ -214,17 +251,22 @@ def test_schedulers_that_are_none(scheduler, message, monkeypatch):
         pass
 
 
-def test_a_scheduler_that_does_not_answer_is_said_soon():
-    began = time.perf_counter()
+def test_a_scheduler_that_does_not_answer_is_said():
     address = "tcp://127.0.0.1:9"
     said = pytest.raises(OSError, match=f"no scheduler answers at {address}")
     with said, connect(address):
         pass
-    assert time.perf_counter() - began < 4 * cluster.SECONDS_TO_CONNECT
+    assert cluster.SECONDS_TO_CONNECT <= 10
 
 
 SBATCH = """#!/bin/sh
 for script; do :; done
+if [ "$1" = --test-only ]; then
+  grep -q "no-such" "$script" || exit 0
+  echo "sbatch: error: invalid partition specified: no-such" >&2
+  exit 1
+fi
+echo x >> "$JOB.number"
 cp "$script" "$JOB.sh"
 setsid sh "$JOB.sh" > "$JOB.log" 2>&1 &
 echo $! > "$JOB.pid"
@@ -245,14 +287,23 @@ def test_jobs_of_slurm_predict(town, alone, tmp_path, bright_model, monkeypatch)
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("JOB", str(tmp_path / "job"))
-    with pytest.raises(ValueError, match="need cores and memory"), connect("slurm"):
+    unknown = dask.config.set(
+        {"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None}
+    )
+    need = pytest.raises(ValueError, match="need cores and memory")
+    with unknown, need, connect("slurm"):
         pass
-    job = {"cores": 1, "processes": 1, "memory": "4GB", "interface": "lo"}
-    known = dask.config.set({f"jobqueue.slurm.{key}": job[key] for key in job})
-    with known, connect("slurm:1") as client:
+    job = {"cores": 2, "processes": 2, "memory": "4GB", "interface": "lo"}
+    known = {f"jobqueue.slurm.{key}": job[key] for key in job}
+    refused = dask.config.set({**known, "jobqueue.slurm.queue": "no-such"})
+    said = pytest.raises(ValueError, match="such jobs: sbatch: error: invalid part")
+    with refused, said, connect("slurm"):
+        pass
+    with dask.config.set(known), connect("slurm:1") as client:
         tasks = plan(town, tmp_path / "out", bright_model)
         predict_all(client, tasks)
     assert contents(tmp_path / "out") == contents(alone)
+    assert (tmp_path / "job.number").read_text() == "x\n"  # one of two processes
 
 
 @pytest.fixture
@@ -294,8 +345,13 @@ def predict(*words):
     return CliRunner().invoke(main, ["predict", *map(str, words)])
 
 
-def test_the_command_predicts_on_workers(client, town, tmp_path, bright_model):
+def test_the_command_predicts_on_workers(client, town, tmp_path, bright_model, web):
     words = ("--model", bright_model, "--scheduler", client.scheduler.address)
+    folder, address = web
+    (folder / "far.tif").write_bytes(town[0].read_bytes())
+    done = predict(f"{address}/far.tif", *words, "--out", tmp_path / "far")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "far" / "far_mask.tif").is_file()
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"no raster")
     done = predict(*town, *words, "--out", tmp_path / "out", "--window", 32)

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 
@@ -100,11 +102,30 @@ def test_damaged_rows_are_noticed_and_made_anew(strips, damage):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"damaged rows; give .* again: .*12-0"):
         list(strips.read())
-    strips.start(SETTINGS, resume=True)
+    strips.drop_damaged(Window(0, 0, 12, 13))  # of others it sees nothing
+    assert strips.finished(Window(0, 0, 30, 13)) == 30
+    strips.drop_damaged(Window(0, 0, 30, 13))
     assert strips.finished(Window(0, 0, 30, 13)) == 12
     strips.write(12, whole[:, 12:])
     read = np.concatenate([layers for _, layers in strips.read()], axis=1)
     np.testing.assert_array_equal(read, whole)
+
+
+def test_rows_that_cannot_be_read_now_are_not_removed(strips, monkeypatch):
+    whole = draw(30)
+    strips.write(0, whole)
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gzip.GzipFile.read", fail)
+        with pytest.raises(OSError, match="stale file handle"):
+            strips.drop_damaged(Window(0, 0, 30, 13))
+    assert strips.count([Window(0, 0, 30, 13)]) == 1
+    np.testing.assert_array_equal(next(strips.read())[1], whole)
+    (strips.folder / "000000005-000000005_000000000-000000013.npy.gz").touch()
+    assert strips.count([Window(0, 0, 30, 13)]) == 1  # of no rows
 
 
 def test_every_flipped_byte_of_rows_is_noticed_or_harmless(strips):
