@@ -405,7 +405,7 @@ def resolution_notes(ground: float | None, trained: float | None) -> Iterator[st
 
 def _remove_rows(strips: StripStore, shard: tuple[int, int] = (1, 1)) -> None:
     """Remove the rows of outputs that are finished, or what is left of them."""
-    with contextlib.suppress(FileNotFoundError):  # another part was quicker
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # others are at it
         if strips.folder.exists():
             with strips.held(*shard):
                 strips.remove()
