@@ -70,6 +70,7 @@ def create_outlines(
     path: str | PathLike,
     crs: CRS | None,
     metadata: Mapping[str, object] | None = None,
+    layer: str = "",
 ) -> Iterator[OutlineWriter]:
     """Create a vector file of polygons that is there only when it is whole.
 
@@ -82,6 +83,7 @@ def create_outlines(
         metadata: What the file says of all of them: metadata of the layer of a
             GeoPackage or FlatGeobuf, JSON in the `description` of a GeoJSON and under
             the key `bdloss` of GeoParquet.
+        layer: Name of the layer; that of the file if none is given.
 
     Yields:
         The writer. It must be called once at least, if only without polygons, so that
@@ -95,7 +97,8 @@ def create_outlines(
     path = Path(path)
     check_format(path, crs)
     said = {key: str(value) for key, value in (metadata or {}).items()}
-    layer = path.stem if LAYER_NAME.fullmatch(path.stem) else "buildings"
+    layer = layer or path.stem
+    layer = layer if LAYER_NAME.fullmatch(layer) else "buildings"
     with atomic_path(path) as partial:
         if parquet.is_parquet(path):
             writing = parquet.create_geometries(partial, crs, said)
@@ -119,6 +122,7 @@ def write_outlines(
     polygons: Sequence[shapely.Polygon],
     crs: CRS | None,
     metadata: Mapping[str, object] | None = None,
+    layer: str = "",
     **attributes: np.ndarray,
 ) -> None:
     """Write polygons that are in memory.
@@ -128,6 +132,7 @@ def write_outlines(
         polygons: The polygons.
         crs: As in `create_outlines`.
         metadata: As in `create_outlines`.
+        layer: As in `create_outlines`.
         **attributes: As in `OutlineWriter.write`.
 
     Raises:
@@ -135,7 +140,7 @@ def write_outlines(
         OSError: As `create_outlines` does.
         ValueError: As `create_outlines` does.
     """
-    with create_outlines(path, crs, metadata) as writer:
+    with create_outlines(path, crs, metadata, layer) as writer:
         writer.write(np.array(polygons, dtype=object), **attributes)
 
 

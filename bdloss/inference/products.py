@@ -555,7 +555,8 @@ def _write_margin(
             "margin_m": np.full(len(rings), margin.radius),
             "confidence": np.full(len(rings), 1 - margin.alpha),
         }
-        write_outlines(products.rings, placed.tolist(), ground.crs, tags, **facts)
+        rows = placed.tolist()
+        write_outlines(products.rings, rows, ground.crs, tags, "margin", **facts)
     if products.band is None:
         return
     drawn = OutlineReader(rings.tolist(), pixels)

@@ -174,6 +174,7 @@ def test_a_margin_by_distance_is_drawn_and_outlined(tmp_path):
     assert len(ring.interiors) == 1 and ring.area == pytest.approx(
         (9 + 1.6) * (12 + 1.6) - (9 - 1.6) * (12 - 1.6)
     )
+    assert pyogrio.list_layers(products.rings)[:, 0].tolist() == ["margin"]
     facts = pyogrio.raw.read(products.rings)
     table = dict(zip(facts[0]["fields"], facts[3], strict=True))
     assert {name: values.tolist() for name, values in table.items()} == {
