@@ -250,7 +250,7 @@ def predict(
                 orthophoto,
                 products.mask,
                 products.polygons,
-                margin=_counted_margin(products),
+                margin=products.counted_margin,
                 judge=report,
             )
             if report:
@@ -382,13 +382,6 @@ def _read_margin(model: Path, margin: str | None) -> dict[str, Any]:
     if margin is None:
         return {}
     return {"margin": read_margin(model, margin), "margin_by": margin}
-
-
-def _counted_margin(products: Any) -> float | Path | None:
-    """Return the margin that true walls are counted in: metres, or its raster."""
-    if products.margin is None:
-        return None
-    return products.margin.radius if products.rings else products.band
 
 
 def _page_of(image: Path, out: Path) -> Path:

@@ -302,6 +302,13 @@ class Products:
         """Of what kind the margin is, if there is one."""
         return PROBABILITY if self.rings is None else DISTANCE
 
+    @property
+    def counted_margin(self) -> float | Path | None:
+        """The margin that true walls are counted in: metres, or its raster."""
+        if self.margin is None:
+            return None
+        return self.margin.radius if self.margin_by == DISTANCE else self.band
+
     def count_polygons(self) -> int | None:
         """Return how many outlines were written; None if none were asked for."""
         return None if self.polygons is None else count_outlines(self.polygons)

@@ -49,22 +49,15 @@ def make_pyramid(
     longest = max(source.shape)
     coarsest = max(0, math.ceil(math.log2(longest / SIDE)))
     tiles: dict[str, str] = {}
-    used, last, finest = 0, 0, coarsest
+    room: float = math.inf  # of the coarsest level, which is always there
+    last, finest = 0, coarsest
     for level in range(coarsest, -1, -1):
-        if level < coarsest and used + GROWTH * last > limit:
+        found = _cut_whole(source, level, room) if GROWTH * last <= room else None
+        if found is None:
             break
-        found: dict[str, str] = {}
-        last = 0
-        for name, picture in _cut(source, level, _all_tiles(source, level)):
-            found[name] = picture
-            last += len(picture)
-            if level < coarsest and used + last > limit:
-                break
-        if level < coarsest and used + last > limit:
-            break
-        used += last
         tiles |= found
-        finest = level
+        finest, last = level, sum(map(len, found.values()))
+        room = limit - sum(map(len, tiles.values()))
     if finest:
         places = sorted({place for window in whole for place in _tiles_in(window)})
         tiles |= dict(_cut(source, 0, places))
@@ -75,6 +68,19 @@ def _all_tiles(source: rasterio.DatasetReader, level: int) -> Iterator[tuple[int
     """Yield column and row of all tiles of a level."""
     rows, columns = (math.ceil(side / (SIDE << level)) for side in source.shape)
     yield from ((column, row) for row in range(rows) for column in range(columns))
+
+
+def _cut_whole(
+    source: rasterio.DatasetReader, level: int, room: float
+) -> dict[str, str] | None:
+    """Return all tiles of a level; None as soon as they take more than some bytes."""
+    found: dict[str, str] = {}
+    for name, picture in _cut(source, level, _all_tiles(source, level)):
+        found[name] = picture
+        room -= len(picture)
+        if room < 0:
+            return None
+    return found
 
 
 def _tiles_in(window: Window) -> Iterator[tuple[int, int]]:
