@@ -211,6 +211,7 @@ def test_a_margin_is_found_and_drawn(model, tmp_path):
         (("--margin", "distance", "--simplify", 3), "calibrated with simplify = 1.0"),
         (("--margin", "distance", "--tta", "flips"), "calibrated with tta = none, not"),
         (("--margin", "probability", "--shard", "1/2"), "give it to merge"),
+        (("--no-resume", "--shard", "1/2"), "the rows of other shards, too"),
     ):
         done = invoke(*words, *more, "--overwrite")
         assert done.exit_code == 2 and says in done.stderr, done.output

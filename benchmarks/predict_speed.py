@@ -88,14 +88,14 @@ def pointwise(batch: np.ndarray) -> np.ndarray:
 
 
 def measure_memory(path: Path, made: str) -> None:
-    """Print seconds, the peak of memory, that of the imports alone, and of a page."""
-    began, imports = time.perf_counter(), peak()
+    """Print processor time, the peak of memory, that of imports, and of a page."""
+    began, imports = time.process_time(), peak()
     page = path.with_suffix(".html")
     if made == "mask":
         predict_raster(path, pointwise, path.with_suffix(".mask.tif"), threshold=0.85)
     else:
         make_products(path, made, page)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     size = page.stat().st_size / 1e6 if page.exists() else 0
     print(f"{seconds:.1f} {peak():.0f} {imports:.0f} {size:.1f}")
 
@@ -236,7 +236,7 @@ def main() -> None:
                 f"| {size / whole:.2f} |",
                 flush=True,
             )
-        print("\n| height x width | made | s | peak, MB | of imports | page, MB |")
+        print("\n| height x width | made | CPU, s | peak, MB | of imports | page, MB |")
         print("| ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
         for side in arguments.sides:
             path = Path(folder) / f"{side}.tif"

@@ -186,6 +186,8 @@ def predict(
                     raise InputError(f"{option} does not go with --scheduler")
         elif several:
             images, shard = images[shard[0] - 1 :: shard[1]], (1, 1)
+        elif shard != (1, 1) and not resume:
+            raise InputError("--no-resume would remove the rows of other shards, too")
 
         def read_raster(image: Path) -> Orthophoto | None:
             """Return a raster with its area; None if it lies outside of it."""

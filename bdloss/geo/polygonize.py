@@ -340,10 +340,11 @@ def _outline(
     pixels: Mapping[int, watershed.OpenComponent] | None = None,
 ) -> dict[int, _Building]:
     """Return the building of each label; labels are connected."""
-    total = np.bincount(labels.ravel(), values.ravel())
-    size = np.bincount(labels.ravel())
+    inside = labels > 0
+    total = np.bincount(labels[inside], values[inside])
+    size = np.bincount(labels[inside])
     shapes = features.shapes(
-        labels, labels > 0, connectivity=4, transform=Affine.translation(col, row)
+        labels, inside, connectivity=4, transform=Affine.translation(col, row)
     )
     texts, numbers = [], []
     for shape, number in shapes:

@@ -22,7 +22,7 @@ from bdloss.geo.ogr import named_for_ogr, pyogrio
 from bdloss.geo.trust import HEADER_BYTES
 from bdloss.geo.windows import Window
 
-READ_AT_A_TIME = 25_000  # outlines that are counted
+READ_AT_A_TIME = 500_000  # outlines; each time GDAL passes all before them again
 LARGEST_MASK = 500e6  # pixels, of outlines without a raster
 POLYGON_TYPE_ID = 3  # of shapely
 

@@ -246,6 +246,13 @@ def _finish_units(
 
     left = {number: task.parts for number, task in enumerate(tasks)}  # units
     for number, task in enumerate(tasks):
+        if task.settings.get("overwrite"):
+            try:
+                task.products.store.remove()
+            except InputError as error:
+                del left[number]
+                yield task, error
+                continue
         for part in range(1, task.parts + 1):
             unit = _Unit(number, task, part)
             submit(dataclasses.replace(unit, made=unit.count_strips()))

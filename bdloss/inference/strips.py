@@ -27,7 +27,7 @@ SUFFIX = ".npy.gz"
 LOCK = ".lock"  # of files that say which part of the rows a process is at
 # Rows and columns, first and last, in the name of a file.
 PLACE = re.compile(r"(\d{9,})-(\d{9,})_(\d{9,})-(\d{9,})")
-PIXELS_AT_A_TIME = 2_000_000  # of all columns, that are read
+PIXELS_AT_A_TIME = 4_000_000  # of all columns, that are read
 # What rows and masks that do not say so were made with.
 UNSAID = {"engine": KERAS, "panels": 1}
 IDENTITY = ("image", "image_time")  # settings that `raster.identify` gives

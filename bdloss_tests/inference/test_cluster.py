@@ -186,6 +186,29 @@ def test_a_merge_that_was_not_told_of_is_kept(town, tmp_path, bright_model):
     cluster._model_of.cache_clear()
 
 
+def test_overwriting_starts_over_whatever_was_begun(
+    client, town, alone, tmp_path, bright_model
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    for settings in ({"threshold": 0.9}, {}):
+        (task,) = plan(town[1:2], out, bright_model, overwrite=True, **settings)
+        task = dataclasses.replace(task, parts=2)
+        if settings:
+            cluster._do(cluster._Unit(0, task, 1))
+            assert task.products.store.begun
+    strange = tmp_path / "strange"
+    (other,) = plan(town[:1], strange, bright_model, overwrite=True)
+    folder = other.products.store.folder
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").touch()
+    results = dict(predict_on_workers(client, [other, task]))
+    assert "got one of other files" in str(results[other])
+    name = task.products.mask.name
+    assert (out / name).read_bytes() == (alone / name).read_bytes()
+    cluster._model_of.cache_clear()
+
+
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(10, marks=pytest.mark.slow)], ids=["two", "ten"]
 )
