@@ -249,9 +249,9 @@ def _finish_units(
         if task.settings.get("overwrite"):
             try:
                 task.products.store.remove()
-            except InputError as error:
+            except InputError as strange:
                 del left[number]
-                yield task, error
+                yield task, strange
                 continue
         for part in range(1, task.parts + 1):
             unit = _Unit(number, task, part)
