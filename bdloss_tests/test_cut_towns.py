@@ -77,3 +77,15 @@ def test_sites_are_whole_but_for_what_the_sample_tests_on(
     assert bottom - top == pytest.approx(10, abs=0.2)
     begin = TOP - 1181 * 0.3  # of the sample's test scene, where the site is as large
     assert top == pytest.approx(begin, abs=0.6)
+
+
+def test_fine_parts_are_parts_at_half_the_pixel(folder, tmp_path, monkeypatch):
+    parts = ("--parts", "2")
+    coarse = cut(folder, tmp_path / "coarse", monkeypatch, *parts)
+    fine = cut(folder, tmp_path / "fine", monkeypatch, *parts, "--fine")
+    assert coarse.keys() == fine.keys() and len(fine) == 6
+    for name, (top, bottom, side) in fine.items():
+        assert (top, bottom) == pytest.approx(coarse[name][:2], abs=0.6)
+        assert side == pytest.approx(0.15)
+    with pytest.raises(SystemExit):
+        cut(folder, tmp_path / "whole", monkeypatch, "--fine")

@@ -59,6 +59,8 @@ def study(tmp_path_factory):
     study = plan.read_study(path)
     for run in plan.choose_runs(study, ["losses"], seed=0):
         trainer.train_one(study, run, root / "runs")
+    costs = {"town": {"iou": 0.1, "boundary": 0.125}}
+    (root / "runs" / "cost.json").write_text(json.dumps(costs))
     return study, root / "runs"
 
 
@@ -114,7 +116,14 @@ def test_shards_share_out_all_runs():
 
 def test_folds_are_trained_alone_and_shown_together():
     study = plan.read_study(TOWNS)
-    assert study.folds == {"towns": [f"towns_{fold}" for fold in (1, 2, 3, 4)]}
+    assert study.folds == {
+        name: [f"{name}_{fold}" for fold in (1, 2, 3, 4)] for name in ("towns", "fine")
+    }
+    fine, towns = (
+        [study.datasets[f"{name}_{fold}"]["dataset"]["test"] for fold in (1, 2, 3, 4)]
+        for name in ("fine", "towns")
+    )
+    assert fine == towns
     runs = plan.choose_runs(study, ["towns", "contact"], seed=1)
     assert [run.dataset for run in runs] == study.folds["towns"]
     tested = []
@@ -153,7 +162,7 @@ def test_scenes_that_chose_nothing_are_of_another_seed():
         )
         for run in plan.list_runs(study)
     }
-    assert len(made) == 2 * 4 * 5
+    assert len(made) == 4 * (5 + 3)
     assert {made[key].model.backbone for key in made if key[0] == "unet"} == {"lite"}
     assert {one.dataset.seed for one in made.values()} == {1}
     chosen = made["scenes", "oriented", 4].loss
@@ -252,8 +261,6 @@ def test_scores_near_the_edges_count_nothing_else(study):
 
 def test_study_is_drawn_from_what_is_finished(study, tmp_path, capsys):
     study, runs = study
-    costs = {"town": {"iou": 0.1, "boundary": 0.125}}
-    (runs / "cost.json").write_text(json.dumps(costs))
     summary.draw_study(study, runs, tmp_path)
     text = (tmp_path / "tables.md").read_text()
     found, missing = results.read_results(study, runs, tmp_path / "none.json")

@@ -2,15 +2,16 @@
 
     python -m paper.cut_towns FOLDER --out runs/towns
     python -m paper.cut_towns FOLDER --parts 8 --out runs/town_parts
+    python -m paper.cut_towns FOLDER --parts 8 --fine --out runs/fine_parts
     python -m paper.cut_towns FOLDER --sites --out runs/sites
 
 FOLDER holds `banepa/banepa_0p30m.tif`, `zanzibar/zanzibar_A_0p30m.tif`,
 `zanzibar/zanzibar_B_0p30m.tif`, beside each its `_mask.tif` and the `buildings.geojson`
 of its town: drone imagery of OpenAerialMap at 0.30 m with outlines of OpenStreetMap.
 The blocks `train`, `validation` and `test` have masks; those of `--parts`, of which a
-study takes turns to test each, have the outlines of all. `--sites` are whole and at
-0.15 m (`_0p15m.tif`), with outlines; of Banepa the south, which the sample that comes
-with the project tests on, is apart.
+study takes turns to test each, have the outlines of all, at 0.15 m if they are `--fine`
+(`_0p15m.tif`). `--sites` are whole and at 0.15 m, with outlines; of Banepa the south,
+which the sample that comes with the project tests on, is apart.
 """
 
 import argparse
@@ -99,13 +100,16 @@ def main() -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--parts", type=int, help="so many blocks, all alike")
     how.add_argument("--sites", action="store_true", help="whole, at 0.15 m")
+    parser.add_argument("--fine", action="store_true", help="parts at 0.15 m")
     given = parser.parse_args()
+    if given.fine and not given.parts:
+        parser.error("--fine is of --parts")
     masks = not (given.parts or given.sites)
     for site in SITES:
         name = Path(site).name
         blocks = equal_parts(given.parts) if given.parts else BLOCKS
         blocks = WHOLE[name] if given.sites else blocks
-        resolution = "0p15m" if given.sites else "0p30m"
+        resolution = "0p15m" if given.sites or given.fine else "0p30m"
         image = given.folder / f"{site}_{resolution}.tif"
         cut_site(image, name, given.out, blocks, masks)
     if not masks:
