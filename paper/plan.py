@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from bdloss.errors import InputError
 from paper.ablations import SPECIALS
+from paper.features import FEATURES
 
-RANDOM = "random"  # as loss.vgg: features of a VGG19 that has learned nothing
-RANDOM_WEIGHTS = "random_vgg19.weights.h5"
 PARTS = ("datasets", "losses", "ablations")
 NEEDED = ("seeds", "threads", "reference", "compared", "datasets", "losses")
 
@@ -132,12 +131,14 @@ def read_study(path: Path) -> Study:
         if name not in names:
             raise InputError(f"a study compares two of its losses, got {name!r}")
     for variant in [*study.losses, *study.ablations]:
-        random = f"loss.vgg={RANDOM}" in variant.changes
-        if random and "random features" not in variant.label:
-            raise InputError(
-                f"its label says that {variant.name} has random features, "
-                f"got {variant.label!r}"
-            )
+        for name, features in FEATURES.items():
+            if f"loss.vgg={name}" in variant.changes and (
+                features.label not in variant.label
+            ):
+                raise InputError(
+                    f"its label says that {variant.name} has {features.label}, "
+                    f"got {variant.label!r}"
+                )
         if variant.special not in ("", *SPECIALS):
             raise InputError(
                 f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
@@ -221,6 +222,7 @@ def make_settings(study: Study, run: Run, out: Path) -> dict[str, Any]:
     settings["seed"] = run.seed
     for assignment in run.variant.changes:
         experiments.change(settings, assignment)
-    if settings.get("loss", {}).get("vgg") == RANDOM:
-        settings["loss"]["vgg"] = str(out / RANDOM_WEIGHTS)
+    loss = settings.get("loss", {})
+    if (name := loss.get("vgg")) in FEATURES:
+        loss["vgg"] = str(out / FEATURES[name].file)
     return settings

@@ -15,7 +15,8 @@ import numpy as np
 
 from bdloss.errors import DamagedFileError
 from bdloss.files import DAMAGED
-from paper.plan import RANDOM, RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
+from paper.features import FILES
+from paper.plan import Run, Study, list_runs, make_settings
 
 KEPT = ("epoch", "val_iou", "val_bf1", "w")  # columns of a history
 DIGITS = 5  # of what is kept of a history
@@ -91,7 +92,7 @@ def write_results(results: Results, store: Path) -> None:
 
 def digest_settings(study: Study, run: Run) -> str:
     """Return a short text that changes with the settings of a run."""
-    settings = make_settings(study, run, Path(RANDOM))
+    settings = make_settings(study, run, Path("random"))  # a folder
     whole = json.dumps([settings, run.variant.special], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
@@ -104,10 +105,10 @@ def _is_of_study(study: Study, run: Run, runs: Path) -> bool:
     if not path.is_file():
         return False
     made = [read_file(path), make_settings(study, run, runs)]
-    for settings in made:  # where random features lie is not what they are
+    for settings in made:  # where features lie is not what they are
         loss = settings.setdefault("loss", {})
-        if str(loss.get("vgg", "")).endswith(RANDOM_WEIGHTS):
-            loss["vgg"] = RANDOM_WEIGHTS
+        if (file := Path(loss.get("vgg", "")).name) in FILES:
+            loss["vgg"] = file
     first, second = map(make_experiment, made)
     return first == second
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from bdloss.errors import InputError
 from paper.ablations import SPECIALS
-from paper.plan import RANDOM_WEIGHTS, Run, Study, list_runs, make_settings
+from paper.features import write_features
+from paper.plan import Run, Study, list_runs, make_settings
 
 if TYPE_CHECKING:
     from bdloss.training.experiment import Experiment
@@ -100,8 +101,7 @@ def train_one(study: Study, run: Run, out: Path) -> None:
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         training.read_splits(experiment)
-        if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
-            write_random_features(Path(experiment.loss.vgg))
+        write_features(Path(experiment.loss.vgg))
     special = run.variant.special
     start = folder.with_name(f"{folder.name}.{START}")
     training.train(
@@ -142,19 +142,6 @@ def score_edges(experiment: "Experiment", folder: Path) -> None:
     np.savez_compressed(folder / "test_masks.npz", **masks)
     scores = scoring.score_masks(pairs)
     (folder / "edge.json").write_text(json.dumps(scores.as_json(), indent=2) + "\n")
-
-
-def write_random_features(path: Path) -> None:
-    """Write a VGG19 that has learned nothing, always the same one."""
-    import keras
-
-    from bdloss.losses import VGGFeatures
-
-    if not path.exists():
-        keras.utils.set_random_seed(0)
-        partial = path.with_name(f"partial_{path.name}")
-        VGGFeatures(None).network.save_weights(partial)
-        partial.replace(path)
 
 
 def record_start(trainer: "Trainer", path: Path) -> None:
@@ -219,8 +206,7 @@ def measure_costs(study: Study, out: Path) -> None:
         for variant in study.losses:
             run = Run(fold, variant, variant.seeds[fold][0])
             experiment = make_experiment(make_settings(study, run, out))
-            if experiment.loss.vgg.endswith(RANDOM_WEIGHTS):
-                write_random_features(Path(experiment.loss.vgg))
+            write_features(Path(experiment.loss.vgg))
             steps[variant.name] = _make_step(experiment)
         ms = time_steps(steps, ROUNDS)
         costs[dataset] = {name: time / 1000 for name, time in ms.items()}
