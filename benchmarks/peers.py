@@ -1,13 +1,14 @@
 """Whole programs side by side: a raster in, a map out, by networks of equal size.
 
-    python benchmarks/peers.py --environments peers [--side 3000]
+    python benchmarks/peers.py --environments peers [--side 3000] [--programs keras]
 
 Each program predicts the same raster with a U-Net on ResNet34, of random weights, in
 windows of 512 pixels that overlap by 128, four at a time: `bdloss predict` with each
-engine that is installed, geoai's `semantic_segmentation`, and torchgeo's grid sampler
-in the loop that its tutorials show, whose maps are averaged where windows overlap and
-written by rasterio. Peers live in environments of their own, which are made of PyPI if
-they are not there (that of geoai takes half an hour). Programs take turns; medians of
+engine that is installed, geoai's `semantic_segmentation`, torchgeo's grid sampler in
+the loop that its tutorials show, whose maps are averaged where windows overlap and
+written by rasterio, and raster-vision's learner with its labels of probabilities, as in
+its tutorials. Peers live in environments of their own, which are made of PyPI if they
+are not there (that of geoai takes half an hour). Programs take turns; medians of
 seconds, of processor time and of the peak of memory are shown, start-up included, and
 how much larger the steps of probability are across edges of windows than elsewhere.
 """
@@ -34,7 +35,18 @@ ROUNDS = 3
 PEERS = {  # builds for CPUs
     "torchgeo": ["torch==2.13.0", "torchgeo==0.8.1", "requests"],
     "geoai": ["torch==2.13.0", "geoai-py==0.40.1"],
+    "rastervision": [
+        "torch==2.13.0",
+        "rastervision_core==0.31.1",
+        "rastervision_pytorch_learner==0.31.1",
+        "segmentation_models_pytorch==0.6.0",
+    ],
 }
+ENGINES = [
+    engine
+    for engine in ("keras", "onnxruntime", "openvino")
+    if importlib.util.find_spec(engine)
+]
 WITHOUT_CUDA = """
 import sys
 import torch
@@ -88,7 +100,48 @@ profile.update(dtype="float32")
 with rasterio.open(likely, "w", **profile) as target:
     target.write(total / np.maximum(count, 1), 1)
 """
-SCRIPTS = {"torchgeo": TORCHGEO, "geoai": GEOAI}
+RASTERVISION = """
+from pathlib import Path
+import segmentation_models_pytorch as smp
+from rastervision.core.data import ClassConfig, SemanticSegmentationSmoothLabels
+from rastervision.pytorch_learner import (
+    SemanticSegmentationGeoDataConfig,
+    SemanticSegmentationLearner,
+    SemanticSegmentationLearnerConfig,
+    SemanticSegmentationSlidingWindowGeoDataset,
+    SolverConfig,
+)
+
+path, out, likely, window, overlap, batch = *sys.argv[1:4], *map(int, sys.argv[4:])
+classes = ClassConfig(names=["background", "building"], null_class="background")
+windows = {"size": window, "stride": window - overlap}
+data = SemanticSegmentationSlidingWindowGeoDataset.from_uris(path, **windows)
+settings = SemanticSegmentationLearnerConfig(
+    data=SemanticSegmentationGeoDataConfig(class_config=classes, num_workers=0),
+    solver=SolverConfig(batch_sz=batch),
+)
+model = smp.Unet("resnet34", encoder_weights=None, classes=2)
+learner = SemanticSegmentationLearner(settings, model=model, training=False)
+labels = SemanticSegmentationSmoothLabels.from_predictions(
+    data.windows,
+    learner.predict_dataset(data, numpy_out=True),
+    extent=data.scene.extent,
+    num_classes=2,
+)
+folder = Path(out).with_suffix("")
+labels.save(str(folder), data.scene.raster_source.crs_transformer, classes)
+(folder / "labels.tif").rename(out)
+(folder / "scores.tif").rename(likely)
+"""
+SCRIPTS = {"torchgeo": TORCHGEO, "geoai": GEOAI, "rastervision": RASTERVISION}
+
+
+class Program(NamedTuple):
+    """A program, and where it writes its mask and its probabilities."""
+
+    command: list[str]
+    mask: Path
+    probabilities: Path
 
 
 class Usage(NamedTuple):
@@ -126,12 +179,33 @@ def measure(command: list[str]) -> Usage:
     return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def save_network(path: Path) -> None:
-    """Save a U-Net on ResNet34 of random weights."""
+def save_network(path: Path, network: str) -> None:
+    """Save a network of ours, of random weights."""
     from bdloss.models import build_model, save_model
 
-    model = build_model("resnet34", encoder_weights=None)
+    model = build_model(network, encoder_weights=None)
     save_model(model, path, {"window": WINDOW, "multiple": 32, "resolution": 0.3})
+
+
+def our_program(engine: str, image: Path, model: Path) -> Program:
+    """Return the program that predicts an image by an engine of ours."""
+    out = image.parent / engine
+    command = [sys.executable, "-m", "bdloss", "predict", str(image), "--model"]
+    command += [str(model), "--overwrite", "--window", str(WINDOW), "--prob"]
+    command += ["--overlap", str(OVERLAP), "--batch", str(BATCH), "--out", str(out)]
+    maps = (out / f"{image.stem}_{kind}.tif" for kind in ("mask", "prob"))
+    return Program([*command, "--engine", engine], *maps)
+
+
+def peer_program(peer: str, image: Path, environments: Path) -> Program:
+    """Return the program that predicts an image by a peer."""
+    folder = image.parent
+    script = folder / f"{peer}_loop.py"
+    script.write_text(WITHOUT_CUDA + SCRIPTS[peer])
+    maps = [folder / f"{peer}{kind}.tif" for kind in ("", "_prob")]
+    python = find_peer(environments.absolute(), peer)
+    words = (python, script, image, *maps, WINDOW, OVERLAP, BATCH)
+    return Program([str(word) for word in words], *maps)
 
 
 def measure_seams(path: Path) -> float:
@@ -156,52 +230,39 @@ def measure_seams(path: Path) -> float:
 
 def main() -> None:
     """Print the table."""
+    every = [*ENGINES, *SCRIPTS]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--environments", type=Path, default=Path("peers"))
     parser.add_argument("--side", type=int, default=3000, help="pixels")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--programs", nargs="+", choices=every, default=every)
+    parser.add_argument("--network", default="resnet34", help="of ours")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        image, model = folder / "town.tif", folder / "model.keras"
+        image, model = Path(name) / "town.tif", Path(name) / "model.keras"
         make_raster(image, arguments.side)
-        save_network(model)
-        ours = [sys.executable, "-m", "bdloss", "predict", str(image), "--model"]
-        ours += [str(model), "--overwrite", "--window", str(WINDOW)]
-        ours += ["--prob", "--overlap", str(OVERLAP), "--batch", str(BATCH), "--out"]
-        engines = ["keras"]
-        engines += [
-            e for e in ("onnxruntime", "openvino") if importlib.util.find_spec(e)
-        ]
-        programs = {
-            f"bdloss, {engine}": [*ours, str(folder / engine), "--engine", engine]
-            for engine in engines
-        }
-        maps = {
-            program: [folder / engine / f"town_{kind}.tif" for kind in ("mask", "prob")]
-            for program, engine in zip(programs, engines, strict=True)
-        }
-        for peer, text in SCRIPTS.items():
-            script = folder / f"{peer}_loop.py"
-            script.write_text(WITHOUT_CUDA + text)
-            python = find_peer(arguments.environments.absolute(), peer)
-            maps[peer] = [folder / f"{peer}{kind}.tif" for kind in ("", "_prob")]
-            words = (python, script, image, *maps[peer], WINDOW, OVERLAP, BATCH)
-            programs[peer] = [str(word) for word in words]
-        taken: dict[str, list[Usage]] = {program: [] for program in programs}
+        save_network(model, arguments.network)
+        programs: dict[str, Program] = {}
+        for named in arguments.programs:
+            if named in ENGINES:
+                programs[f"bdloss, {named}"] = our_program(named, image, model)
+            else:
+                programs[named] = peer_program(named, image, arguments.environments)
+        taken: dict[str, list[Usage]] = {named: [] for named in programs}
         for _ in range(arguments.rounds):
-            for program, command in programs.items():
-                taken[program].append(measure(command))
-        seams = {program: measure_seams(made[1]) for program, made in maps.items()}
-        for mask, _ in maps.values():
-            with rasterio.open(image) as source, rasterio.open(mask) as made:
+            for named, program in programs.items():
+                taken[named].append(measure(program.command))
+        seams: dict[str, float] = {}
+        for named, program in programs.items():
+            seams[named] = measure_seams(program.probabilities)
+            with rasterio.open(image) as source, rasterio.open(program.mask) as made:
                 assert (source.transform, source.crs) == (made.transform, made.crs)
     print("| program | s | processor, s | peak, MB | steps at edges |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for program, usages in taken.items():
+    for named, usages in taken.items():
         seconds, processor, peak = map(statistics.median, zip(*usages, strict=True))
-        cells = f"{seconds:.1f} | {processor:.1f} | {peak:.0f} | {seams[program]:.2f}"
-        print(f"| {program} | {cells} |")
+        cells = f"{seconds:.1f} | {processor:.1f} | {peak:.0f} | {seams[named]:.2f}"
+        print(f"| {named} | {cells} |")
 
 
 if __name__ == "__main__":
