@@ -6,11 +6,15 @@ Each program predicts the same raster with a U-Net on ResNet34, of random weight
 windows of 512 pixels that overlap by 128, four at a time: `bdloss predict` with each
 engine that is installed, geoai's `semantic_segmentation`, torchgeo's grid sampler in
 the loop that its tutorials show, whose maps are averaged where windows overlap and
-written by rasterio, and raster-vision's learner with its labels of probabilities, as in
-its tutorials. Peers live in environments of their own, which are made of PyPI if they
-are not there (that of geoai takes half an hour). Programs take turns; medians of
-seconds, of processor time and of the peak of memory are shown, start-up included, and
-how much larger the steps of probability are across edges of windows than elsewhere.
+written by rasterio, raster-vision's learner with its labels of probabilities, as in its
+tutorials, and orthoseg's `predict_layer`, whose tiles rasterio puts together: they tell
+building or not, no probability. Programs take turns; medians of seconds, of processor
+time and of the peak of memory (of the largest process) are shown, start-up included,
+and how much larger the steps of probability are across edges of windows than elsewhere.
+
+Peers live in environments of their own, which are made of PyPI if they are not there
+(that of geoai takes half an hour). That of orthoseg is made for Debian 12, with
+libgdal-dev, libsqlite3-mod-spatialite, python3-dev and python3-venv.
 """
 
 import argparse
@@ -41,7 +45,19 @@ PEERS = {  # builds for CPUs
         "rastervision_pytorch_learner==0.31.1",
         "segmentation_models_pytorch==0.6.0",
     ],
+    "orthoseg": [
+        "orthoseg==0.7.1",
+        "gdal==3.6.2",  # as libgdal
+        "geofileops==0.10.2",  # the last one for it
+        "pandas<3",
+        "tensorflow==2.21.0",
+        # Beside TensorFlow, two libgdal in a process crash it: there is to be one.
+        "rasterio==1.4.4",
+        "pyogrio==0.11.1",
+        "--no-binary=rasterio,pyogrio",
+    ],
 }
+PYTHONS = {"orthoseg": "/usr/bin/python3"}  # whose SQLite loads SpatiaLite
 ENGINES = [
     engine
     for engine in ("keras", "onnxruntime", "openvino")
@@ -133,11 +149,57 @@ labels.save(str(folder), data.scene.raster_source.crs_transformer, classes)
 (folder / "labels.tif").rename(out)
 (folder / "scores.tif").rename(likely)
 """
-SCRIPTS = {"torchgeo": TORCHGEO, "geoai": GEOAI, "rastervision": RASTERVISION}
+ORTHOSEG = """
+import sys
+from pathlib import Path
+import geofileops  # before TensorFlow, after which SpatiaLite crashes
+import rasterio
+from orthoseg.lib.predicter import predict_layer
+from orthoseg.model.model_factory import get_model
+from orthoseg.util.image_util import FileLayerSource
+from rasterio.merge import merge
+
+path, out, _, window, overlap, batch = *sys.argv[1:4], *map(int, sys.argv[4:])
+with rasterio.open(path) as source:
+    bounds, crs, side = source.bounds, source.crs.to_string(), source.res[0]
+layer = {
+    "layername": "town",
+    "layersources": FileLayerSource(path, ["town"]),
+    "projection": crs,
+    "bbox": tuple(bounds),
+    "roi_filepath": None,
+    "grid_xmin": bounds.left,
+    "grid_ymin": bounds.bottom,
+    "image_format": "image/tiff",
+    "image_pixels_ignore_border": 0,
+}
+predict_layer(
+    get_model("resnet34+unet", window, window, 3, 1, "sigmoid", None),
+    layer,
+    image_pixel_x_size=side,
+    image_pixel_y_size=side,
+    image_pixel_width=window - overlap,
+    image_pixel_height=window - overlap,
+    image_pixels_overlap=overlap // 2,  # on each side
+    output_image_dir=Path(out).with_suffix(""),
+    output_vector_path=None,
+    classes=["building"],
+    min_probability=0,  # of tiles that are written at all
+    batch_size=batch,
+)
+tiles = sorted(Path(out).with_suffix("").rglob("*_pred.tif"))
+merge(tiles, bounds=tuple(bounds), res=side, method="max", dst_path=out)
+"""
+SCRIPTS = {
+    "torchgeo": WITHOUT_CUDA + TORCHGEO,
+    "geoai": WITHOUT_CUDA + GEOAI,
+    "rastervision": WITHOUT_CUDA + RASTERVISION,
+    "orthoseg": ORTHOSEG,
+}
 
 
 class Program(NamedTuple):
-    """A program, and where it writes its mask and its probabilities."""
+    """A program, and where it writes its mask and, if it does, its probabilities."""
 
     command: list[str]
     mask: Path
@@ -157,7 +219,8 @@ def find_peer(environments: Path, name: str) -> Path:
     folder = environments / name
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        made_by = PYTHONS.get(name, sys.executable)
+        subprocess.run([made_by, "-m", "venv", folder], check=True)
         install = [python, "-m", "pip", "install", "-q", *PEERS[name]]
         subprocess.run(install, check=True)
         (folder / "ready").touch()
@@ -201,7 +264,7 @@ def peer_program(peer: str, image: Path, environments: Path) -> Program:
     """Return the program that predicts an image by a peer."""
     folder = image.parent
     script = folder / f"{peer}_loop.py"
-    script.write_text(WITHOUT_CUDA + SCRIPTS[peer])
+    script.write_text(SCRIPTS[peer])
     maps = [folder / f"{peer}{kind}.tif" for kind in ("", "_prob")]
     python = find_peer(environments.absolute(), peer)
     words = (python, script, image, *maps, WINDOW, OVERLAP, BATCH)
@@ -252,17 +315,18 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for named, program in programs.items():
                 taken[named].append(measure(program.command))
-        seams: dict[str, float] = {}
+        seams: dict[str, str] = {}
         for named, program in programs.items():
-            seams[named] = measure_seams(program.probabilities)
+            if program.probabilities.exists():
+                seams[named] = f"{measure_seams(program.probabilities):.2f}"
             with rasterio.open(image) as source, rasterio.open(program.mask) as made:
                 assert (source.transform, source.crs) == (made.transform, made.crs)
     print("| program | s | processor, s | peak, MB | steps at edges |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for named, usages in taken.items():
         seconds, processor, peak = map(statistics.median, zip(*usages, strict=True))
-        cells = f"{seconds:.1f} | {processor:.1f} | {peak:.0f} | {seams[named]:.2f}"
-        print(f"| {named} | {cells} |")
+        cells = f"{seconds:.1f} | {processor:.1f} | {peak:.0f}"
+        print(f"| {named} | {cells} | {seams.get(named, '')} |")
 
 
 if __name__ == "__main__":
