@@ -70,7 +70,7 @@ HOW = ("window", "overlap", "batch", "threshold", "tta", "mean", "resolution")
     type=click.Choice([AUTO, *ENGINES]),
     default=AUTO,
     show_default=True,
-    help="What computes; auto: the fastest here, for an image that is worth it.",
+    help="What computes; auto: the fastest exact one, where it is worth it.",
 )
 @click.option(
     "--tta",

@@ -11,13 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from bdloss.constants import AUTO, ENGINES, KERAS
+from bdloss.constants import AUTO, ENGINES, EXACT_ENGINES, KERAS, OPENVINO_BF16
 from bdloss.data.cache import default_folder, onnx_file
 from bdloss.errors import InputError, first_line
 from bdloss.files import unique_path
@@ -67,9 +68,10 @@ def engine_tag(engine: str) -> str:
         raise InputError(f"engine must be one of {names}, got {engine!r}")
     if engine == KERAS:
         return KERAS
-    if importlib.util.find_spec(engine) is None:
-        raise InputError(f"--engine {engine} needs it: pip install 'bdloss[{engine}]'")
-    return f"{engine} {importlib.import_module(engine).__version__}"
+    package = engine.partition("-")[0]
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"--engine {engine} needs it: pip install 'bdloss[{package}]'")
+    return f"{engine} {importlib.import_module(package).__version__}"
 
 
 def engine_name(tag: str) -> str:
@@ -90,8 +92,8 @@ def choose_engine(
     Args:
         predictor: The model.
         engine: One of `ENGINES`; or `auto`: Keras on a GPU, or where there is little to
-            do; else what a short measurement finds fastest of those that are installed
-            and compute what Keras does.
+            do; else what a short measurement finds fastest of `EXACT_ENGINES` that are
+            installed and compute what Keras does.
         windows: How many it will predict.
         side: Their side, in pixels.
         batch: How many at a time.
@@ -107,7 +109,7 @@ def choose_engine(
         predict = make_engine(predictor, engine)
         return Choice(replace(predictor, predict=predict), engine)
     with_keras = Choice(predictor, KERAS)
-    installed = [one for one in ENGINES[1:] if importlib.util.find_spec(one)]
+    installed = [one for one in EXACT_ENGINES[1:] if importlib.util.find_spec(one)]
     if engine == KERAS or not installed or predictor.network is None or has_gpu():
         return with_keras
     known = _fastest.setdefault(predictor, {})
@@ -177,7 +179,11 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
     engine_tag(engine)
     if predictor.network is None:
         raise InputError(f"{engine} computes Keras models, got another callable")
-    start = {"onnxruntime": _start_onnxruntime, "openvino": _start_openvino}[engine]
+    start = {
+        "onnxruntime": _start_onnxruntime,
+        "openvino": _start_openvino,
+        OPENVINO_BF16: partial(_start_openvino, precision="bf16"),
+    }[engine]
     try:
         if not predictor.digest:  # nobody knows whether the file is of this network
             with tempfile.TemporaryDirectory() as folder:
@@ -249,11 +255,15 @@ def _start_onnxruntime(path: Path) -> Predict:
     return predict
 
 
-def _start_openvino(path: Path) -> Predict:
+def _start_openvino(path: Path, precision: str = "f32") -> Predict:
     import openvino
 
-    precise = {"INFERENCE_PRECISION_HINT": "f32"}  # else what the processor likes
-    compiled = openvino.Core().compile_model(path, "CPU", precise)
+    core = openvino.Core()
+    abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in abilities:
+        raise InputError(f"{OPENVINO_BF16} needs a processor that computes in bfloat16")
+    said = {"INFERENCE_PRECISION_HINT": precision}  # else what the processor likes
+    compiled = core.compile_model(path, "CPU", said)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.array(compiled(batch.astype(np.float32))[0])

@@ -162,10 +162,11 @@ def predict_raster(
         resume: Whether to keep what is finished, to go on from the last whole strip of
             an earlier run, and to leave what is whole if this one fails, in
             `MASK.partial`; without, a run that fails leaves nothing.
-        engine: What computes a model: `keras`, `onnxruntime`, `openvino`; or `auto`,
-            which goes on with that of what is there, and else is the fastest on a CPU
-            if there is much to do, see `engines.choose_engine`; a part of the rows is
-            then of Keras.
+        engine: What computes a model: `keras`, `onnxruntime`, `openvino`, or
+            `openvino-bf16`, which rounds to bfloat16; or `auto`, which goes on with
+            that of what is there, and else is the fastest exact one on a CPU if there
+            is much to do, see `engines.choose_engine`; a part of the rows is then of
+            Keras.
         tags: Tags of the rasters, beside the settings used here.
         progress: Called after each block of rows is written, with its size in
             megapixels: `update` of a tqdm bar will do.

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import keras
@@ -82,6 +83,54 @@ def test_engines_agree_but_next_to_the_threshold(image, predictor, tmp_path, eng
     np.testing.assert_allclose(computed, predictor.predict(patches), atol=1e-4)
 
 
+class OpenVINO:
+    """The part of OpenVINO that is used, on a processor of some abilities."""
+
+    __version__ = "1.0"
+
+    def __init__(self, abilities):
+        self.abilities, self.asked = abilities, []
+
+    def Core(self):  # noqa: N802, theirs
+        return self
+
+    def get_property(self, device, name):
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.abilities
+
+    def compile_model(self, path, device, settings):
+        assert path.is_file()
+        self.asked.append(settings["INFERENCE_PRECISION_HINT"])
+        return lambda batch: [batch[..., :1] / 255]
+
+
+def test_bfloat16_is_computed_where_it_is_named(predictor, monkeypatch):
+    fake = OpenVINO(["FP32", "BF16"])
+    monkeypatch.setitem(sys.modules, "openvino", fake)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: name)
+    patches = np.full((1, 8, 8, 3), 51, np.uint8)
+    for engine in ("openvino", "openvino-bf16"):
+        assert (engines.make_engine(predictor, engine)(patches) == 0.2).all()
+        assert engines.engine_tag(engine) == f"{engine} 1.0"
+    assert fake.asked == ["f32", "bf16"]
+    assert engines.engine_name("openvino-bf16 1.0") == "openvino-bf16"
+    fake.abilities = ["FP32"]
+    with pytest.raises(ValueError, match="openvino-bf16 needs a processor that"):
+        engines.make_engine(predictor, "openvino-bf16")
+    engines.make_engine(predictor, "openvino")
+
+
+def test_bfloat16_is_not_exact(image, predictor, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor does not compute in bfloat16")
+    _, (likely, _), _ = both(image, predictor, tmp_path / "a", "keras")
+    (_, tag), (found, _), _ = both(image, predictor, tmp_path / "b", "openvino-bf16")
+    assert tag.startswith("openvino-bf16 ")
+    assert 0 < abs(likely - found).mean() < 3  # of 254
+
+
 def test_the_onnx_file_is_made_once_and_again_if_damaged(predictor, monkeypatch):
     engines.make_engine(predictor, "onnxruntime")
     path = onnx_file(default_folder(), predictor.digest)
@@ -116,7 +165,7 @@ def fresh(predictor, request):
 def clocked(fresh, monkeypatch):
     """What a batch takes with each engine, in seconds."""
     seconds = {"keras": 1.0, "onnxruntime": 0.5, "openvino": 0.7}
-    made = {
+    made = {  # none that is not exact
         "onnxruntime": lambda batch: fresh.predict(batch) + 1e-4,
         "openvino": lambda batch: fresh.predict(batch),
     }
