@@ -179,11 +179,12 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
     engine_tag(engine)
     if predictor.network is None:
         raise InputError(f"{engine} computes Keras models, got another callable")
-    start = {
+    starts: dict[str, Callable[[Path], Predict]] = {
         "onnxruntime": _start_onnxruntime,
         "openvino": _start_openvino,
         OPENVINO_BF16: partial(_start_openvino, precision="bf16"),
-    }[engine]
+    }
+    start = starts[engine]
     try:
         if not predictor.digest:  # nobody knows whether the file is of this network
             with tempfile.TemporaryDirectory() as folder:
