@@ -20,6 +20,7 @@ from bdloss.strip_labels import StripLabels
 PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
 # Times the tolerance: outlines that are simplified could touch within it.
 NEIGHBOUR_DISTANCE = 2
+COLUMNS = 8192  # that GDAL outlines at a time: rows longer than its caches are slow
 PLACES = 2**26  # pixels along a side of a raster at most, for corners as numbers
 
 
@@ -343,18 +344,28 @@ def _outline(
     inside = labels > 0
     total = np.bincount(labels[inside], values[inside])
     size = np.bincount(labels[inside])
-    shapes = features.shapes(
-        labels, inside, connectivity=4, transform=Affine.translation(col, row)
-    )
     texts, numbers = [], []
-    for shape, number in shapes:
-        texts.append(json.dumps(shape))
-        numbers.append(int(number))
+    for first in range(0, labels.shape[1], COLUMNS):
+        columns = slice(first, first + COLUMNS)
+        shapes = features.shapes(
+            np.ascontiguousarray(labels[:, columns]),
+            np.ascontiguousarray(inside[:, columns]),
+            connectivity=4,
+            transform=Affine.translation(col + first, row),
+        )
+        for shape, number in shapes:
+            texts.append(json.dumps(shape))
+            numbers.append(int(number))
     pixels = pixels or {}
-    return {
-        number: _Building(part, total[number], size[number], pixels.get(number))
-        for part, number in zip(shapely.from_geojson(texts), numbers, strict=True)
-    }
+    buildings: dict[int, _Building] = {}
+    for part, number in zip(shapely.from_geojson(texts), numbers, strict=True):
+        if number in buildings:  # from the columns before
+            buildings[number].parts.append(part)
+        else:
+            buildings[number] = _Building(
+                part, total[number], size[number], pixels.get(number)
+            )
+    return buildings
 
 
 def _wait_for_neighbours(

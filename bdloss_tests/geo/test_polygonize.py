@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from rasterio import Affine, features
 from scipy import ndimage
 
-from bdloss.geo import watershed
+from bdloss.geo import polygonize, watershed
 from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import (
     count_vertices,
@@ -213,16 +213,19 @@ def touching(seed):
     st.integers(0, 2**32 - 1),
     st.sets(st.integers(1, HEIGHT - 1), max_size=9),
     st.sampled_from([1, 7 * WIDTH, HEIGHT * WIDTH]),
+    st.sampled_from([1, 13, polygonize.COLUMNS]),
     st.sampled_from([0.0, 1.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_buildings_are_split_the_same_however_the_mask_is_cut(
-    seed, rows, piece_pixels, simplify
+    seed, rows, piece_pixels, columns, simplify
 ):
     layers, how = touching(seed), {"simplify": simplify, "split": True}
     whole, means = outline(cut(layers, [0]), HEIGHT, WIDTH, **how)
     bands = cut(layers, [0, *sorted(rows)])
-    parts, found = outline(bands, HEIGHT, WIDTH, piece_pixels=piece_pixels, **how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polygonize, "COLUMNS", columns)
+        parts, found = outline(bands, HEIGHT, WIDTH, piece_pixels=piece_pixels, **how)
     assert same_order(parts) == same_order(whole)
     np.testing.assert_allclose(np.sort(found), np.sort(means))
 
