@@ -25,6 +25,8 @@ from bdloss.files import atomic_path, refuse_existing
 from bdloss.models import Predictor
 
 NEEDED = ("onnx", "tf2onnx")
+SIZES = ("Concat", "Cast")  # of ONNX, which put the sizes of maps together
+REPEAT = "bdloss_repeat"  # in the names of what `_Repeat` computes
 OVERLAP = 25  # per cent of a patch, as in prediction
 CENTIMETRES = 100  # a metre
 
@@ -95,6 +97,9 @@ def convert_network(
 ) -> None:
     """Write a network as ONNX.
 
+    `UpSampling2D` becomes one step of ONNX, which engines fuse with its neighbours,
+    where the converter would make six, a third of the time of a network.
+
     The converter copies what it is given some forty times: 9 GB for the weights of
     ResNet34, 98 MB. So it is given the network without the large ones, the kernels, and
     they are added to what it has written.
@@ -109,6 +114,7 @@ def convert_network(
     """
     import onnx
 
+    network = _with_one_step(network)
     kernels = {
         f"kernel_{number}": weight
         for number, weight in enumerate(network.weights)
@@ -129,7 +135,48 @@ def convert_network(
     model.graph.input.extend(left)
     arrays = {name: keras.ops.convert_to_numpy(kernels[name]) for name in kernels}
     _fold_constants(model, arrays)
+    _fix_scales(model)
+    _finish_output(model)
+    _drop_unused(model)
     onnx.save(model, path)
+
+
+def _with_one_step(network: keras.Model) -> keras.Model:
+    """Return a network of the same layers, but with `_Repeat` in place of others."""
+
+    def replace(layer: layers.Layer) -> layers.Layer:
+        nearest = getattr(layer, "interpolation", None) == "nearest"
+        if nearest and isinstance(layer, layers.UpSampling2D):
+            return _Repeat(layer)
+        return layer
+
+    try:
+        return keras.models.clone_model(network, clone_function=replace, recursive=True)
+    except ValueError:  # it is not a graph of layers
+        return network
+
+
+class _Repeat(layers.Layer):
+    """Repeats pixels as another layer does, in one step.
+
+    Args:
+        layer: The other layer.
+    """
+
+    def __init__(self, layer: layers.UpSampling2D):
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self._layer = layer
+
+    def call(self, maps: Any) -> Any:
+        """Return larger maps."""
+        import tensorflow as tf
+
+        sides = tf.multiply(tf.shape(maps)[1:3], self._layer.size, name=REPEAT)
+        return tf.raw_ops.ResizeNearestNeighbor(images=maps, size=sides)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the larger maps."""
+        return self._layer.compute_output_shape(input_shape)
 
 
 class _WithoutKernels(keras.Model):
@@ -188,6 +235,82 @@ def _fold_constants(model: Any, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items()
         if name in used
     )
+
+
+def _fix_scales(model: Any) -> None:
+    """Say how many times larger `_Repeat` makes maps, not how large.
+
+    Engines fuse it only then.
+
+    Args:
+        model: The model, whose constants are folded.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+
+    def find_factors(name: str) -> np.ndarray | None:
+        """Return what sides are multiplied by, on the way to a tensor."""
+        if name not in made:
+            return None
+        node = made[name]
+        if node.op_type == "Mul" and REPEAT in name:
+            return next(constants[given] for given in node.input if given in constants)
+        found = map(find_factors, node.input) if node.op_type in SIZES else ()
+        return next((factors for factors in found if factors is not None), None)
+
+    for number, node in enumerate(graph.node):
+        if node.op_type == "Resize" and len(node.input) == 4:
+            factors = find_factors(node.input[3])
+            if factors is not None:
+                scales = np.array([1, 1, *factors], np.float32)
+                name = f"{REPEAT}_{number}"
+                graph.initializer.append(numpy_helper.from_array(scales, name))
+                node.input[:] = [node.input[0], "", name]
+
+
+def _finish_output(model: Any) -> None:
+    """Take an axis of one from the maps that the converter may leave there.
+
+    It turns maps by a `Reshape` that adds an axis and a `Squeeze` that takes it away,
+    which it forgets where nothing else follows, in some of its runs.
+
+    Args:
+        model: The model, of one output.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    (maps,) = graph.output
+    last = next(node for node in graph.node if maps.name in node.output)
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    if last.op_type != "Reshape" or len(constants.get(last.input[1], ())) != 5:
+        return
+    first, axes = f"{maps.name}_in_one", f"{maps.name}_axes"
+    last.output[:] = [first]
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), axes))
+    graph.node.append(helper.make_node("Squeeze", [first, axes], [maps.name]))
+
+
+def _drop_unused(model: Any) -> None:
+    """Leave out nodes and constants that nothing depends on.
+
+    Args:
+        model: The model.
+    """
+    graph = model.graph
+    kept: list[Any] = []
+    used = {tensor.name for tensor in graph.output}
+    for node in reversed(graph.node):  # each comes after those that it depends on
+        if used.intersection(node.output):
+            kept.append(node)
+            used.update(node.input)
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
 
 
 def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from bdloss.inference import onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
+load_onnx = pytest.importorskip("onnx").load
+to_array = pytest.importorskip("onnx.numpy_helper").to_array
 
 SAMPLE = "samples/banepa/images/banepa_south.tif"
 FACTS = {"window": 64, "multiple": 32, "threshold": 0.3, "resolution": 0.15}
@@ -94,6 +96,71 @@ def test_a_model_gives_the_same_file_each_time(predictor, tmp_path):
     for path in files:
         onnx.export_onnx(predictor, path)
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class ByHand(keras.Model):
+    """A network that is no graph of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.larger, self.weigh = layers.UpSampling2D(2), layers.Conv2D(1, 1)
+
+    def call(self, inputs, training=None):
+        return self.weigh(self.larger(inputs))
+
+
+def with_two_sizes():
+    """A network, one part of which is a network of its own."""
+    pixels = keras.Input((None, None, 3))
+    x = layers.UpSampling2D((2, 3))(layers.Conv2D(4, 3, activation="relu")(pixels))
+    inner = keras.Model(pixels, layers.UpSampling2D(2)(layers.Conv2D(2, 3)(x)))
+    outer = keras.Input((None, None, 3))
+    return keras.Model(outer, layers.Conv2D(1, 3)(inner(outer)))
+
+
+@pytest.mark.parametrize("make", [with_two_sizes, ByHand])
+def test_maps_are_made_larger_in_one_step(make, tmp_path):
+    keras.utils.set_random_seed(3)
+    network = make()
+    pixels = np.random.default_rng(0).random((2, 9, 7, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(network(pixels))
+    path = tmp_path / "network.onnx"
+    onnx.convert_network(network, path, (None, None, None, 3))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.ptp(keras.ops.convert_to_numpy(network(pixels)) - expected)
+    graph = load_onnx(path).graph
+    scales = {tensor.name: to_array(tensor).tolist() for tensor in graph.initializer}
+    nearest = [
+        scales[node.input[2]]
+        for node in graph.node
+        if node.op_type == "Resize" and b"nearest" in [a.s for a in node.attribute]
+    ]
+    if make is with_two_sizes:
+        assert nearest == [[1, 1, 2, 3], [1, 1, 2, 2]]
+        assert "Tile" not in {node.op_type for node in graph.node}
+    used = {name for node in graph.node for name in node.input}
+    assert set(scales) <= used
+
+
+def test_an_axis_that_the_converter_leaves_is_taken_away(tmp_path):
+    helper = pytest.importorskip("onnx.helper")
+    given, found = (
+        helper.make_tensor_value_info(name, 1, [None] * 4) for name in ("maps", "out")
+    )
+    turn = helper.make_node("Reshape", ["maps", "shape"], ["out"])
+    shape = helper.make_tensor("shape", 7, [5], [1, -1, 0, 0, 1])
+    graph = helper.make_graph([turn], "turn", [given], [found], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    model.ir_version = 8
+    maps = np.arange(12, dtype=np.float32).reshape(2, 1, 3, 2)
+    for turns in range(2):  # what is finished stays as it is
+        onnx._finish_output(model)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (turned,) = session.run(None, {"maps": maps})
+        np.testing.assert_array_equal(turned, np.moveaxis(maps, 1, -1))
+        assert len(model.graph.node) == 2, turns
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak")
