@@ -218,6 +218,14 @@ def test_an_engine_that_fails_is_not_taken(fresh, clocked, caplog, predict, says
     assert caplog.messages[0].endswith("; Keras goes on")
 
 
+def test_an_engine_that_gives_maps_in_one_is_not_taken(fresh, clocked, caplog):
+    _, made = clocked
+    made["onnxruntime"] = lambda batch: fresh.predict(batch)[np.newaxis]
+    with caplog.at_level("INFO"):
+        assert use(fresh)[1] == "openvino"
+    assert "onnxruntime computes something else" in caplog.messages[0]
+
+
 def test_what_onnx_cannot_hold_is_left_to_keras(fresh, monkeypatch, caplog):
     def fail(*_):
         raise NotImplementedError("no such layer\nin two lines")
