@@ -135,9 +135,9 @@ def convert_network(
     model.graph.input.extend(left)
     arrays = {name: keras.ops.convert_to_numpy(kernels[name]) for name in kernels}
     _fold_constants(model, arrays)
-    _fix_scales(model)
-    _finish_output(model)
-    _drop_unused(model)
+    _fix_scales(model, arrays)
+    _finish_output(model, arrays)
+    _keep_used(model, arrays)
     onnx.save(model, path)
 
 
@@ -145,8 +145,9 @@ def _with_one_step(network: keras.Model) -> keras.Model:
     """Return a network of the same layers, but with `_Repeat` in place of others."""
 
     def replace(layer: layers.Layer) -> layers.Layer:
-        nearest = getattr(layer, "interpolation", None) == "nearest"
-        if nearest and isinstance(layer, layers.UpSampling2D):
+        if isinstance(layer, layers.UpSampling2D) and (
+            (layer.interpolation, layer.data_format) == ("nearest", "channels_last")
+        ):
             return _Repeat(layer)
         return layer
 
@@ -209,11 +210,11 @@ class _WithoutKernels(keras.Model):
 
 
 def _fold_constants(model: Any, arrays: dict[str, np.ndarray]) -> None:
-    """Compute what depends on weights alone, and give a model the weights it needs.
+    """Compute what depends on weights alone.
 
     Args:
         model: The model.
-        arrays: Its weights by their names.
+        arrays: Its weights by their names; all constants are added.
     """
     from onnx import numpy_helper, reference
 
@@ -227,28 +228,20 @@ def _fold_constants(model: Any, arrays: dict[str, np.ndarray]) -> None:
             arrays |= dict(zip(node.output, computed, strict=True))
         else:
             kept.append(node)
-    used = {name for node in kept for name in node.input}
-    del graph.node[:], graph.initializer[:]
+    del graph.node[:]
     graph.node.extend(kept)
-    graph.initializer.extend(
-        numpy_helper.from_array(array, name)
-        for name, array in arrays.items()
-        if name in used
-    )
 
 
-def _fix_scales(model: Any) -> None:
+def _fix_scales(model: Any, arrays: dict[str, np.ndarray]) -> None:
     """Say how many times larger `_Repeat` makes maps, not how large.
 
     Engines fuse it only then.
 
     Args:
-        model: The model, whose constants are folded.
+        model: The model.
+        arrays: Its constants by their names, to which scales are added.
     """
-    from onnx import numpy_helper
-
     graph = model.graph
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
 
     def find_factors(name: str) -> np.ndarray | None:
@@ -257,7 +250,7 @@ def _fix_scales(model: Any) -> None:
             return None
         node = made[name]
         if node.op_type == "Mul" and REPEAT in name:
-            return next(constants[given] for given in node.input if given in constants)
+            return next(arrays[given] for given in node.input if given in arrays)
         found = map(find_factors, node.input) if node.op_type in SIZES else ()
         return next((factors for factors in found if factors is not None), None)
 
@@ -265,13 +258,12 @@ def _fix_scales(model: Any) -> None:
         if node.op_type == "Resize" and len(node.input) == 4:
             factors = find_factors(node.input[3])
             if factors is not None:
-                scales = np.array([1, 1, *factors], np.float32)
                 name = f"{REPEAT}_{number}"
-                graph.initializer.append(numpy_helper.from_array(scales, name))
+                arrays[name] = np.array([1, 1, *factors], np.float32)
                 node.input[:] = [node.input[0], "", name]
 
 
-def _finish_output(model: Any) -> None:
+def _finish_output(model: Any, arrays: dict[str, np.ndarray]) -> None:
     """Take an axis of one from the maps that the converter may leave there.
 
     It turns maps by a `Reshape` that adds an axis and a `Squeeze` that takes it away,
@@ -279,27 +271,30 @@ def _finish_output(model: Any) -> None:
 
     Args:
         model: The model, of one output.
+        arrays: Its constants by their names, to which axes are added.
     """
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     graph = model.graph
     (maps,) = graph.output
     last = next(node for node in graph.node if maps.name in node.output)
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    if last.op_type != "Reshape" or len(constants.get(last.input[1], ())) != 5:
+    if last.op_type != "Reshape" or len(arrays.get(last.input[1], ())) != 5:
         return
     first, axes = f"{maps.name}_in_one", f"{maps.name}_axes"
     last.output[:] = [first]
-    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), axes))
+    arrays[axes] = np.zeros(1, np.int64)
     graph.node.append(helper.make_node("Squeeze", [first, axes], [maps.name]))
 
 
-def _drop_unused(model: Any) -> None:
-    """Leave out nodes and constants that nothing depends on.
+def _keep_used(model: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Leave a model the nodes and constants that its output depends on.
 
     Args:
         model: The model.
+        arrays: Its constants by their names.
     """
+    from onnx import numpy_helper
+
     graph = model.graph
     kept: list[Any] = []
     used = {tensor.name for tensor in graph.output}
@@ -307,10 +302,13 @@ def _drop_unused(model: Any) -> None:
         if used.intersection(node.output):
             kept.append(node)
             used.update(node.input)
-    constants = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
-    graph.initializer.extend(constants)
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name)
+        for name, array in arrays.items()
+        if name in used
+    )
 
 
 def describe_model(predictor: Predictor, side: int) -> dict[str, Any]:

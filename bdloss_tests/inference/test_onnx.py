@@ -118,7 +118,14 @@ def with_two_sizes():
     return keras.Model(outer, layers.Conv2D(1, 3)(inner(outer)))
 
 
-@pytest.mark.parametrize("make", [with_two_sizes, ByHand])
+def with_bands_first():
+    """A network whose upsampling stays as it is, of the second and the last axis."""
+    pixels = keras.Input((None, None, 3))
+    x = layers.UpSampling2D((1, 2), data_format="channels_first")(pixels)
+    return keras.Model(pixels, layers.Conv2D(1, 3)(x))
+
+
+@pytest.mark.parametrize("make", [with_two_sizes, with_bands_first, ByHand])
 def test_maps_are_made_larger_in_one_step(make, tmp_path):
     keras.utils.set_random_seed(3)
     network = make()
@@ -150,13 +157,14 @@ def test_an_axis_that_the_converter_leaves_is_taken_away(tmp_path):
         helper.make_tensor_value_info(name, 1, [None] * 4) for name in ("maps", "out")
     )
     turn = helper.make_node("Reshape", ["maps", "shape"], ["out"])
-    shape = helper.make_tensor("shape", 7, [5], [1, -1, 0, 0, 1])
-    graph = helper.make_graph([turn], "turn", [given], [found], [shape])
+    graph = helper.make_graph([turn], "turn", [given], [found])
+    arrays = {"shape": np.array([1, -1, 0, 0, 1])}
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
     model.ir_version = 8
     maps = np.arange(12, dtype=np.float32).reshape(2, 1, 3, 2)
     for turns in range(2):  # what is finished stays as it is
-        onnx._finish_output(model)
+        onnx._finish_output(model, arrays)
+        onnx._keep_used(model, arrays)
         session = onnxruntime.InferenceSession(model.SerializeToString())
         (turned,) = session.run(None, {"maps": maps})
         np.testing.assert_array_equal(turned, np.moveaxis(maps, 1, -1))
