@@ -20,6 +20,7 @@ from bdloss.losses import vgg
 from bdloss.training.experiment import make_experiment
 from bdloss.training.loss import make_loss
 from bdloss_tests.scenes import make_scene, write_folder
+from benchmarks import timing
 from paper import features, outlines, plan, results, summary, trainer
 from paper.__main__ import main
 from paper.ablations import SPECIALS
@@ -218,6 +219,20 @@ def test_features_of_edges_are_those_of_a_wheel(tmp_path, monkeypatch):
             ops.convert_to_numpy(one), ops.convert_to_numpy(other) / 255, atol=1e-4
         )
     assert float(ops.max(found[-1])) > 0.01
+
+
+def test_costs_are_of_the_losses_that_a_data_set_is_run_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_take_threads", lambda threads: None)
+    monkeypatch.setattr(trainer, "_make_step", lambda experiment: None)
+    monkeypatch.setattr(trainer, "write_features", lambda path: None)
+    monkeypatch.setattr(
+        timing, "time_steps", lambda steps, rounds: dict.fromkeys(steps, 5)
+    )
+    trainer.measure_costs(plan.read_study(TOWNS), tmp_path)
+    costs = json.loads((tmp_path / "cost.json").read_text())
+    every = {"iou", "boundary", "edge", "oriented"}
+    assert costs["fine"].keys() == every
+    assert costs["towns"].keys() == every | {"vgg"}
 
 
 @pytest.mark.parametrize("key", plan.NEEDED)

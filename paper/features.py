@@ -41,12 +41,12 @@ def write_features(path: Path) -> None:
     Raises:
         ValueError: If the wheel that they are taken from is not installed.
     """
+    if path.name not in FILES or path.exists():
+        return
     import keras
 
     from bdloss.losses import VGGFeatures
 
-    if path.name not in FILES or path.exists():
-        return
     keras.utils.set_random_seed(0)
     network = VGGFeatures(None).network
     if path.name == FEATURES["edges"].file:

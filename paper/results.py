@@ -92,7 +92,7 @@ def write_results(results: Results, store: Path) -> None:
 
 def digest_settings(study: Study, run: Run) -> str:
     """Return a short text that changes with the settings of a run."""
-    settings = make_settings(study, run, Path("random"))  # a folder
+    settings = make_settings(study, run, Path("random"))  # of kept runs too
     whole = json.dumps([settings, run.variant.special], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 

@@ -204,6 +204,8 @@ def measure_costs(study: Study, out: Path) -> None:
     for dataset, (fold, *_) in study.folds.items():
         steps = {}
         for variant in study.losses:
+            if fold not in variant.seeds:
+                continue
             run = Run(fold, variant, variant.seeds[fold][0])
             experiment = make_experiment(make_settings(study, run, out))
             write_features(Path(experiment.loss.vgg))
