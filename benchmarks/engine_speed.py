@@ -26,7 +26,7 @@ from predict_speed import make_raster
 from timing import describe_machine
 
 from bdloss import models
-from bdloss.constants import ENGINES, KERAS
+from bdloss.constants import EXACT_ENGINES, KERAS
 from bdloss.geo.windows import Window, starts
 from bdloss.inference import predict_raster
 from bdloss.inference.engines import engine_tag, make_engine
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     args = parser.parse_args()
-    installed = [one for one in ENGINES[1:] if importlib.util.find_spec(one)]
+    installed = [one for one in EXACT_ENGINES[1:] if importlib.util.find_spec(one)]
     places = [
         Window(row, col, WINDOW, WINDOW)
         for row in starts(SIDE, WINDOW, WINDOW - OVERLAP)

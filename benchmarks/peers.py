@@ -34,6 +34,8 @@ import numpy as np
 import rasterio
 from predict_speed import make_raster
 
+from bdloss.constants import EXACT_ENGINES
+
 WINDOW, OVERLAP, BATCH = 512, 128, 4
 ROUNDS = 3
 PEERS = {  # builds for CPUs
@@ -58,11 +60,7 @@ PEERS = {  # builds for CPUs
     ],
 }
 PYTHONS = {"orthoseg": "/usr/bin/python3"}  # whose SQLite loads SpatiaLite
-ENGINES = [
-    engine
-    for engine in ("keras", "onnxruntime", "openvino")
-    if importlib.util.find_spec(engine)
-]
+ENGINES = [engine for engine in EXACT_ENGINES if importlib.util.find_spec(engine)]
 WITHOUT_CUDA = """
 import sys
 import torch
