@@ -118,6 +118,13 @@ def test_shards_share_out_all_runs():
         plan.choose_runs(study, ["synthetic", "towns"])
 
 
+def test_a_data_set_that_is_like_another_takes_tables_whole():
+    study = plan.read_study(TOWNS.with_name("synthetic.toml"))
+    scenes, unet = (study.datasets[name] for name in ("scenes", "unet"))
+    assert unet == {**scenes, "model": unet["model"]}
+    assert unet["model"] == {"backbone": "lite", "encoder_weights": "imagenet"}
+
+
 def test_folds_are_trained_alone_and_shown_together():
     study = plan.read_study(TOWNS)
     assert study.folds == {
@@ -508,6 +515,11 @@ seeds = [5]
             ["run", "study.toml"],
             "ablations = 3",
             "ablations must be tables [ablations.NAME], got 3",
+        ),
+        (
+            ["run", "study.toml"],
+            'datasets.b = {like = "a"}',
+            "b must be like a data set that is like no other, got 'a'",
         ),
         (
             ["run", "study.toml"],

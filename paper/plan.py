@@ -96,12 +96,13 @@ def read_study(path: Path) -> Study:
         parts = [tables, *(tables.values() if isinstance(tables, dict) else ())]
         if not all(isinstance(one, dict) for one in parts):
             raise InputError(f"{part} must be tables [{part}.NAME], got {tables!r}")
-    labels = {name: one.pop("label", name) for name, one in table["datasets"].items()}
+    described = complete(table["datasets"])
+    labels = {name: one.pop("label", name) for name, one in described.items()}
     drawn, credits = (
-        {name: one.pop(key) for name, one in table["datasets"].items() if key in one}
+        {name: one.pop(key) for name, one in described.items() if key in one}
         for key in ("drawn", "credit")
     )
-    datasets, folds = unfold(table["datasets"])
+    datasets, folds = unfold(described)
 
     def make_variant(name: str, one: dict[str, Any]) -> Variant:
         seeds = one.get("seeds", table["seeds"])
@@ -144,6 +145,30 @@ def read_study(path: Path) -> Study:
                 f"special must be one of {', '.join(SPECIALS)}, got {variant.special!r}"
             )
     return study
+
+
+def complete(datasets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return data sets with the tables and values of those that they are `like`.
+
+    Raises:
+        ValueError: If that is none of them, or is itself like another.
+
+    Example:
+        >>> complete({"a": {"weight": 1, "stage": 2}, "b": {"like": "a", "stage": 3}})
+        {'a': {'weight': 1, 'stage': 2}, 'b': {'weight': 1, 'stage': 3}}
+    """
+    completed = {}
+    for name, own in datasets.items():
+        other = datasets.get(own["like"], own) if "like" in own else {}
+        if "like" in other:
+            raise InputError(
+                f"{name} must be like a data set that is like no other, "
+                f"got {own['like']!r}"
+            )
+        merged = copy.deepcopy({**other, **own})
+        merged.pop("like", None)
+        completed[name] = merged
+    return completed
 
 
 def unfold(

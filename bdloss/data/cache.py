@@ -27,6 +27,7 @@ from bdloss.geo.trust import local_sources
 from bdloss.geo.windows import Window
 
 FORMAT_VERSION = 1  # another one makes every scene anew
+ONNX_VERSION = 2  # another one brings every network to ONNX anew
 DEFAULT_LIMIT = 50 * 2**30  # bytes; INRIA's training split is 16 GB
 DISK_RESERVE = 2 * 2**30  # bytes that are left free on the disk
 STRIP_PIXELS = 2**25  # pixels that are decoded at a time
@@ -190,7 +191,7 @@ def _load_whole(file: Path) -> np.ndarray:
 
 def onnx_file(folder: Path, digest: str) -> Path:
     """Return where a model of a digest is kept for other engines than Keras."""
-    return folder / "engines" / f"{digest}.onnx"
+    return folder / "engines" / f"{digest}-{ONNX_VERSION}.onnx"
 
 
 def cache_size(folder: Path) -> int:

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 
 from bdloss import models
+from bdloss.data import cache
 from bdloss.data.cache import cache_size, clear_cache, default_folder, onnx_file
 from bdloss.inference import engines, predict_raster
 from bdloss_tests.inference.stand_ins import PREDICTOR
@@ -141,8 +142,12 @@ def test_the_onnx_file_is_made_once_and_again_if_damaged(predictor, monkeypatch)
     path.write_text("nothing")
     engines.make_engine(predictor, "onnxruntime")
     assert path.stat().st_size > 100
+    monkeypatch.setattr(cache, "ONNX_VERSION", cache.ONNX_VERSION + 1)
+    engines.make_engine(predictor, "onnxruntime")
+    assert onnx_file(default_folder(), predictor.digest) != path
+    assert len(list(path.parent.iterdir())) == 2
     clear_cache(default_folder())
-    assert not path.exists()
+    assert not any(path.parent.iterdir())
 
 
 def test_a_network_of_no_file_is_not_kept(predictor):
