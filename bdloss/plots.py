@@ -104,8 +104,8 @@ def draw_comparison(
     for name, runs in histories.items():
         epochs = range(1, 1 + min(len(rows) for rows in runs))
         scores = np.array([[rows[e - 1][key] for e in epochs] for rows in runs])
-        seeds = f"{len(runs)} seed{'s' * (len(runs) != 1)}"
-        (line,) = axes.plot(epochs, scores.mean(axis=0), label=f"{name}, {seeds}")
+        number = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+        (line,) = axes.plot(epochs, scores.mean(axis=0), label=f"{name}, {number}")
         axes.fill_between(
             epochs,
             scores.min(axis=0),

@@ -100,7 +100,7 @@ def test_runs_are_compared_by_a_line_and_a_band(tmp_path, monkeypatch):
     plots.draw_comparison({"a": runs, "b": runs[:1]}, "iou", tmp_path / "a.png", "IoU")
     (axes,) = drawn[0].axes
     lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
-    assert lines == {"a, 2 seeds": [0.2, 0.55], "b, 1 seed": [0.1, 0.5]}
+    assert lines == {"a, 2 runs": [0.2, 0.55], "b, 1 run": [0.1, 0.5]}
     band = axes.collections[0].get_paths()[0].vertices
     assert {(1.0, 0.1), (1.0, 0.3), (2.0, 0.5), (2.0, 0.6)} <= set(map(tuple, band))
 
