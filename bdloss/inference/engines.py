@@ -24,6 +24,7 @@ from bdloss.errors import InputError, first_line
 from bdloss.files import unique_path
 from bdloss.inference.batch_size import has_gpu
 from bdloss.inference.onnx import check_converter, convert_network
+from bdloss.inference.openvino_graph import merge_upsampling
 from bdloss.models import Predictor
 
 logger = logging.getLogger(__name__)
@@ -266,7 +267,9 @@ def _start_openvino(path: Path, precision: str = "f32") -> Predict:
     if precision == "bf16" and "BF16" not in abilities:
         raise InputError(f"{OPENVINO_BF16} needs a processor that computes in bfloat16")
     said = {"INFERENCE_PRECISION_HINT": precision}  # else what the processor likes
-    compiled = core.compile_model(path, "CPU", said)
+    model = core.read_model(path)
+    merge_upsampling(model)
+    compiled = core.compile_model(model, "CPU", said)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return np.array(compiled(batch.astype(np.float32))[0])

@@ -88,6 +88,7 @@ class OpenVINO:
     """The part of OpenVINO that is used, on a processor of some abilities."""
 
     __version__ = "1.0"
+    opset13 = None
 
     def __init__(self, abilities):
         self.abilities, self.asked = abilities, []
@@ -99,8 +100,14 @@ class OpenVINO:
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
         return self.abilities
 
-    def compile_model(self, path, device, settings):
+    def read_model(self, path):
         assert path.is_file()
+        return self
+
+    def get_ordered_ops(self):
+        return []
+
+    def compile_model(self, model, device, settings):
         self.asked.append(settings["INFERENCE_PRECISION_HINT"])
         return lambda batch: [batch[..., :1] / 255]
 
