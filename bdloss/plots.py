@@ -12,7 +12,6 @@ from matplotlib.patches import Patch
 from bdloss.colours import default_colours, rgb_of
 from bdloss.constants import IGNORED
 from bdloss.files import atomic_path
-from bdloss.losses import boundary
 from bdloss.metrics.scores import (
     boundary_f1,
     count_pixels,
@@ -434,6 +433,8 @@ def draw_stages(
     Raises:
         ValueError: If the windows cannot be used (see `boundary.check_windows`).
     """
+    from bdloss.losses import boundary
+
     boundary.check_windows(theta0, theta)
     known = (true != IGNORED) & (pred != IGNORED)
     valid, y_true, y_pred = (

@@ -11,16 +11,13 @@ from typing import Any
 from bdloss.memory import keep_freed_memory
 
 
-def load_keras(
-    before_devices: Callable[[], Any] | None = None, devices: bool = True
-) -> None:
+def load_keras(before_devices: Callable[[], Any] | None = None) -> None:
     """Load Keras without its backend's start-up messages, and keep freed memory.
 
     TensorFlow writes some of them to the file descriptor, whatever its log level.
 
     Args:
         before_devices: Called when Keras is there, but has not looked for devices.
-        devices: Whether it looks for them, and takes memory of a GPU.
     """
     keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,8 +29,7 @@ def load_keras(
 
         if before_devices is not None:
             before_devices()
-        if devices:
-            keras.ops.zeros(())
+        keras.ops.zeros(())
     finally:
         os.dup2(screen, 2)
         os.close(screen)

@@ -154,6 +154,36 @@ def test_the_model_that_comes_with_us_predicts_and_is_gone_on_with(suburb, tmp_p
     assert done.exit_code == 0, done.output
 
 
+def run_without_keras(*words):
+    """Run a command in a process that has no Keras; return what it says."""
+    code = (
+        "import sys; sys.modules.update(keras=None, tensorflow=None); "
+        f"from bdloss.cli.main import main; main({list(map(str, words))!r})"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_needs_no_network_does_without_keras(suburb, tmp_path):
+    pytest.importorskip("onnxruntime")
+    image, _, _ = suburb
+    predict = ("predict", image, "--engine", "onnxruntime", "--out")
+    done = invoke(*predict, tmp_path / "with")  # brings the model to ONNX
+    assert done.exit_code == 0, done.output
+    run_without_keras(*predict, tmp_path / "without", "--report")
+    for part in ("1/2", "2/2"):
+        run_without_keras(*predict, tmp_path / "parts", "--shard", part)
+    run_without_keras("merge", image, "--out", tmp_path / "parts")
+    masks = [tmp_path / name / "a_mask.tif" for name in ("with", "without", "parts")]
+    assert len({mask.read_bytes() for mask in masks}) == 1
+    told = run_without_keras("score", masks[0], masks[1], "--out", tmp_path / "score")
+    assert "scores.json" in told
+    scores = json.loads((tmp_path / "score" / "scores.json").read_text())
+    assert '"iou": 1.0' in json.dumps(scores)
+
+
 def test_images_that_the_model_that_comes_with_us_knows_nothing_of(suburb, tmp_path):
     _, pixels, place = suburb
     image = write_raster(tmp_path / "plain.png", pixels, crs=None, transform=None)

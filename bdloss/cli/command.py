@@ -158,15 +158,14 @@ def report_failures(failures: list[str], rasters: int) -> None:
         raise click.ClickException(f"{len(failures)} of {rasters} rasters failed")
 
 
-def start_keras(together: bool = False, devices: bool = True) -> None:
+def start_keras(together: bool = False) -> None:
     """Load Keras quietly.
 
     With `together`, find the processes that train with this one, if there are any.
-    Without `devices`, leave those of this machine alone.
     """
     from bdloss.startup import load_keras
 
-    load_keras(_join_processes if together else None, devices)
+    load_keras(_join_processes if together else None)
 
 
 def _join_processes() -> None:

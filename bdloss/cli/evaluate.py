@@ -62,7 +62,6 @@ def score(
     paired by name (NAME.tif or NAME_mask.tif, NAME_buildings.gpkg); one file of
     outlines does for all TRUTHS. docs/scores.md says what each score sees.
     """
-    start_keras()
     with one_line_errors():
         from bdloss.evaluation import pairs, scoring, tables
         from bdloss.report.prediction import check_pages, report_pair

@@ -30,6 +30,7 @@ from bdloss.cli.options import (
 )
 from bdloss.constants import AUTO, BUILDING, ENGINES, KERAS
 from bdloss.errors import InputError, NoOverlapError
+from bdloss.memory import keep_freed_memory
 
 BAR = (
     "{desc} {percentage:3.0f}% |{bar:20}| {n:.1f} of {total:.1f} Mpx, {remaining} left"
@@ -152,13 +153,18 @@ def predict(
     RASTERS are files, folders of them, and addresses (a URL, a /vsi path). A run that
     was stopped goes on where it was when the same command is given again.
     """
-    start_keras(devices=not scheduler)
     with one_line_errors(), TemporaryDirectory() as aside:
         from bdloss.evaluation.predictions import PredictionScores
         from bdloss.geo.orthophoto import Orthophoto
         from bdloss.inference import predict as front
+        from bdloss.inference.engines import is_at_hand
         from bdloss.models import find_model, load_predictor
 
+        without_keras = is_at_hand(model, engine)
+        if without_keras:
+            keep_freed_memory()
+        elif not scheduler:
+            start_keras()
         options |= _read_margin(model, margin)
         images = front.find_images(rasters)
         how = {name: options.pop(name) for name in HOW}
@@ -210,7 +216,7 @@ def predict(
                 scheduler, images, read_raster, model, out, options, how
             )
             return
-        predictor = load_predictor(model)
+        predictor = load_predictor(model, lazy=without_keras)
         if masks and len(predictor.classes) > 1:
             raise InputError(
                 "--masks scores one class, the model has "
@@ -288,7 +294,6 @@ def merge(
     options say what to write, as there; --model is looked at for its --margin alone.
     The shards write into one --out, or their folders are copied together into it.
     """
-    start_keras()
     with one_line_errors():
         from bdloss.inference import predict as front
 
@@ -322,10 +327,12 @@ def _predict_by_workers(
     from tqdm import tqdm
 
     from bdloss.inference import cluster
+    from bdloss.inference.engines import is_at_hand
     from bdloss.models import SHIPPED, digest_of
 
     if how["engine"] == AUTO:
         how["engine"] = KERAS  # workers may differ in what is the fastest
+    keras = not is_at_hand(model, how["engine"])
     tasks: list[cluster.Task] = []
     named = model if model == Path(SHIPPED) else model.absolute()
     digest = digest_of(model)
@@ -352,7 +359,7 @@ def _predict_by_workers(
     total = sum(task.megapixels for task in tasks) + ROUNDING
     try:
         with (
-            cluster.connect(scheduler) as client,
+            cluster.connect(scheduler, keras) as client,
             tqdm(total=total, desc=f"{len(tasks)} rasters", bar_format=BAR) as bar,
         ):
             for task, result in cluster.predict_on_workers(client, tasks, bar.update):

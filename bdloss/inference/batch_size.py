@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-import keras
 import numpy as np
 
+from bdloss.constants import AUTO, KERAS
 from bdloss.models import Predictor
 
 ON_CPU = 4  # windows, where more gains nothing
@@ -17,17 +17,19 @@ MIN_SPEEDUP = 1.1  # of a larger number, to be worth its memory
 _fastest: WeakKeyDictionary[Predictor, dict[int, int]] = WeakKeyDictionary()
 
 
-def choose_batch(predictor: Predictor, window: int) -> int:
+def choose_batch(predictor: Predictor, window: int, engine: str) -> int:
     """Return how many windows at a time suit a model on this machine.
 
     Args:
         predictor: The model.
         window: Side of a window, in pixels.
+        engine: What computes it, one of `ENGINES`, or `auto`; those that are not Keras
+            compute on the CPU.
 
     Returns:
         `ON_CPU`, or on a GPU what a short trial found to be fastest.
     """
-    if not has_gpu():
+    if engine not in (AUTO, KERAS) or not has_gpu():
         return ON_CPU
     found = _fastest.setdefault(predictor, {})
     if window not in found:
@@ -38,6 +40,8 @@ def choose_batch(predictor: Predictor, window: int) -> int:
 
 def has_gpu() -> bool:
     """Return whether Keras has a GPU to compute on."""
+    import keras
+
     try:
         return bool(keras.distribution.list_devices("gpu"))
     except (AttributeError, RuntimeError):  # so says JAX; PyTorch does not know

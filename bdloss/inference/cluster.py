@@ -26,11 +26,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bdloss.constants import AUTO
 from bdloss.errors import InputError, InUseError, first_line
 from bdloss.files import remove_empty
 from bdloss.geo.orthophoto import Orthophoto
 from bdloss.geo.windows import share
-from bdloss.inference.engines import count_cores
+from bdloss.inference.engines import count_cores, is_at_hand
 from bdloss.inference.predict import PredictionResult, merge_shards, predict_raster
 from bdloss.inference.products import Products
 from bdloss.memory import keep_freed_memory
@@ -89,13 +90,14 @@ class Task:
 
 
 @contextmanager
-def connect(scheduler: str) -> Iterator[Any]:
+def connect(scheduler: str, keras: bool = True) -> Iterator[Any]:
     """Give a client of a Dask scheduler.
 
     Args:
         scheduler: `tcp://host:port` of a scheduler that runs; `local:N` for N processes
             on this machine; `slurm` or `slurm:N` for N jobs of SLURM, one unless said,
             as Dask's own configuration (`jobqueue.slurm`) describes them.
+        keras: Whether processes on this machine load Keras when they start.
 
     Yields:
         A `distributed.Client`.
@@ -110,14 +112,14 @@ def connect(scheduler: str) -> Iterator[Any]:
     level = log.level
     log.setLevel(logging.CRITICAL + 1)  # what goes wrong is raised, and said in a line
     try:
-        with _start(scheduler) as client:
+        with _start(scheduler, keras) as client:
             yield client
     finally:
         log.setLevel(level)
 
 
 @contextmanager
-def _start(scheduler: str) -> Iterator[Any]:
+def _start(scheduler: str, keras: bool) -> Iterator[Any]:
     """Give a client, as `connect` does."""
     from distributed import Client
 
@@ -130,7 +132,7 @@ def _start(scheduler: str) -> Iterator[Any]:
         most = int(number or 1)
         # Those that end, as jobs do at their time limit, are started anew.
         if kind == LOCAL:
-            cluster, seconds = _start_local(most), SECONDS_TO_START
+            cluster, seconds = _start_local(most, keras), SECONDS_TO_START
             limits = {"minimum": most, "maximum": most}
         else:
             cluster, seconds = _start_slurm(), None
@@ -160,7 +162,7 @@ def _wait_for_a_worker(client: Any, seconds: float | None = None) -> None:
     client.wait_for_workers(1, seconds)
 
 
-def _start_local(workers: int) -> Any:
+def _start_local(workers: int, keras: bool) -> Any:
     """Return processes on this machine that share its cores."""
     from distributed import LocalCluster
 
@@ -171,7 +173,7 @@ def _start_local(workers: int) -> Any:
         memory_limit=0,  # else workers that Dask finds large are killed
         dashboard_address=None,
         silence_logs=logging.CRITICAL + 1,
-        preload="bdloss.startup",
+        preload="bdloss.startup" if keras else (),
         env={THREADS: os.environ.get(THREADS, str(threads)), GROWTH: "true"},
     )
 
@@ -381,7 +383,7 @@ def _do(unit: _Unit) -> PredictionResult:
         return merge_shards(image, task.products, overwrite=overwrite)
     return predict_raster(
         task.orthophoto,
-        _model_of(task.model, task.digest),
+        _model_of(task.model, task.digest, settings.get("engine", AUTO)),
         task.products,
         shard=(unit.part, task.parts),
         resume=True,
@@ -390,10 +392,10 @@ def _do(unit: _Unit) -> PredictionResult:
 
 
 @functools.lru_cache(maxsize=1)
-def _model_of(model: Path, digest: str) -> Predictor:
+def _model_of(model: Path, digest: str, engine: str) -> Predictor:
     """Return a model, which a worker loads once."""
     keep_freed_memory()
-    predictor = load_predictor(model)
+    predictor = load_predictor(model, lazy=is_at_hand(model, engine))
     if predictor.digest != digest:
         raise InputError(f"a worker has another model of this name: {model}")
     return predictor

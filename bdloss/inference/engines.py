@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -23,9 +24,8 @@ from bdloss.data.cache import default_folder, onnx_file
 from bdloss.errors import InputError, first_line
 from bdloss.files import unique_path
 from bdloss.inference.batch_size import has_gpu
-from bdloss.inference.onnx import check_converter, convert_network
 from bdloss.inference.openvino_graph import merge_upsampling
-from bdloss.models import Predictor
+from bdloss.models import Predictor, digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def choose_engine(
         return Choice(replace(predictor, predict=predict), engine)
     with_keras = Choice(predictor, KERAS)
     installed = [one for one in EXACT_ENGINES[1:] if importlib.util.find_spec(one)]
-    if engine == KERAS or not installed or predictor.network is None or has_gpu():
+    if engine == KERAS or not installed or not predictor.load_network or has_gpu():
         return with_keras
     known = _fastest.setdefault(predictor, {})
     if (side, batch) in known:
@@ -180,7 +180,7 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
             engine cannot compute it.
     """
     engine_tag(engine)
-    if predictor.network is None:
+    if predictor.load_network is None:
         raise InputError(f"{engine} computes Keras models, got another callable")
     starts: dict[str, Callable[[Path], Predict]] = {
         "onnxruntime": _start_onnxruntime,
@@ -208,6 +208,21 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
         ) from error
 
 
+def is_at_hand(model: str | PathLike, engine: str) -> bool:
+    """Return whether an engine computes a model without Keras: its file is kept.
+
+    Args:
+        model: A model, as `models.find_model` takes it.
+        engine: One of `ENGINES`, or `auto`.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+    """
+    if engine in (AUTO, KERAS):
+        return False
+    return onnx_file(default_folder(), digest_of(model)).is_file()
+
+
 def count_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
@@ -229,12 +244,14 @@ def write_onnx(predictor: Predictor, path: Path) -> Path:
         ValueError: If the packages that write ONNX are not installed, or it cannot hold
             the network.
     """
+    from bdloss.inference.onnx import check_converter, convert_network
+
     check_converter()
-    assert predictor.network is not None
+    assert predictor.load_network is not None
     with unique_path(path) as partial:
         try:
             shape = (None, None, None, predictor.band_count)
-            convert_network(predictor.network, partial, shape)
+            convert_network(predictor.load_network(), partial, shape)
         except Exception as error:  # the converter has many
             raise InputError(
                 f"ONNX cannot hold this model: {first_line(error)}"

@@ -59,7 +59,7 @@ def export_onnx(
             installed, Keras does not run on TensorFlow, or the network cannot take such
             a window.
     """
-    if predictor.network is None:
+    if predictor.load_network is None:
         raise InputError("only a Keras model is exported, got another callable")
     check_converter()
     refuse_existing(path, overwrite)
@@ -69,7 +69,7 @@ def export_onnx(
     classes = len(predictor.classes)
     with atomic_path(path) as partial:
         shape = (None, predictor.band_count, side, side)
-        network = _with_bands_first(predictor.network, classes, side)
+        network = _with_bands_first(predictor.load_network(), classes, side)
         convert_network(network, partial, shape)
         _name_and_describe(partial, metadata)
     return metadata

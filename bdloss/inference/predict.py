@@ -251,11 +251,11 @@ def predict_raster(
             folder.mkdir(parents=True, exist_ok=True)  # by another part, meanwhile
             undo.callback(remove_empty, folder)
         undo.enter_context(store.held(*shard))
-        if model and settings.get("batch") is None:
-            batch = choose_batch(model, inference.window)
-            inference = dataclasses.replace(inference, batch=batch)
         if model:
             engine = engine_name(used) or (AUTO if shard[1] == 1 else KERAS)
+            if settings.get("batch") is None:
+                batch = choose_batch(model, inference.window, engine)
+                inference = dataclasses.replace(inference, batch=batch)
             side, number = inference.window, inference.batch
             windows = _count_windows(orthophoto, inference)
             model, engine = choose_engine(model, engine, windows, side, number)

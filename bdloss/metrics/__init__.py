@@ -4,6 +4,8 @@ All take masks as numpy arrays, or shapely's polygons, but for `streaming`, whic
 Keras metrics. Only IoU and BF1 are of the paper: the others see what BF1 does not.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from bdloss.metrics.boundary_iou import (
     BOUNDARY_DISTANCE,
     BoundaryIoUCounts,
@@ -52,7 +54,9 @@ from bdloss.metrics.scores import (
     find_boundary,
     widen_boundary,
 )
-from bdloss.metrics.streaming import BoundaryF1, BoundaryIoU, IoU
+
+if TYPE_CHECKING:
+    from bdloss.metrics.streaming import BoundaryF1, BoundaryIoU, IoU
 
 __all__ = [
     "BOUNDARY_DISTANCE",
@@ -95,3 +99,12 @@ __all__ = [
     "surface_distances",
     "widen_boundary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a metric of Keras, which is imported when one is asked for."""
+    if name in __all__:
+        from bdloss.metrics import streaming
+
+        return getattr(streaming, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,9 @@ of ResNet for these. `files` saves a model with the metadata that prediction nee
 `targets` names its maps.
 """
 
-from bdloss.models.encoders import Caffe, ScaledSum, encoder_names
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from bdloss.models.files import (
     METADATA_FILE,
     SHIPPED,
@@ -21,16 +23,19 @@ from bdloss.models.files import (
     save_model,
 )
 from bdloss.models.targets import class_names
-from bdloss.models.unet import (
-    BATCH_NORM_MOMENTUM,
-    TRAINABLE,
-    WITHOUT_ENCODER_WEIGHTS,
-    ForegroundSoftmax,
-    build_model,
-    flatten_layers,
-    set_trainable,
-    size_multiple,
-)
+
+if TYPE_CHECKING:
+    from bdloss.models.encoders import Caffe, ScaledSum, encoder_names
+    from bdloss.models.unet import (
+        BATCH_NORM_MOMENTUM,
+        TRAINABLE,
+        WITHOUT_ENCODER_WEIGHTS,
+        ForegroundSoftmax,
+        build_model,
+        flatten_layers,
+        set_trainable,
+        size_multiple,
+    )
 
 __all__ = [
     "BATCH_NORM_MOMENTUM",
@@ -55,3 +60,13 @@ __all__ = [
     "set_trainable",
     "size_multiple",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return what builds networks; Keras is imported when it is asked for."""
+    if name in __all__:
+        for module in ("unet", "encoders"):
+            found = importlib.import_module(f"bdloss.models.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,11 @@
-"""Model files: a Keras model with the metadata that prediction needs."""
+"""Model files: a Keras model with the metadata that prediction needs.
 
+Keras is imported where a network is, so that metadata are read without it.
+"""
+
+from __future__ import annotations
+
+import functools
 import hashlib
 import json
 import math
@@ -8,9 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from bdloss.colours import COLOUR
@@ -19,6 +24,9 @@ from bdloss.errors import DamagedFileError, InputError, first_line
 from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
 from bdloss.models.targets import class_names
+
+if TYPE_CHECKING:
+    import keras
 
 METADATA_FILE = "bdloss.json"  # inside the .keras file, which is a zip
 SHIPPED = "buildings"  # the model that comes with the package
@@ -88,7 +96,7 @@ class Predictor:
         colours: The colour of each class, `#rrggbb`; empty for none of its own.
         digest: What changes whenever the file changes; empty for no file.
         scenes: Digests of the images that it has learned from, by their names.
-        network: The Keras model that predicts; None for another callable.
+        load_network: Returns the Keras model that predicts; None for another callable.
     """
 
     name: str
@@ -104,7 +112,7 @@ class Predictor:
     colours: tuple[str, ...] = ()
     digest: str = ""
     scenes: Mapping[str, str] = field(default_factory=dict, hash=False)
-    network: keras.Model | None = None
+    load_network: Callable[[], keras.Model] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,13 +143,15 @@ class Predictor:
         refuse_beyond_memory(needed, f"a window of {window} x {window} pixels")
 
 
-def load_predictor(path: str | PathLike) -> Predictor:
+def load_predictor(path: str | PathLike, lazy: bool = False) -> Predictor:
     """Load a model to predict with.
 
     Args:
         path: A `.keras` file, or a name, as `find_model` takes it: of this package, or
             any other of a network from `(batch, height, width, bands)` to one map of
             probabilities, or to those that its metadata name.
+        lazy: Whether the network, and Keras, are loaded when they are first needed; a
+            file whose metadata do not say what it takes is loaded at once.
 
     Returns:
         The predictor.
@@ -151,21 +161,18 @@ def load_predictor(path: str | PathLike) -> Predictor:
         ValueError: If the file is not a Keras model, or not such a network.
     """
     shipped, path = Path(path) == Path(SHIPPED), find_model(path)
-    model, metadata = load_model(path)
-    taken, given = model.input_shape, model.output_shape
-    if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
-        raise InputError(
-            f"a model must take images of known bands, got {taken}: {path}"
-        )
+    metadata = read_metadata(path)
     targets = tuple(metadata.get("targets", metadata.get("classes", (BUILDING,))))
-    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != len(targets):
-        wanted = "one map of buildings" if len(targets) == 1 else f"maps of {targets}"
-        raise InputError(f"a model must give {wanted}, got {given}: {path}")
+    load_network = functools.cache(functools.partial(_load_network, path, targets))
+    bands, window = metadata.get("bands"), metadata.get("window")
+    if not (lazy and bands and window):
+        _, side, _, bands = load_network().input_shape
+        window = window or side or DEFAULT_PATCH_SIZE
     return Predictor(
         name=SHIPPED if shipped else metadata.get("name", path.stem),
-        predict=model.predict_on_batch,
-        band_count=taken[-1],
-        patch_size=metadata.get("window") or taken[1] or DEFAULT_PATCH_SIZE,
+        predict=lambda batch: load_network().predict_on_batch(batch),
+        band_count=bands,
+        patch_size=window,
         multiple=metadata.get("multiple", 1),
         threshold=metadata.get("threshold", 0.5),
         resolution=metadata.get("resolution"),
@@ -175,8 +182,22 @@ def load_predictor(path: str | PathLike) -> Predictor:
         colours=tuple(metadata.get("colours", ())),
         digest=digest_of(path),
         scenes=metadata.get("scenes", {}),
-        network=model,
+        load_network=load_network,
     )
+
+
+def _load_network(path: Path, targets: tuple[str, ...]) -> keras.Model:
+    """Load a network that takes known bands and gives these maps."""
+    network, _ = load_model(path)
+    taken, given = network.input_shape, network.output_shape
+    if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
+        raise InputError(
+            f"a model must take images of known bands, got {taken}: {path}"
+        )
+    if not isinstance(given, tuple) or len(given) != 4 or given[-1] != len(targets):
+        wanted = "one map of buildings" if len(targets) == 1 else f"maps of {targets}"
+        raise InputError(f"a model must give {wanted}, got {given}: {path}")
+    return network
 
 
 def load_model(path: str | PathLike) -> tuple[keras.Model, dict[str, Any]]:
@@ -193,6 +214,10 @@ def load_model(path: str | PathLike) -> tuple[keras.Model, dict[str, Any]]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model.
     """
+    import keras
+
+    import bdloss.models.unet  # noqa: F401, whose layers a model may have
+
     path = find_model(path)
     metadata = read_metadata(path)
     try:
@@ -249,6 +274,7 @@ def _check_metadata(metadata: Any, path: Path) -> None:
         )
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda v: isinstance(v, str), "a text"),
+        "bands": (_is_whole, "a whole number above 0"),
         "window": (_is_whole, "a whole number above 0"),
         "multiple": (_is_whole, "a whole number above 0"),
         "threshold": (lambda v: _is_number(v) and 0 <= v <= 1, "in [0, 1]"),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from bdloss import models
+from bdloss import constants, models
 from bdloss.data import cache
 from bdloss.data.cache import cache_size, clear_cache, default_folder, onnx_file
-from bdloss.inference import engines, predict_raster
+from bdloss.inference import engines, onnx, predict_raster
 from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import make_scene, write_raster
 
@@ -144,7 +144,7 @@ def test_the_onnx_file_is_made_once_and_again_if_damaged(predictor, monkeypatch)
     path = onnx_file(default_folder(), predictor.digest)
     assert cache_size(default_folder()) >= path.stat().st_size > 0
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "convert_network", None)
+        patch.setattr(engines, "write_onnx", None)
         engines.make_engine(predictor, "onnxruntime")
     path.write_text("nothing")
     engines.make_engine(predictor, "onnxruntime")
@@ -155,6 +155,20 @@ def test_the_onnx_file_is_made_once_and_again_if_damaged(predictor, monkeypatch)
     assert len(list(path.parent.iterdir())) == 2
     clear_cache(default_folder())
     assert not any(path.parent.iterdir())
+
+
+def test_an_engine_is_at_hand_when_its_file_is_kept(predictor, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tmp_path / "model.keras"
+    network = predictor.load_network()
+    models.save_model(network, path, {"window": 32, "bands": 3, "multiple": 4})
+    assert not engines.is_at_hand(path, "onnxruntime")
+    engines.make_engine(models.load_predictor(path), "onnxruntime")
+    for engine in ("auto", *constants.ENGINES):
+        kept = engine not in ("auto", "keras")
+        assert engines.is_at_hand(path, engine) == kept
+    with pytest.raises(FileNotFoundError, match="none"):
+        engines.is_at_hand(tmp_path / "none.keras", "onnxruntime")
 
 
 def test_a_network_of_no_file_is_not_kept(predictor):
@@ -244,13 +258,13 @@ def test_what_onnx_cannot_hold_is_left_to_keras(fresh, monkeypatch, caplog):
 
     unknown = replace(fresh, digest="unknown")
     monkeypatch.setattr(engines, "MIN_KERAS_SECONDS", 0)
-    monkeypatch.setattr(engines, "convert_network", fail)
+    monkeypatch.setattr(onnx, "convert_network", fail)
     with caplog.at_level("INFO"):
         assert use(unknown) == (fresh.predict, "keras")
     assert "ONNX cannot hold this model: no such layer; Keras" in caplog.messages[0]
     with pytest.raises(ValueError, match=r"ONNX cannot hold this model: no such layer"):
         engines.make_engine(unknown, "onnxruntime")
-    monkeypatch.setattr(engines, "convert_network", lambda _, path, __: path.touch())
+    monkeypatch.setattr(onnx, "convert_network", lambda _, path, __: path.touch())
     with pytest.raises(ValueError, match="onnxruntime cannot compute this model: "):
         engines.make_engine(unknown, "onnxruntime")
 

@@ -250,7 +250,7 @@ def test_bad_input_leaves_nothing(tmp_path, monkeypatch):
         multiple=16,
         threshold=0.5,
         resolution=0.3,
-        network=network,
+        load_network=lambda: network,
     )
     path = tmp_path / "model.onnx"
     with pytest.raises(ValueError, match=r"multiple of 16 pixels .* got 40"):
@@ -266,7 +266,7 @@ def test_bad_input_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"needs onnx and tf2onnx: pip install"):
             onnx.export_onnx(predictor, path)
     with pytest.raises(ValueError, match="only a Keras model is exported"):
-        onnx.export_onnx(replace(predictor, network=None), path)
+        onnx.export_onnx(replace(predictor, load_network=None), path)
     assert not list(tmp_path.iterdir())
     path.write_text("precious")
     with pytest.raises(FileExistsError, match=r"model\.onnx exists"):

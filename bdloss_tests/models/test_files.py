@@ -1,11 +1,13 @@
 import json
 import zipfile
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
 from bdloss import models
+from bdloss.models import files
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 
@@ -23,6 +25,41 @@ def test_saved_model_predicts_the_same(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("bdloss.json"))["window"] == 64
+
+
+def test_a_network_is_loaded_when_it_is_needed(tmp_path, monkeypatch):
+    model = models.build_model("plain", filters=4)
+    known = {"bands": 3, "window": 64, "multiple": 16}
+    paths = {
+        name: tmp_path / f"{name}.keras" for name in ("known", "window", "bands", "two")
+    }
+    for name, path in paths.items():
+        wrong = {"classes": ["house", "road"]} if name == "two" else {}
+        told = {name: known[name]} if name in known else known
+        models.save_model(model, path, {**told, **wrong})
+    loaded = []
+    load_model = files.load_model
+
+    def load(path):
+        loaded.append(path.stem)
+        return load_model(path)
+
+    monkeypatch.setattr(files, "load_model", load)
+    lazy = {
+        name: models.load_predictor(path, lazy=True) for name, path in paths.items()
+    }
+    assert loaded == ["window", "bands"]
+    for name in ("known", "window", "bands"):
+        predictor = replace(lazy[name], name="copy")
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                predictor.predict(PIXELS), model.predict_on_batch(PIXELS)
+            )
+        assert predictor.load_network() is lazy[name].load_network()
+    assert loaded == ["window", "bands", "known"]
+    assert (lazy["known"].band_count, lazy["known"].patch_size) == (3, 64)
+    with pytest.raises(ValueError, match=r"maps of \('house', 'road'\), got .*, 1\)"):
+        lazy["two"].predict(PIXELS)
 
 
 def test_model_of_another_program_is_accepted(tmp_path):
@@ -97,6 +134,7 @@ def test_window_must_fit_the_network():
         ("[]", "must be a table"),
         ("{", "damaged bdloss.json"),
         ('{"window": "64"}', "window of a model must be a whole number above 0"),
+        ('{"bands": 0}', "bands of a model must be a whole number above 0"),
         ('{"window": true}', "window of a model must be a whole number above 0"),
         ('{"multiple": 0}', "multiple of a model must be"),
         ('{"multiple": null}', "multiple of a model must be"),
