@@ -148,6 +148,7 @@ labels.save(str(folder), data.scene.raster_source.crs_transformer, classes)
 (folder / "scores.tif").rename(likely)
 """
 ORTHOSEG = """
+import shutil
 import sys
 from pathlib import Path
 import geofileops  # before TensorFlow, after which SpatiaLite crashes
@@ -158,6 +159,7 @@ from orthoseg.util.image_util import FileLayerSource
 from rasterio.merge import merge
 
 path, out, _, window, overlap, batch = *sys.argv[1:4], *map(int, sys.argv[4:])
+shutil.rmtree(Path(out).with_suffix(""), ignore_errors=True)  # or it is done already
 with rasterio.open(path) as source:
     bounds, crs, side = source.bounds, source.crs.to_string(), source.res[0]
 layer = {
