@@ -230,7 +230,8 @@ def _entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     scenes = [path for path in folder.iterdir() if ENTRY_NAME.fullmatch(path.name)]
-    return [*scenes, *onnx_file(folder, "").parent.glob("*.onnx")]
+    engines = onnx_file(folder, "").parent
+    return [*scenes, *engines.glob("*.onnx"), *engines.glob("*.json")]
 
 
 def _digest(*values: object) -> str:

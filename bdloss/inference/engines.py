@@ -1,15 +1,20 @@
 """Engines: what computes a network at prediction, and which is the fastest here.
 
 network -> ONNX file, kept in the user's cache folder -> engine
+
+Which is the fastest is kept beside that file, so that it is measured once, and Keras is
+not loaded where it is another.
 """
 
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -33,6 +38,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 MIN_KERAS_SECONDS = 30.0  # from which another engine may be worth making
 ROUNDS = 3  # of measuring
+GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: of NVIDIA, AMD, and in WSL
 TOLERANCE = 1e-3  # of probabilities, beyond which an engine computes something else
 
 
@@ -110,12 +116,22 @@ def choose_engine(
         predict = make_engine(predictor, engine)
         return Choice(replace(predictor, predict=predict), engine)
     with_keras = Choice(predictor, KERAS)
-    installed = [one for one in EXACT_ENGINES[1:] if importlib.util.find_spec(one)]
-    if engine == KERAS or not installed or not predictor.load_network or has_gpu():
+    installed = _installed()
+    if engine == KERAS or not installed or not predictor.load_network:
         return with_keras
     known = _fastest.setdefault(predictor, {})
     if (side, batch) in known:
         return known[side, batch]
+    remembered = recall_engine(predictor.digest)
+    if remembered == KERAS:
+        return with_keras
+    if remembered:
+        with suppress(InputError):  # if it is damaged, it is measured again
+            predict = make_engine(predictor, remembered)
+            found = Choice(replace(predictor, predict=predict), remembered)
+            return known.setdefault((side, batch), found)
+    if has_gpu():
+        return with_keras
     if windows <= batch:
         return with_keras
     random = np.random.default_rng(0)
@@ -125,7 +141,57 @@ def choose_engine(
     if time_batch(predictor.predict, patches, 1) * windows / batch < MIN_KERAS_SECONDS:
         return with_keras
     known[side, batch] = _measure(predictor, installed, patches)
+    if predictor.digest:
+        with suppress(OSError):  # no cache: it is measured again the next time
+            _remember(predictor.digest, known[side, batch].engine)
     return known[side, batch]
+
+
+def _installed() -> list[str]:
+    """Return the exact engines beside Keras that are installed."""
+    return [one for one in EXACT_ENGINES[1:] if importlib.util.find_spec(one)]
+
+
+def recall_engine(digest: str) -> str | None:
+    """Return what was measured to be the fastest for a model here.
+
+    Args:
+        digest: That of the model.
+
+    Returns:
+        One of `EXACT_ENGINES`; None if it is not known, other engines are installed
+        since, there are more cores or fewer, or there is a GPU.
+    """
+    try:
+        kept = json.loads(_choice_file(digest).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if kept.get("among") != _what_is_here() or _has_gpu_device():
+        return None
+    return kept["engine"]
+
+
+def _remember(digest: str, engine: str) -> None:
+    """Keep what is the fastest for a model here."""
+    path = _choice_file(digest)
+    kept = {"engine": engine, "among": _what_is_here()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unique_path(path) as partial:
+        partial.write_text(json.dumps(kept), "utf-8")
+
+
+def _choice_file(digest: str) -> Path:
+    return onnx_file(default_folder(), digest).with_suffix(".json")
+
+
+def _what_is_here() -> list[str]:
+    """Return what the speed of engines depends on."""
+    return [f"{count_cores()} cores", *map(engine_tag, _installed())]
+
+
+def _has_gpu_device() -> bool:
+    """Return whether there may be a GPU, which Keras need not be asked for."""
+    return any(list(Path("/dev").glob(name)) for name in GPU_DEVICES)
 
 
 def _measure(predictor: Predictor, engines: list[str], patches: np.ndarray) -> Choice:
@@ -211,6 +277,8 @@ def make_engine(predictor: Predictor, engine: str) -> Predict:
 def is_at_hand(model: str | PathLike, engine: str) -> bool:
     """Return whether an engine computes a model without Keras: its file is kept.
 
+    An engine that is `auto` is the one that was the fastest.
+
     Args:
         model: A model, as `models.find_model` takes it.
         engine: One of `ENGINES`, or `auto`.
@@ -218,9 +286,9 @@ def is_at_hand(model: str | PathLike, engine: str) -> bool:
     Raises:
         FileNotFoundError: If there is no such model.
     """
-    if engine in (AUTO, KERAS):
-        return False
-    return onnx_file(default_folder(), digest_of(model)).is_file()
+    digest = digest_of(model)
+    used = recall_engine(digest) if engine == AUTO else engine
+    return used not in (None, KERAS) and onnx_file(default_folder(), digest).is_file()
 
 
 def count_cores() -> int:

@@ -24,6 +24,7 @@ from bdloss.errors import DamagedFileError, InputError, first_line
 from bdloss.files import DAMAGED, atomic_path
 from bdloss.memory import refuse_beyond_memory
 from bdloss.models.targets import class_names
+from bdloss.startup import load_keras
 
 if TYPE_CHECKING:
     import keras
@@ -150,8 +151,9 @@ def load_predictor(path: str | PathLike, lazy: bool = False) -> Predictor:
         path: A `.keras` file, or a name, as `find_model` takes it: of this package, or
             any other of a network from `(batch, height, width, bands)` to one map of
             probabilities, or to those that its metadata name.
-        lazy: Whether the network, and Keras, are loaded when they are first needed; a
-            file whose metadata do not say what it takes is loaded at once.
+        lazy: Whether the network, and Keras, are loaded when they are first needed, by
+            `startup.load_keras`; a file whose metadata do not say what it takes is
+            loaded at once.
 
     Returns:
         The predictor.
@@ -163,7 +165,13 @@ def load_predictor(path: str | PathLike, lazy: bool = False) -> Predictor:
     shipped, path = Path(path) == Path(SHIPPED), find_model(path)
     metadata = read_metadata(path)
     targets = tuple(metadata.get("targets", metadata.get("classes", (BUILDING,))))
-    load_network = functools.cache(functools.partial(_load_network, path, targets))
+
+    @functools.cache
+    def load_network() -> keras.Model:
+        if lazy:
+            load_keras()
+        return _load_network(path, targets)
+
     bands, window = metadata.get("bands"), metadata.get("window")
     if not (lazy and bands and window):
         _, side, _, bands = load_network().input_shape

@@ -164,9 +164,12 @@ def test_an_engine_is_at_hand_when_its_file_is_kept(predictor, tmp_path, monkeyp
     models.save_model(network, path, {"window": 32, "bands": 3, "multiple": 4})
     assert not engines.is_at_hand(path, "onnxruntime")
     engines.make_engine(models.load_predictor(path), "onnxruntime")
-    for engine in ("auto", *constants.ENGINES):
-        kept = engine not in ("auto", "keras")
-        assert engines.is_at_hand(path, engine) == kept
+    for fastest in (None, "keras", "openvino"):
+        monkeypatch.setattr(engines, "recall_engine", lambda digest, one=fastest: one)
+        for engine in ("auto", *constants.ENGINES):
+            used = fastest if engine == "auto" else engine
+            kept = used not in (None, "keras")
+            assert engines.is_at_hand(path, engine) == kept
     with pytest.raises(FileNotFoundError, match="none"):
         engines.is_at_hand(tmp_path / "none.keras", "onnxruntime")
 
@@ -182,8 +185,9 @@ def use(predictor, windows=WINDOWS):
 
 
 @pytest.fixture
-def fresh(predictor, request):
+def fresh(predictor, request, tmp_path, monkeypatch):
     """The model, of which nothing is measured yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return replace(predictor, name=request.node.name)
 
 
@@ -214,9 +218,32 @@ def test_the_fastest_is_taken_and_remembered(fresh, clocked, caplog):
     assert caplog.messages == ["engine: onnxruntime, 2.0 times as fast as Keras"]
     seconds["onnxruntime"] = 1.5
     assert use(fresh)[1] == "onnxruntime"
-    assert use(replace(fresh, name="b")) == (made["openvino"], "openvino")
+    assert use(replace(fresh, digest="b")) == (made["openvino"], "openvino")
     seconds["openvino"] = 1.5
-    assert use(replace(fresh, name="c")) == (fresh.predict, "keras")
+    assert use(replace(fresh, digest="c")) == (fresh.predict, "keras")
+    assert [engines.recall_engine(one) for one in (fresh.digest, "b", "c", "d")] == [
+        *("onnxruntime", "openvino", "keras", None)
+    ]
+
+
+def test_what_was_measured_is_taken_by_the_next_process(fresh, clocked, monkeypatch):
+    seconds, made = clocked
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    use(fresh)
+    monkeypatch.setattr(engines, "has_gpu", None)  # Keras is not asked
+    seconds["onnxruntime"] = 1.5
+    for number, windows in enumerate((1, WINDOWS)):
+        again = replace(fresh, name=f"process {number}")
+        assert use(again, windows) == (made["onnxruntime"], "onnxruntime")
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "count_cores", lambda: 999)
+        assert engines.recall_engine(fresh.digest) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "GPU_DEVICES", ["null"])  # which there is
+        assert engines.recall_engine(fresh.digest) is None
+    assert engines.recall_engine(fresh.digest) == "onnxruntime"
+    clear_cache(default_folder())
+    assert engines.recall_engine(fresh.digest) is None
 
 
 def test_keras_is_taken_where_there_is_little_to_do(fresh, clocked, monkeypatch):
@@ -225,7 +252,7 @@ def test_keras_is_taken_where_there_is_little_to_do(fresh, clocked, monkeypatch)
     assert use(PREDICTOR) == (PREDICTOR.predict, "keras")  # no network
     assert use(fresh, windows=enough)[1] == "onnxruntime"
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
-    assert use(fresh)[1] == "keras"
+    assert use(replace(fresh, digest="on a GPU"))[1] == "keras"
 
 
 @pytest.mark.parametrize(
