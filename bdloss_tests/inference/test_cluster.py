@@ -361,7 +361,7 @@ def test_threads_are_workers_too(
     with pytest.raises(ValueError, match="has another model of the name"):
         list(predict_on_workers(threads, [other]))
     with pytest.raises(ValueError, match="a worker has another model of this name"):
-        cluster._model_of(bright_model, "0123456789abcdef")
+        cluster._model_of(bright_model, "0123456789abcdef", "keras")
 
 
 def predict(*words):
