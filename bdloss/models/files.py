@@ -74,7 +74,10 @@ def digest_of(path: str | PathLike) -> str:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    return hashlib.sha256(find_model(path).read_bytes()).hexdigest()[:16]
+    path = find_model(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
