@@ -27,7 +27,7 @@ import numpy as np
 from bdloss.constants import AUTO, ENGINES, EXACT_ENGINES, KERAS, OPENVINO_BF16
 from bdloss.data.cache import default_folder, onnx_file
 from bdloss.errors import InputError, first_line
-from bdloss.files import unique_path
+from bdloss.files import DAMAGED, unique_path
 from bdloss.inference.batch_size import has_gpu
 from bdloss.inference.openvino_graph import merge_upsampling
 from bdloss.models import Predictor, digest_of
@@ -98,9 +98,10 @@ def choose_engine(
 
     Args:
         predictor: The model.
-        engine: One of `ENGINES`; or `auto`: Keras on a GPU, or where there is little to
-            do; else what a short measurement finds fastest of `EXACT_ENGINES` that are
-            installed and compute what Keras does.
+        engine: One of `ENGINES`; or `auto`: what was measured before to be the fastest
+            for the model; else Keras on a GPU, or where there is little to do; else
+            what a short measurement finds fastest of `EXACT_ENGINES` that are installed
+            and compute what Keras does, which is kept.
         windows: How many it will predict.
         side: Their side, in pixels.
         batch: How many at a time.
@@ -164,11 +165,10 @@ def recall_engine(digest: str) -> str | None:
     """
     try:
         kept = json.loads(_choice_file(digest).read_text("utf-8"))
-    except (OSError, ValueError):
+        engine, among = kept["engine"], kept["among"]
+    except DAMAGED:  # or not there
         return None
-    if kept.get("among") != _what_is_here() or _has_gpu_device():
-        return None
-    return kept["engine"]
+    return None if among != _what_is_here() or _has_gpu_device() else engine
 
 
 def _remember(digest: str, engine: str) -> None:

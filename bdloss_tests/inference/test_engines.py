@@ -242,8 +242,12 @@ def test_what_was_measured_is_taken_by_the_next_process(fresh, clocked, monkeypa
         patch.setattr(engines, "GPU_DEVICES", ["null"])  # which there is
         assert engines.recall_engine(fresh.digest) is None
     assert engines.recall_engine(fresh.digest) == "onnxruntime"
+    kept = onnx_file(default_folder(), fresh.digest).with_suffix(".json")
+    for damaged in ("[]", "{}", "{"):
+        kept.write_text(damaged)
+        assert engines.recall_engine(fresh.digest) is None
     clear_cache(default_folder())
-    assert engines.recall_engine(fresh.digest) is None
+    assert not kept.exists()
 
 
 def test_keras_is_taken_where_there_is_little_to_do(fresh, clocked, monkeypatch):
