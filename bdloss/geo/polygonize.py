@@ -20,6 +20,7 @@ from bdloss.strip_labels import StripLabels
 PIECE_PIXELS = 4_000_000  # that are outlined at a time, to bound memory
 # Times the tolerance: outlines that are simplified could touch within it.
 NEIGHBOUR_DISTANCE = 2
+LINE_EDGES = 32  # of a wall that is looked for among others
 COLUMNS = 8192  # that GDAL outlines at a time: rows longer than its caches are slow
 PLACES = 2**26  # pixels along a side of a raster at most, for corners as numbers
 
@@ -387,7 +388,8 @@ def _wait_for_neighbours(
             # goes before all of it is finished.
             parts = [part for building in opened for part in building.parts]
             shapes = np.append(polygons, parts)
-            pairs = shapely.STRtree(shapes).query(shapes, "dwithin", distance=distance)
+            walls, of = _walls(shapes)
+            pairs = of[shapely.STRtree(walls).query(walls, "dwithin", distance)]
             graph = coo_array((np.ones(pairs.shape[1]), pairs), (len(shapes),) * 2)
             group = connected_components(graph, directed=False)[1]
             # First in `shapes` stand the finished ones, then the parts of open ones.
@@ -395,6 +397,27 @@ def _wait_for_neighbours(
         if ready.any():
             yield polygons[ready], means[ready]
         polygons, means = polygons[~ready], means[~ready]
+
+
+def _walls(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rings of polygons as short lines, and the index of whose each is.
+
+    What is near to a region without end, such as noise, is found by the lines that are
+    there, where the polygon would be gone through from end to end.
+    """
+    rings, of = shapely.get_rings(polygons, return_index=True)
+    points = shapely.get_num_coordinates(rings)
+    begins = np.cumsum(points) - points
+    lines = -(-(points - 1) // LINE_EDGES)
+    ring = np.repeat(np.arange(len(rings)), lines)
+    place = np.arange(len(ring)) - np.repeat(np.cumsum(lines) - lines, lines)
+    edges = np.minimum(LINE_EDGES, points[ring] - 1 - place * LINE_EDGES)
+    ends = np.append(0, np.cumsum(edges + 1))
+    first = begins[ring] + place * LINE_EDGES - ends[:-1]
+    indexes = np.arange(ends[-1]) + np.repeat(first, edges + 1)
+    xy = shapely.get_coordinates(rings)[indexes]
+    walls = shapely.from_ragged_array(shapely.GeometryType.LINESTRING, xy, (ends,))
+    return walls, of[ring]
 
 
 def _together(

@@ -285,6 +285,20 @@ def test_a_component_too_large_to_be_split_stays_whole(caplog):
     assert len(trace_whole(layers[0])) <= len(found[0]) < split
 
 
+@pytest.mark.parametrize("edges", [1, 7, 32])
+def test_walls_are_the_boundaries_of_polygons_in_short_lines(edges, monkeypatch):
+    monkeypatch.setattr(polygonize, "LINE_EDGES", edges)
+    mask = (np.random.default_rng(3).random((HEIGHT, WIDTH)) < 0.65).astype(np.uint8)
+    polygons = np.array(mask_to_polygons(mask, PIXELS))
+    assert shapely.get_num_coordinates(polygons).max() > 1000  # it percolates
+    walls, of = polygonize._walls(polygons)
+    assert shapely.get_num_coordinates(walls).max() == edges + 1
+    for place, polygon in enumerate(polygons):
+        own = walls[of == place]
+        assert shapely.length(own).sum() == pytest.approx(polygon.length)
+        assert shapely.union_all(own).equals(polygon.boundary)
+
+
 def test_finished_buildings_do_not_wait_for_the_last_band():
     mask = np.zeros((90, 40), np.uint8)
     mask[3::10] = mask[4::10] = 1  # a bar in each band
