@@ -160,6 +160,8 @@ def predict(
         from bdloss.inference.engines import is_at_hand
         from bdloss.models import find_model, load_predictor
 
+        if scheduler and engine == AUTO:
+            engine = KERAS  # workers may differ in what is the fastest
         without_keras = is_at_hand(model, engine)
         if without_keras:
             keep_freed_memory()
@@ -213,7 +215,8 @@ def predict(
         if scheduler:
             how |= {"engine": engine, "overwrite": overwrite}
             _predict_by_workers(
-                scheduler, images, read_raster, model, out, options, how
+                *(scheduler, not without_keras, images, read_raster),
+                *(model, out, options, how),
             )
             return
         predictor = load_predictor(model, lazy=without_keras)
@@ -316,6 +319,7 @@ def merge(
 
 def _predict_by_workers(
     scheduler: str,
+    with_keras: bool,
     images: Sequence[Path],
     read_raster: Callable[[Path], Any],
     model: Path,
@@ -327,12 +331,8 @@ def _predict_by_workers(
     from tqdm import tqdm
 
     from bdloss.inference import cluster
-    from bdloss.inference.engines import is_at_hand
     from bdloss.models import SHIPPED, digest_of
 
-    if how["engine"] == AUTO:
-        how["engine"] = KERAS  # workers may differ in what is the fastest
-    keras = not is_at_hand(model, how["engine"])
     tasks: list[cluster.Task] = []
     named = model if model == Path(SHIPPED) else model.absolute()
     digest = digest_of(model)
@@ -359,7 +359,7 @@ def _predict_by_workers(
     total = sum(task.megapixels for task in tasks) + ROUNDING
     try:
         with (
-            cluster.connect(scheduler, keras) as client,
+            cluster.connect(scheduler, with_keras) as client,
             tqdm(total=total, desc=f"{len(tasks)} rasters", bar_format=BAR) as bar,
         ):
             for task, result in cluster.predict_on_workers(client, tasks, bar.update):

@@ -101,7 +101,7 @@ def choose_engine(
         engine: One of `ENGINES`; or `auto`: what was measured before to be the fastest
             for the model; else Keras on a GPU, or where there is little to do; else
             what a short measurement finds fastest of `EXACT_ENGINES` that are installed
-            and compute what Keras does, which is kept.
+            and compute what Keras does, which is kept unless Keras alone did.
         windows: How many it will predict.
         side: Their side, in pixels.
         batch: How many at a time.
@@ -141,11 +141,16 @@ def choose_engine(
     predictor.predict(patches)  # compiles
     if time_batch(predictor.predict, patches, 1) * windows / batch < MIN_KERAS_SECONDS:
         return with_keras
-    known[side, batch] = _measure(predictor, installed, patches)
-    if predictor.digest:
+    timed = _time_engines(predictor, installed, patches)
+    fastest = min(timed, key=lambda engine: timed[engine].seconds)
+    if fastest != KERAS:
+        gain = timed[KERAS].seconds / timed[fastest].seconds
+        logger.info("engine: %s, %.1f times as fast as Keras", fastest, gain)
+    if predictor.digest and len(timed) > 1:
         with suppress(OSError):  # no cache: it is measured again the next time
-            _remember(predictor.digest, known[side, batch].engine)
-    return known[side, batch]
+            _remember(predictor.digest, fastest)
+    found = Choice(replace(predictor, predict=timed[fastest].predict), fastest)
+    return known.setdefault((side, batch), found)
 
 
 def _installed() -> list[str]:
@@ -194,11 +199,19 @@ def _has_gpu_device() -> bool:
     return any(list(Path("/dev").glob(name)) for name in GPU_DEVICES)
 
 
-def _measure(predictor: Predictor, engines: list[str], patches: np.ndarray) -> Choice:
-    """Return the fastest engine that computes what Keras does, and say which."""
+class _Timed(NamedTuple):
+    """What computes a network, and the seconds that a batch takes it."""
+
+    predict: Predict
+    seconds: float
+
+
+def _time_engines(
+    predictor: Predictor, engines: list[str], patches: np.ndarray
+) -> dict[str, _Timed]:
+    """Time Keras, and the engines that compute what it does; by their names."""
     wanted = predictor.predict(patches)
-    fastest, keras_seconds = KERAS, time_batch(predictor.predict, patches)
-    best, predict = keras_seconds, predictor.predict
+    timed = {KERAS: _Timed(predictor.predict, time_batch(predictor.predict, patches))}
     for engine in engines:
         try:  # whatever fails, Keras is there
             made = make_engine(predictor, engine)
@@ -206,16 +219,10 @@ def _measure(predictor: Predictor, engines: list[str], patches: np.ndarray) -> C
             alike = found.shape == wanted.shape
             if not (alike and np.allclose(found, wanted, rtol=0, atol=TOLERANCE)):
                 raise InputError(f"{engine} computes something else than Keras")
-            seconds = time_batch(made, patches)
+            timed[engine] = _Timed(made, time_batch(made, patches))
         except Exception as error:
             logger.info("engine: %s; Keras goes on", first_line(error))
-            continue
-        if seconds < best:
-            fastest, best, predict = engine, seconds, made
-    if fastest != KERAS:
-        gain = keras_seconds / best
-        logger.info("engine: %s, %.1f times as fast as Keras", fastest, gain)
-    return Choice(replace(predictor, predict=predict), fastest)
+    return timed
 
 
 def time_batch(predict: Predict, patches: np.ndarray, rounds: int = ROUNDS) -> float:

@@ -199,7 +199,7 @@ def load_predictor(path: str | PathLike, lazy: bool = False) -> Predictor:
 
 def _load_network(path: Path, targets: tuple[str, ...]) -> keras.Model:
     """Load a network that takes known bands and gives these maps."""
-    network, _ = load_model(path)
+    network = _read_network(path)
     taken, given = network.input_shape, network.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or taken[-1] is None:
         raise InputError(
@@ -225,17 +225,21 @@ def load_model(path: str | PathLike) -> tuple[keras.Model, dict[str, Any]]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a Keras model.
     """
+    path = find_model(path)
+    metadata = read_metadata(path)
+    return _read_network(path), metadata
+
+
+def _read_network(path: Path) -> keras.Model:
+    """Read the Keras model of a file, whose metadata were read."""
     import keras
 
     import bdloss.models.unet  # noqa: F401, whose layers a model may have
 
-    path = find_model(path)
-    metadata = read_metadata(path)
     try:
-        model = keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # of an odd file Keras raises what it comes to
         raise InputError(f"not a Keras model: {path} ({first_line(error)})") from error
-    return model, metadata
 
 
 def read_metadata(path: str | PathLike) -> dict[str, Any]:

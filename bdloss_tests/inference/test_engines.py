@@ -10,6 +10,7 @@ import rasterio
 from bdloss import constants, models
 from bdloss.data import cache
 from bdloss.data.cache import cache_size, clear_cache, default_folder, onnx_file
+from bdloss.errors import InputError
 from bdloss.inference import engines, onnx, predict_raster
 from bdloss_tests.inference.stand_ins import PREDICTOR
 from bdloss_tests.scenes import make_scene, write_raster
@@ -224,6 +225,19 @@ def test_the_fastest_is_taken_and_remembered(fresh, clocked, caplog):
     assert [engines.recall_engine(one) for one in (fresh.digest, "b", "c", "d")] == [
         *("onnxruntime", "openvino", "keras", None)
     ]
+
+
+def test_keras_is_not_remembered_where_no_engine_could_be_measured(
+    fresh, clocked, monkeypatch
+):
+    def refuse(_, name):
+        raise InputError(f"{name} needs another package")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "make_engine", refuse)
+        assert use(fresh) == (fresh.predict, "keras")
+    assert engines.recall_engine(fresh.digest) is None
+    assert use(replace(fresh, name="the next process"))[1] == "onnxruntime"
 
 
 def test_what_was_measured_is_taken_by_the_next_process(fresh, clocked, monkeypatch):

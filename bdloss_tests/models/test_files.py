@@ -38,13 +38,13 @@ def test_a_network_is_loaded_when_it_is_needed(tmp_path, monkeypatch):
         told = {name: known[name]} if name in known else known
         models.save_model(model, path, {**told, **wrong})
     loaded = []
-    load_model = files.load_model
+    read_network = files._read_network
 
     def load(path):
         loaded.append(path.stem)
-        return load_model(path)
+        return read_network(path)
 
-    monkeypatch.setattr(files, "load_model", load)
+    monkeypatch.setattr(files, "_read_network", load)
     lazy = {
         name: models.load_predictor(path, lazy=True) for name, path in paths.items()
     }
