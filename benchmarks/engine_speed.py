@@ -33,7 +33,7 @@ from bdloss.inference.engines import engine_tag, make_engine
 
 NETWORKS = ("plain", "lite", "resnet34")
 WINDOW = 256
-WINDOWS = 4  # each way, which overlap by a quarter
+WINDOWS = 4  # of a raster each way, which overlap by a quarter
 BATCHES = (1, 4)
 ROUNDS = 3
 
@@ -54,11 +54,12 @@ def main() -> None:
         "--engines", nargs="+", choices=ENGINES[1:], default=installed, metavar="ENGINE"
     )
     parser.add_argument("--window", type=int, default=WINDOW, help="pixels")
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="each way")
     parser.add_argument("--wall", action="store_true", help="needs quiet cores")
     args = parser.parse_args()
     clock = time.perf_counter if args.wall else time.process_time
     window, overlap = args.window, args.window // 4
-    side = window + (WINDOWS - 1) * (window - overlap)
+    side = window + (args.windows - 1) * (window - overlap)
     places = [
         Window(row, col, window, window)
         for row in starts(side, window, window - overlap)
