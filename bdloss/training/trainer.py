@@ -169,15 +169,11 @@ class Trainer:
         self._compile(self._stage_at(self.epoch)[0])
         variables = [*self.model.variables, *self.model.optimizer.variables]
         before = [keras.ops.convert_to_numpy(v).copy() for v in variables]
-        pixels, masks = self.batches.train[0]
-        if keras.backend.backend() == "tensorflow":  # which gives all of it to each
-            pixels, masks = (part[:: self.devices.number] for part in (pixels, masks))
-        self.model.train_on_batch(pixels, masks)  # this one also traces
-        started = time.monotonic()
-        self.model.train_on_batch(pixels, masks)
-        seconds = time.monotonic() - started
+        timer = _StepTimer()
+        # As the training itself, which so finds its step compiled.
+        self.model.fit(_SameBatch(self.batches.train[0]), callbacks=[timer], verbose=0)
         _assign(variables, before)
-        return seconds
+        return timer.seconds
 
     def steps(self) -> tuple[int, int]:
         """Return the batches of an epoch, to train with and to validate on."""
@@ -315,6 +311,34 @@ class _Epochs(keras.callbacks.Callback):
         self.trainer._end_epoch(logs or {})
         if self.trainer.finished:
             self.model.stop_training = True
+
+
+class _SameBatch(keras.utils.PyDataset):
+    """A batch twice: once to compile a step, once to time it."""
+
+    def __init__(self, batch: Any):
+        super().__init__()
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return self._batch
+
+
+class _StepTimer(keras.callbacks.Callback):
+    """Knows the seconds that the last step took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = self._began = 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds = time.monotonic() - self._began
 
 
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

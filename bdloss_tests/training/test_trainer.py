@@ -271,6 +271,22 @@ def test_measuring_a_step_leaves_everything_as_it_was():
             np.testing.assert_array_equal(old, new)
 
 
+def test_a_step_that_was_measured_is_not_traced_again():
+    fitted, _ = prepare()
+    traced = []
+    train_step = fitted.model.train_step
+
+    def count(data):
+        traced.append(data)
+        return train_step(data)
+
+    fitted.model.train_step = count
+    fitted.measure_step()
+    measured = len(traced)
+    fitted.fit_until(1)
+    assert 0 < measured == len(traced)
+
+
 def test_state_of_another_network_is_refused():
     fitted, _ = prepare()
     state = fitted.state()
