@@ -3,6 +3,7 @@
 import copy
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -394,8 +395,17 @@ def test_outlines_are_scored_in_each_way(study, tmp_path, monkeypatch):
     assert rows[2][2] == rows[3][2] == f"{100 * iou[0]:.2f}"
     assert rows[4][3] == f"{100 * (iou[1] - iou[0]):+.2f}"
     assert rows[3][6] == "0.00"  # no outline is so large
-    with pytest.raises(ValueError, match="no finished run"):
-        outlines.compare_outlines(study, tmp_path / "no runs", tmp_path / "none.md")
+    # What has no partner is not compared.
+    copied = tmp_path / "runs"
+    shutil.copytree(runs, copied)
+    (chosen,) = (run for run in plan.choose_runs(study, ["iou"]) if run.seed == 0)
+    of_seed_1 = chosen._replace(seed=1).folder(copied)  # not of the boundary loss
+    shutil.copytree(chosen.folder(copied), of_seed_1)
+    assert outlines.compare_outlines(study, copied, tmp_path / "again.md") == table
+    (chosen.folder(copied) / "edge.json").unlink()
+    with pytest.raises(ValueError, match="no finished runs of the study to compare"):
+        outlines.compare_outlines(study, copied, tmp_path / "none.md")
+    assert not (tmp_path / "none.md").exists()
 
 
 def test_claims_of_the_paper_are_measured_on_curves():

@@ -56,7 +56,9 @@ WAYS = [
 
 
 def compare_outlines(study: Study, runs: Path, out: Path) -> str:
-    """Score the outlines of all runs that are finished; return and write a table.
+    """Score the outlines of finished runs; return and write a table.
+
+    A fold and seed count where the run of each network is finished.
 
     Args:
         study: The study, of which `WAYS` names networks.
@@ -64,17 +66,26 @@ def compare_outlines(study: Study, runs: Path, out: Path) -> str:
         out: File of the table, Markdown.
 
     Raises:
-        ValueError: If no run of these networks is finished.
+        ValueError: If they are of no fold and seed.
     """
+    finished = [
+        {
+            (run.dataset, run.seed): run
+            for run in choose_runs(study, [variant])
+            if (run.folder(runs) / "edge.json").is_file()
+        }
+        for variant in dict.fromkeys(way.variant for way in WAYS)
+    ]
+    pairs = set.intersection(*map(set, finished))
+    if not pairs:
+        raise InputError(f"no finished runs of the study to compare in {runs}")
     found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
-    for variant in dict.fromkeys(way.variant for way in WAYS):
-        for run in choose_runs(study, [variant]):
-            if (run.folder(runs) / "edge.json").is_file():
+    for network in finished:
+        for place, run in network.items():
+            if place in pairs:
                 click.echo(f"{run.folder(runs)}", err=True)
                 for label, scores in score_run(study, run, runs).items():
-                    found.setdefault(label, {})[run.dataset, run.seed] = scores
-    if not found:
-        raise InputError(f"no finished run of the study in {runs}")
+                    found.setdefault(label, {})[place] = scores
     table = as_markdown(tabulate_outlines(found))
     with atomic_path(out) as partial:
         partial.write_text(f"{NOTE}\n\n{table}\n")
