@@ -14,19 +14,16 @@ def data() -> None:
 
 
 @data.command("check")
-@click.option("--dataset", required=True, metavar="NAME", help="As in train.")
-@click.option(
-    "--data", "root", required=True, type=FOLDER, help="Folder of the data set."
-)
+@experiment_options
 @click.option("--quick", is_flag=True, help="Open the files only.")
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="As dataset.bands=rgbir+dsm.",
-)
-def check_data(dataset: str, root: Path, quick: bool, changes: tuple[str, ...]) -> None:
+def check_data(
+    dataset: str | None,
+    config: Path | None,
+    data: Path | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    quick: bool,
+) -> None:
     """List what is missing, unreadable, mismatched or suspicious, and the totals.
 
     The exit code is 1 if anything is missing, unreadable or mismatched.
@@ -34,15 +31,14 @@ def check_data(dataset: str, root: Path, quick: bool, changes: tuple[str, ...]) 
     start_keras()
     with one_line_errors():
         from bdloss.data import check
-        from bdloss.training import experiment as experiments
+        from bdloss.training.experiment import load_experiment
+        from bdloss.training.run import read_splits
 
-        settings = {"dataset": {"name": dataset, "root": str(root)}}
-        for assignment in changes:
-            experiments.change(settings, assignment)
-        chosen = experiments.make_experiment(settings).dataset
-        splits = chosen.read()
+        overrides = {"dataset.root": data, "seed": seed}
+        _, experiment = load_experiment(dataset, config, overrides, changes)
+        chosen, splits = experiment.dataset, read_splits(experiment)
         faults = []
-        for fault in check.check_splits(splits, dataset, quick):
+        for fault in check.check_splits(splits, chosen.name, quick):
             click.echo(f"{fault.kind:<10}  {fault.text}")
             faults.append(fault)
         if not quick:

@@ -224,3 +224,16 @@ def test_the_command_takes_settings_of_the_reader(tmp_path):
     assert result.stderr == (
         "Error: unknown setting 'dataset.band'; did you mean 'dataset.bands'?\n"
     )
+
+
+def test_the_command_checks_what_an_experiment_trains_on(tmp_path):
+    write_folder(tmp_path / "town")
+    town = ("--data", tmp_path / "town")
+    named = run("--dataset", "folder_from_nothing", *town)
+    assert named.exit_code == 0
+    assert named.output.splitlines()[-1] == "faults      0, and 0 to look at"
+    own = tmp_path / "own.toml"
+    own.write_text('[dataset]\nname = "folder"\nvalidation = 0.0\n')
+    alone = run("--config", own, *town)
+    assert "validation  none" in alone.output
+    assert "validation  none" not in named.output
