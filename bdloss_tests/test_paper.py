@@ -395,6 +395,8 @@ def test_outlines_are_scored_in_each_way(study, tmp_path, monkeypatch):
     assert rows[2][2] == rows[3][2] == f"{100 * iou[0]:.2f}"
     assert rows[4][3] == f"{100 * (iou[1] - iou[0]):+.2f}"
     assert rows[3][6] == "0.00"  # no outline is so large
+    with pytest.raises(ValueError, match="no finished run"):
+        outlines.compare_outlines(study, tmp_path / "no runs", tmp_path / "none.md")
     # What has no partner is not compared.
     copied = tmp_path / "runs"
     shutil.copytree(runs, copied)

@@ -33,12 +33,7 @@ def measure(suffix: str, number: int) -> None:
     """Sort and write that many outlines, and print what it took."""
     side = int(np.ceil(np.sqrt(number)))
     size = side * PITCH
-    ground = GeoBox(
-        size,
-        size,
-        Affine(RESOLUTION, 0, 400000, 0, -RESOLUTION, 3500000),
-        CRS.from_epsg(32645),
-    )
+    ground = make_ground(size)
     began, before = time.process_time(), peak()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows")
@@ -62,6 +57,12 @@ def measure(suffix: str, number: int) -> None:
         f"{suffix[1:]:10} {time.process_time() - began:7.0f} "
         f"{sorting - before:9.0f} {peak() - before:9.0f} {size / 1e6:8.0f}"
     )
+
+
+def make_ground(side: int) -> GeoBox:
+    """Return where a raster of that many rows and columns lies."""
+    transform = Affine(RESOLUTION, 0, 400000, 0, -RESOLUTION, 3500000)
+    return GeoBox(side, side, transform, CRS.from_epsg(32645))
 
 
 def house(x: np.ndarray, y: np.ndarray) -> np.ndarray:

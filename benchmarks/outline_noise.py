@@ -9,24 +9,20 @@ measurement is a process of its own.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
 
 import numpy as np
 import shapely
-from rasterio import Affine
-from rasterio.crs import CRS
+from outline_memory import make_ground, peak
 from scipy import ndimage
 
-from bdloss.geo.geobox import GeoBox
 from bdloss.geo.polygonize import outline_strips
 
 BLUR = 2.0  # pixels, the standard deviation of what makes noise of regions
 SHARE = 0.55  # of the mask; beyond a half regions join from side to side
 ROWS = 512  # of a strip
-RESOLUTION = 0.3
 
 
 def make_mask(side: int) -> np.ndarray:
@@ -39,8 +35,7 @@ def make_mask(side: int) -> np.ndarray:
 def measure(side: int) -> None:
     """Outline a mask of that many rows and columns, and print what it took."""
     mask = make_mask(side)
-    transform = Affine(RESOLUTION, 0, 400000, 0, -RESOLUTION, 3500000)
-    ground = GeoBox(side, side, transform, CRS.from_epsg(32645))
+    ground = make_ground(side)
     strips = (
         (row, np.stack([mask[row : row + ROWS]] * 2)) for row in range(0, side, ROWS)
     )
@@ -54,11 +49,6 @@ def measure(side: int) -> None:
         f"{side:5} {count:9} {vertices:9} {seconds / side**2 * 1e6:14.2f} "
         f"{peak() - before:9.0f}"
     )
-
-
-def peak() -> float:
-    """Return the largest memory of the process so far, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:

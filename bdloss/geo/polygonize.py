@@ -406,18 +406,18 @@ def _walls(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     there, where the polygon would be gone through from end to end.
     """
     rings, of = shapely.get_rings(polygons, return_index=True)
-    points = shapely.get_num_coordinates(rings)
-    begins = np.cumsum(points) - points
-    lines = -(-(points - 1) // LINE_EDGES)
-    ring = np.repeat(np.arange(len(rings)), lines)
-    place = np.arange(len(ring)) - np.repeat(np.cumsum(lines) - lines, lines)
-    edges = np.minimum(LINE_EDGES, points[ring] - 1 - place * LINE_EDGES)
-    ends = np.append(0, np.cumsum(edges + 1))
-    first = begins[ring] + place * LINE_EDGES - ends[:-1]
-    indexes = np.arange(ends[-1]) + np.repeat(first, edges + 1)
-    xy = shapely.get_coordinates(rings)[indexes]
-    walls = shapely.from_ragged_array(shapely.GeometryType.LINESTRING, xy, (ends,))
-    return walls, of[ring]
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    ends = np.cumsum(shapely.get_num_coordinates(rings)) - 1  # the last point of each
+    begins = np.append(0, ends[:-1] + 1)
+    # A line begins at every so many points of a ring, but for its last one.
+    points = np.arange(len(xy))
+    first = points[((points - begins[ring]) % LINE_EDGES == 0) & (points < ends[ring])]
+    sizes = np.minimum(LINE_EDGES, ends[ring[first]] - first) + 1
+    offsets = np.append(0, np.cumsum(sizes))
+    taken = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], sizes)
+    lines = shapely.GeometryType.LINESTRING
+    walls = shapely.from_ragged_array(lines, xy[taken], (offsets,))
+    return walls, of[ring[first]]
 
 
 def _together(

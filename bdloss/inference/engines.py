@@ -131,9 +131,7 @@ def choose_engine(
             predict = make_engine(predictor, remembered)
             found = Choice(replace(predictor, predict=predict), remembered)
             return known.setdefault((side, batch), found)
-    if has_gpu():
-        return with_keras
-    if windows <= batch:
+    if has_gpu() or windows <= batch:
         return with_keras
     random = np.random.default_rng(0)
     shape = batch, side, side, predictor.band_count
